@@ -1,0 +1,6 @@
+"""facelib: synthetic faces, alignment, label-free and margin-softmax training parts, and the field's evaluation protocols.
+
+The package never imports ray; what runs on Ray lives in `ray_jobs`.
+"""
+
+__version__ = "0.1.0"

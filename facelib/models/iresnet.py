@@ -1,0 +1,175 @@
+"""IResNet: the improved residual network of face recognition (Duta et al. 2020, arXiv 2004.04989, as trained by insightface).
+
+A pre-activation residual network that keeps the full resolution in its stem, so a 112x112 face ends as a 7x7 map that one
+fully connected layer turns into the embedding. Parameter names and shapes are those of the published checkpoints
+(USynthFace, UNPG, arcface_torch), so their tensors load by name.
+
+Two settings leave the published shape, for CPUs: `width` scales the channels, and `stem_stride=2` halves the resolution in
+the stem instead of in the first stage, which removes the layers that work at full resolution (most of the time of a
+narrow network). Both end in the same 7x7 map.
+
+Shapes: N batch, D embedding size, H = W = image_size.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+STAGE_CHANNELS = (64, 128, 256, 512)
+REDUCTION = 16  # of the squeeze-and-excitation bottleneck
+
+
+class IResNet(nn.Module):
+    """Images float [N, 3, H, W] in [-1, 1] -> embeddings float32 [N, D], not normalised.
+
+    Args:
+        layers: residual blocks in each of the four stages.
+        embedding_size: D.
+        dropout: probability of zeroing an input of the last fully connected layer, in [0, 1).
+        use_se: squeeze-and-excitation in every block.
+        width: multiplies every channel count (rounded to a multiple of 8).
+        image_size: side of the square input in pixels, a multiple of 16.
+        stem_stride: 1 as published; 2 halves the resolution in the stem instead of the first stage.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int],
+        embedding_size: int = 512,
+        dropout: float = 0.0,
+        use_se: bool = False,
+        width: float = 1.0,
+        image_size: int = 112,
+        stem_stride: int = 1,
+    ) -> None:
+        super().__init__()
+        layers = tuple(layers)
+        if len(layers) != 4 or any(not isinstance(count, int) or count < 1 for count in layers):
+            raise ValueError(f"layers = {layers!r}: give the number of blocks of four stages, each at least 1")
+        check_common_settings(embedding_size, dropout, image_size)
+        if not 0 < width <= 4:
+            raise ValueError(f"width = {width!r}: must lie in (0, 4]")
+        if stem_stride not in (1, 2):
+            raise ValueError(f"stem_stride = {stem_stride!r}: must be 1 or 2")
+        self.image_size = image_size
+        stages = [scale_channels(channels, width) for channels in STAGE_CHANNELS]
+        stem = stages[0]
+        # The order of construction is the order of the published state dicts.
+        self.conv1 = nn.Conv2d(3, stem, kernel_size=3, stride=stem_stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.prelu = nn.PReLU(stem)
+        self.layer1 = _stage(stem, stages[0], layers[0], use_se, stride=2 // stem_stride)
+        self.layer2 = _stage(stages[0], stages[1], layers[1], use_se, stride=2)
+        self.layer3 = _stage(stages[1], stages[2], layers[2], use_se, stride=2)
+        self.layer4 = _stage(stages[2], stages[3], layers[3], use_se, stride=2)
+        self.bn2 = nn.BatchNorm2d(stages[3])
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(stages[3] * (image_size // 16) ** 2, embedding_size)
+        self.features = nn.BatchNorm1d(embedding_size)
+        # The embedding's scale belongs to the loss, so the last normalisation learns a shift only.
+        self.features.weight.requires_grad = False
+        self._initialise()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Float [N, 3, H, W] in [-1, 1] -> [N, D].
+
+        Raises:
+            ValueError: images have another shape than this network was built for.
+        """
+        check_images(images, self.image_size)
+        x = self.prelu(self.bn1(self.conv1(images)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        x = self.dropout(torch.flatten(self.bn2(x), 1))
+        # Half precision would round 25,088 products to 8 bits right where identities are told apart.
+        with torch.autocast(images.device.type, enabled=False):
+            return self.features(self.fc(x.to(self.fc.weight.dtype)))
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, mean=0.0, std=0.1)
+
+
+class ResidualBlock(nn.Module):
+    """BN, 3x3 convolution, BN, PReLU, 3x3 convolution (strided), BN, optional SE, plus the (projected) input."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, use_se: bool) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.prelu = nn.PReLU(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.downsample: nn.Module | None = None
+        self.se_block: nn.Module | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(self.bn1(x))
+        out = self.conv2(self.prelu(self.bn2(out)))
+        out = self.bn3(out)
+        if self.se_block is not None:
+            out = self.se_block(out)
+        return out + (x if self.downsample is None else self.downsample(x))
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel gates from the globally averaged map (Hu et al. 2018), without biases as in the published weights."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // REDUCTION)
+        self.fc1 = nn.Conv2d(channels, hidden, kernel_size=1, bias=False)
+        self.fc2 = nn.Conv2d(hidden, channels, kernel_size=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = x.mean(dim=(2, 3), keepdim=True)
+        return x * torch.sigmoid(self.fc2(torch.relu(self.fc1(pooled))))
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """channels * width, rounded to a multiple of 8 (at least 8)."""
+    return max(8, round(channels * width / 8) * 8)
+
+
+def check_common_settings(embedding_size: int, dropout: float, image_size: int) -> None:
+    """Settings that every backbone shares.
+
+    Raises:
+        ValueError: names the setting, its value and its range.
+    """
+    if not isinstance(embedding_size, int) or embedding_size < 1:
+        raise ValueError(f"embedding_size = {embedding_size!r}: must be a whole number of at least 1")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout = {dropout!r}: must lie in [0, 1)")
+    if not isinstance(image_size, int) or image_size < 16 or image_size % 16:
+        raise ValueError(f"image_size = {image_size!r}: must be a multiple of 16")
+
+
+def check_images(images: Tensor, image_size: int) -> None:
+    """Raises ValueError unless images are floats [N, 3, image_size, image_size]."""
+    if images.ndim != 4 or images.shape[1:] != (3, image_size, image_size):
+        raise ValueError(
+            f"backbone input has shape {list(images.shape)}, expected [N, 3, {image_size}, {image_size}]; "
+            f"resize the images or build the backbone with another image_size"
+        )
+    if not images.is_floating_point():
+        raise ValueError(f"backbone input is {images.dtype}; convert it with facelib.augmentation.to_network_input")
+
+
+def _stage(inputs: int, outputs: int, blocks: int, use_se: bool, stride: int) -> nn.Sequential:
+    modules = []
+    for index in range(blocks):
+        block = ResidualBlock(inputs if index == 0 else outputs, outputs, stride if index == 0 else 1, use_se)
+        if index == 0:
+            block.downsample = nn.Sequential(
+                nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+        if use_se:
+            block.se_block = SqueezeExcitation(outputs)
+        modules.append(block)
+    return nn.Sequential(*modules)

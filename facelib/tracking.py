@@ -1,0 +1,218 @@
+"""MLflow: one run a job, found again after a crash, never left RUNNING by a process that has ended.
+
+The driver opens and closes a run; workers that measure something attach to it by id (`Run.attach`) and only log. sqlite serves one
+machine; a cluster needs a tracking server (`MLFLOW_TRACKING_URI`), because workers on other machines write to it.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from facelib.config import Settings, TrackingSettings
+
+_KEY, _HOST, _PID, _STARTED = "facelib.key", "facelib.host", "facelib.pid", "facelib.process_started"
+
+
+class TrackingError(RuntimeError):
+    """The tracking store cannot be used; the message names its URI."""
+
+
+def tracking_uri(settings: TrackingSettings) -> str:
+    """The URI runs go to: the setting, else MLFLOW_TRACKING_URI, else a sqlite file below ./runs."""
+    if settings.uri or os.environ.get("MLFLOW_TRACKING_URI"):
+        return settings.uri or os.environ["MLFLOW_TRACKING_URI"]
+    folder = Path("runs").absolute()
+    folder.mkdir(exist_ok=True)
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+class Run:
+    """One MLflow run. Use `Run.open` in a driver (a context manager that ends it) and `Run.attach` in a worker."""
+
+    def __init__(self, uri: str, run_id: str) -> None:
+        self.uri, self.run_id = uri, run_id
+        self.client = _client(uri)
+        self._monitor: Any = None
+        self._lost = False
+
+    @classmethod
+    def attach(cls, uri: str, run_id: str) -> "Run":
+        """Log to a run that somebody else opened and will end."""
+        return cls(uri, run_id)
+
+    @classmethod
+    def open(cls, settings: Settings, job: str, name: str = "", parent: str = "") -> "Run":
+        """Open the run of `job`, or take up again the one that an earlier, unfinished process of the same job left.
+
+        Args:
+            parent: id of the run this one is shown under.
+
+        Raises:
+            TrackingError: the store cannot be reached.
+        """
+        uri = tracking_uri(settings.tracking)
+        client = _client(uri)
+        key = f"{job}:{settings.path('')}:{settings.fingerprint(*_SECTIONS.get(job, ()))}"
+        try:
+            experiment = _experiment(client, uri, settings.tracking.experiment)
+            _end_orphans(client, experiment)
+            run_id = _unfinished(client, experiment, key)
+            if run_id is None:
+                tags = {"mlflow.runName": name or f"{settings.name}/{job}", _KEY: key, "facelib.job": job}
+                run_id = client.create_run(experiment, tags=tags).info.run_id
+                _log_params(client, run_id, settings, job)
+            for tag, value in _process_tags().items():
+                client.set_tag(run_id, tag, value)
+            if parent:
+                client.set_tag(run_id, "mlflow.parentRunId", parent)
+            client.update_run(run_id, status="RUNNING")
+        except Exception as error:
+            raise TrackingError(f"tracking.uri={uri}: MLflow cannot be used ({error})") from error
+        run = cls(uri, run_id)
+        if settings.tracking.system_metrics:
+            run._start_monitor()
+        return run
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and not (issubclass(kind, SystemExit) and getattr(error, "code", 1) in (0, None)):
+            with contextlib.suppress(Exception):
+                self.client.set_tag(self.run_id, "facelib.error", f"{kind.__name__}: {error}"[:4000])
+            self.end("FAILED")
+        else:
+            self.end("FINISHED")
+
+    def end(self, status: str) -> None:
+        """Set the final status, `FINISHED` or `FAILED`."""
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
+        self.client.set_terminated(self.run_id, status)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log finite numbers at `step`. A store that is away loses points, not the training."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        points = [Metric(k, float(v), now, step) for k, v in metrics.items() if v == v and abs(v) != float("inf")]
+        with self._tolerant("metrics"):
+            self.client.log_batch(self.run_id, metrics=points)
+
+    def log_file(self, path: str | Path, folder: str = "") -> None:
+        """Store a local file as an artifact."""
+        with self._tolerant(str(path)):
+            self.client.log_artifact(self.run_id, str(path), folder or None)
+
+    def log_json(self, value: Any, name: str) -> None:
+        """Store a JSON value as an artifact."""
+        with self._tolerant(name):
+            self.client.log_text(self.run_id, json.dumps(value, indent=2, default=str), name)
+
+    def set_tag(self, key: str, value: str) -> None:
+        """Set a tag of the run."""
+        with self._tolerant(key):
+            self.client.set_tag(self.run_id, key, value)
+
+    @contextlib.contextmanager
+    def _tolerant(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not self._lost:
+                print(f"warning: MLflow at {self.uri} did not take {what} ({error}); going on without", flush=True)
+            self._lost = True
+
+    def _start_monitor(self) -> None:
+        import mlflow
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        mlflow.set_tracking_uri(self.uri)
+        monitor = SystemMetricsMonitor(self.run_id, sampling_interval=5, samples_before_logging=2, resume_logging=True)
+        monitor.start()
+        self._monitor = monitor
+
+
+# What makes a job's run "the same run" when it is started again.
+_SECTIONS: dict[str, tuple[str, ...]] = {
+    "generate": ("generate", "align"),
+    "train_ssl": ("generate", "align", "data", "model", "augment", "ssl", "train"),
+    "train_unpg": ("generate", "align", "data", "model", "augment", "unpg", "train"),
+    "evaluate": ("evaluate",),
+    "pipeline": ("generate", "align", "data", "model", "augment", "ssl", "unpg", "train", "evaluate", "stages"),
+}
+
+
+def _client(uri: str) -> Any:
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    import logging
+
+    from mlflow import MlflowClient
+
+    # The first use of a sqlite file runs some thirty migrations, each a line nobody needs.
+    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+def _experiment(client: Any, uri: str, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    location = None
+    if uri.startswith("sqlite:///"):
+        # The default would be ./mlruns of whoever comes first; artifacts belong beside their database.
+        location = (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts" / name).as_uri()
+    return client.create_experiment(name, artifact_location=location)
+
+
+def _process_tags() -> dict[str, str]:
+    started = psutil.Process().create_time()
+    return {_HOST: socket.gethostname(), _PID: str(os.getpid()), _STARTED: f"{started:.0f}"}
+
+
+def _running_process(tags: Mapping[str, str]) -> bool:
+    try:
+        process = psutil.Process(int(tags[_PID]))
+        return abs(process.create_time() - float(tags[_STARTED])) < 2
+    except (psutil.Error, KeyError, ValueError):
+        return False
+
+
+def _end_orphans(client: Any, experiment: str) -> None:
+    """Runs whose process was killed cannot end themselves; the next job on that host does it for them."""
+    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        if run.data.tags.get(_HOST) == socket.gethostname() and not _running_process(run.data.tags):
+            client.set_terminated(run.info.run_id, "FAILED")
+
+
+def _unfinished(client: Any, experiment: str, key: str) -> str | None:
+    runs = client.search_runs([experiment], f"tags.`{_KEY}` = '{key}' and attributes.status = 'FAILED'", max_results=1)
+    return runs[0].info.run_id if runs else None
+
+
+def _log_params(client: Any, run_id: str, settings: Settings, job: str) -> None:
+    from mlflow.entities import Param
+
+    tree = settings.model_dump(mode="json")
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{k}": v for k, v in value.items()})
+        elif name != "stages":
+            flat[name] = value
+    params = [Param(k, str(v)[:6000]) for k, v in flat.items()]
+    for begin in range(0, len(params), 100):
+        client.log_batch(run_id, params=params[begin : begin + 100])
+    client.log_text(run_id, json.dumps(tree, indent=2), "settings.json")
