@@ -45,7 +45,7 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:
-    """[N, ...] of each rank -> [W*N, ...] on every rank, in rank order; gradients flow back to the rank they belong to."""
+    """[N, ...] of each rank -> [W*N, ...] on every rank, in rank order; gradients return to the rank they belong to."""
     if world_size() == 1:
         return tensor
     return _Gather.apply(tensor)

@@ -1,7 +1,8 @@
-"""Momentum contrast (He et al., CVPR 2020) with a margin, as USynthFace (FG 2023, arXiv 2211.07371) trains on synthetic faces.
+"""Momentum contrast (He et al., CVPR 2020) with a margin, as USynthFace (FG 2023, arXiv 2211.07371) trains on
+synthetic faces.
 
-Two images of one identity are embedded by two encoders: the query encoder learns, the key encoder is its running average.
-A query must be nearer to its own key than to the K keys of former batches, which wait in a queue:
+Two images of one identity are embedded by two encoders: the query encoder learns, the key encoder is its running
+average. A query must be nearer to its own key than to the K keys of former batches, which wait in a queue:
 
     logits = [q·k − margin, q·queue] / temperature,    cross-entropy to column 0
 
@@ -13,8 +14,9 @@ The module knows tensors only. Loss, optimiser and schedule are the caller's:
 
 Across ranks, wrap it as `DistributedDataParallel(moco, broadcast_buffers=False)`: every rank enqueues the keys of all
 ranks and thus holds the same queue without any broadcast (64 MB a step at the published size). DDP copies rank 0's
-parameters, but then not its buffers, so the first queue comes from `seed` and not from the global generator. Give every
-rank the same seed and batches of one size, and hand the optimiser `moco.parameters()`: what takes no gradient is skipped.
+parameters, but then not its buffers, so the first queue comes from `seed` and not from the global generator. Give
+every rank the same seed and batches of one size. The optimiser may take all of `moco.parameters()`: it skips what has
+no gradient.
 
 Shapes: N batch of one rank, W ranks, B = W·N keys enqueued a step (2·W·N when symmetric), D embedding, K queue.
 """
@@ -37,26 +39,26 @@ class MoCo(nn.Module):
     """Query encoder, momentum (key) encoder and the queue of negatives.
 
     Args:
-        encoder: maps a batch of any tensor to embeddings [N, D]. It becomes `query_encoder`; `key_encoder` starts as its copy.
+        encoder: maps a batch of any tensor to embeddings [N, D]. Becomes `query_encoder`; `key_encoder` is its copy.
         embedding_size: D, width of the encoder's output.
         queue_size: K, number of negatives. Need not be a multiple of the batch, but must hold one global batch.
         momentum: share the key encoder keeps of itself at every step.
         temperature: divides the cosines.
         margin: subtracted from the positive cosine before the temperature.
-        queue_policy: "fifo" replaces the oldest entries. The other two are FIFO until the queue is first full (the batch that
-            fills it goes in whole, wrapping around); afterwards each key replaces the entry most or least similar to it by
-            cosine, the entries taken as they were before this batch. Where several keys choose one entry the last one
-            (by rank, then row) stays, on every device.
-        projection_size: width of an MLP head (linear, ReLU, linear) between encoder and contrast, dropped at evaluation;
-            None contrasts the embeddings themselves. The queue then holds projections: read D as `projection_size`.
+        queue_policy: "fifo" replaces the oldest entries. The other two are FIFO until the queue is first full (the
+            batch that fills it goes in whole, wrapping around); afterwards each key replaces the entry most or least
+            similar to it by cosine, the entries taken as they were before this batch. Where several keys choose one
+            entry the last one (by rank, then row) stays, on every device.
+        projection_size: width of an MLP head (linear, ReLU, linear) between encoder and contrast, not used at
+            evaluation; None contrasts the embeddings themselves. With a head the queue holds projections.
         symmetric: contrast both directions: 2N rows of logits (query to key first), the keys of both enqueued.
         batch_negatives: append the B keys of this step to the negatives; a row's own column is −inf.
         exclude_same_identity: negatives of the query's own identity get −inf; `forward` then needs identities.
         seed: of the first queue and of the shuffles across ranks.
 
-    Buffers, all in the state_dict so that a resumed run continues bit for bit: `queue` [D, K] unit columns, at first random
-    normal ones; `queue_pointer`, where the next key goes; `queue_filled`, entries written so far, at most K; `steps`; with
-    exclude_same_identity `queue_identities` [K], −1 for the random ones.
+    Buffers, all in the state_dict so that a resumed run continues bit for bit: `queue` [D, K] unit columns, at first
+    random normal ones; `queue_pointer`, where the next key goes; `queue_filled`, entries written so far, at most K;
+    `steps`; with exclude_same_identity `queue_identities` [K], −1 for the random ones.
 
     Raises:
         ValueError: a setting is out of range; the message names it.
@@ -101,7 +103,9 @@ class MoCo(nn.Module):
         self.key_encoder = copy.deepcopy(encoder).requires_grad_(False)
         self.key_projection = copy.deepcopy(self.query_projection).requires_grad_(False)
 
-        queue = torch.randn(projection_size or embedding_size, queue_size, generator=torch.Generator().manual_seed(seed))
+        queue = torch.randn(
+            projection_size or embedding_size, queue_size, generator=torch.Generator().manual_seed(seed)
+        )
         self.register_buffer("queue", F.normalize(queue, dim=0))
         self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.long))
         self.register_buffer("queue_filled", torch.zeros((), dtype=torch.long))
@@ -118,12 +122,12 @@ class MoCo(nn.Module):
             identities: [N] integers >= 0, read only with exclude_same_identity.
 
         Returns:
-            logits [N, 1+K] (float32 under autocast; 2N rows when symmetric, B more columns with batch_negatives), scaled by
-            the temperature, the positive in column 0; targets, zeros [N]. The negatives are the queue as it was before
-            this step's keys.
+            logits [N, 1+K] (float32 under autocast; 2N rows when symmetric, B more columns with batch_negatives),
+            already divided by the temperature, the positive in column 0; targets, zeros [N]. The negatives are the
+            queue as it was before this step's keys.
 
         Raises:
-            ValueError: views of different length, encoder output not [N, D], missing identities, a batch above queue_size.
+            ValueError: views of different length, encoder output not [N, D], identities missing, batch > queue_size.
         """
         identities = self._check_batch(query, key, identities)
         queries = [self._embed_query(query)]
@@ -137,17 +141,13 @@ class MoCo(nn.Module):
 
         all_keys = torch.cat([distributed.gather(view) for view in keys])  # [B, D]
         all_identities = torch.cat([distributed.gather(identities)] * len(keys)) if identities is not None else None
-        # Autograd keeps the negatives for backward, which runs after the queue has moved on.
-        negatives, negative_identities = self.queue.clone(), all_identities
-        if self.exclude_same_identity and all_identities is not None:
-            negative_identities = torch.cat([self.queue_identities, all_identities])
+        # A copy: autograd keeps the negatives for backward, which runs after the queue has moved on.
+        negatives = self.queue.clone()
+        negative_identities = torch.cat([self.queue_identities, all_identities]) if all_identities is not None else None
         if self.batch_negatives:
             negatives = torch.cat([negatives, all_keys.T], dim=1)
         logits = torch.cat(
-            [
-                self._logits(q, k, negatives, direction, identities, negative_identities)
-                for direction, (q, k) in enumerate(zip(queries, keys))
-            ]
+            [self._logits(q, k, negatives, identities, negative_identities) for q, k in zip(queries, keys)]
         )
         if self.training:
             self._enqueue(all_keys, all_identities)
@@ -156,7 +156,7 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def update_key_encoder(self) -> None:
-        """Move every key parameter by 1 − momentum towards its query parameter. Buffers (BatchNorm statistics) are its own."""
+        """Move every key parameter by 1 − momentum towards its query parameter; BatchNorm statistics stay its own."""
         for query_module, key_module in (
             (self.query_encoder, self.key_encoder),
             (self.query_projection, self.key_projection),
@@ -171,14 +171,14 @@ class MoCo(nn.Module):
     def _embed_key(self, images: Tensor) -> Tensor:
         """Unit keys of this rank's images, computed among images of all ranks.
 
-        BatchNorm statistics are per rank. Were a key normalised together with the keys of the same rows as its query, the
-        network could find the positive by its batch statistics; hence each rank embeds a random share of all images.
+        BatchNorm statistics are per rank. Were a key normalised together with the keys of the same rows as its query,
+        the network could find the positive by its batch statistics; so each rank embeds a random share of all images.
         """
         if distributed.world_size() == 1:
             return self._normalised(self.key_projection(self.key_encoder(images)), len(images))
         count, first = len(images), distributed.rank() * len(images)
         # The permutation is a function of (seed, step): the same on every rank and after a resume.
-        generator = torch.Generator().manual_seed(hash((self.seed, int(self.steps))))
+        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + int(self.steps)) % 2**63)
         order = torch.randperm(count * distributed.world_size(), generator=generator).to(images.device)
         shuffled = distributed.gather(images)[order[first : first + count]]
         keys = self._normalised(self.key_projection(self.key_encoder(shuffled)), count)
@@ -198,7 +198,6 @@ class MoCo(nn.Module):
         queries: Tensor,
         keys: Tensor,
         negatives: Tensor,
-        direction: int,
         identities: Tensor | None,
         negative_identities: Tensor | None,
     ) -> Tensor:
@@ -207,12 +206,13 @@ class MoCo(nn.Module):
         with torch.autocast(queries.device.type, enabled=False):
             positive = (queries * keys).sum(dim=1, keepdim=True) - self.margin
             negative = queries @ negatives
-            if self.exclude_same_identity and identities is not None and negative_identities is not None:
+            if identities is not None and negative_identities is not None:
                 same = identities[:, None] == negative_identities[None, : negative.shape[1]]
                 negative = negative.masked_fill(same, -math.inf)
             if self.batch_negatives:
-                rows = torch.arange(count, device=queries.device)
-                own = self.queue_size + (direction * ranks + distributed.rank()) * count + rows
+                rows = torch.arange(count, device=queries.device)[:, None]
+                blocks = torch.arange(2 if self.symmetric else 1, device=queries.device) * ranks + distributed.rank()
+                own = self.queue_size + blocks * count + rows  # keys of this row's identity, in either view
                 negative = negative.index_put((rows, own), negative.new_tensor(-math.inf))
             return torch.cat([positive, negative], dim=1) / self.temperature
 
@@ -233,7 +233,7 @@ class MoCo(nn.Module):
         last = torch.full((self.queue_size,), -1, device=keys.device).scatter_reduce(0, entries, position, "amax")
         writers = last[entries]
         self.queue.index_copy_(1, entries, keys[writers].T)
-        if self.exclude_same_identity and identities is not None:
+        if identities is not None:
             self.queue_identities.index_copy_(0, entries, identities[writers])
         self.queue_pointer.copy_((self.queue_pointer + len(keys) * advance) % self.queue_size)
         self.queue_filled.copy_((self.queue_filled + len(keys)).clamp(max=self.queue_size))
@@ -244,20 +244,20 @@ class MoCo(nn.Module):
         enqueued = len(query) * distributed.world_size() * (2 if self.symmetric else 1)
         if enqueued > self.queue_size:
             raise ValueError(
-                f"a step enqueues {enqueued} keys but queue_size={self.queue_size}: enlarge queue_size or lower the batch"
+                f"a step enqueues {enqueued} keys but queue_size={self.queue_size}: raise queue_size or lower the batch"
             )
         if not self.exclude_same_identity:
             return None
         if identities is None or identities.shape != (len(query),):
             found = "None" if identities is None else f"shape {list(identities.shape)}"
             raise ValueError(
-                f"exclude_same_identity=True needs identities of shape [{len(query)}], got {found}: pass them to forward"
+                f"exclude_same_identity=True needs identities of shape [{len(query)}] in forward, got {found}"
             )
         return identities
 
 
 def contrast_accuracy(logits: Tensor) -> Tensor:
-    """Share of rows [N, 1+K] whose positive (column 0) is above all negatives: a scalar in 0..1 on the logits' device."""
+    """Share of rows of logits [N, 1+K] whose positive (column 0) is above all negatives: a scalar tensor in 0..1."""
     return (logits[:, 0] > logits[:, 1:].amax(dim=1)).float().mean()
 
 

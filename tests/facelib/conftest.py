@@ -1,0 +1,53 @@
+"""A pool of two gloo processes for distributed tests, started once a session, at the first test that asks for it."""
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORKER = Path(__file__).parents[1] / "support" / "gloo_worker.py"
+
+
+class GlooPool:
+    """Ranks that run module-level functions of the test files."""
+
+    def __init__(self, ranks: int, store: Path) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, str(WORKER), str(rank), str(ranks), str(store)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environment,
+            )
+            for rank in range(ranks)
+        ]
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """function(*arguments) on every rank at once; results in rank order. What fails on a rank fails the test."""
+        for process in self.processes:
+            pickle.dump((function.__code__.co_filename, function.__name__, arguments), process.stdin)
+            process.stdin.flush()
+        answers = [pickle.load(process.stdout) for process in self.processes]
+        failures = [answer for succeeded, answer in answers if not succeeded]
+        assert not failures, "\n".join(failures)
+        return [answer for _, answer in answers]
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.stdin.close()
+        for process in self.processes:
+            process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def gloo_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlooPool]:
+    """Two ranks: `gloo_pool.run(function, *arguments)` with a module-level function of the test file."""
+    pool = GlooPool(2, tmp_path_factory.mktemp("gloo") / "store")
+    yield pool
+    pool.close()
