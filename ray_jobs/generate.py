@@ -1,0 +1,201 @@
+"""Synthetic identities → aligned face datasets.
+
+Writes <output>/faces for training and, unless generate.heldout_identities is 0, <output>/heldout for model selection. A killed job
+continues where it was: finished parts are kept, and the result is the same bytes.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from facelib.config import Settings
+from facelib.faces import (
+    MANIFEST_NAME,
+    PLAN_NAME,
+    Contract,
+    DatasetError,
+    FaceDataset,
+    Folder,
+    PartInfo,
+    decode_image,
+    make_manifest,
+    read_part_info,
+    write_part,
+)
+from facelib.plans import compare_plans, plan_bytes, plan_hash, read_plan
+from facelib.tracking import Run
+from ray_jobs.face_stream import AlignedChunk, Chunk, face_stream
+from ray_jobs.progress import ProgressReport
+from ray_jobs.session import run_job, versions
+
+# Held-out people are numbered far above any training range, so that no setting of sizes can make the two overlap.
+HELDOUT_FIRST_IDENTITY = 2**40
+
+
+def generate(settings: Settings, run: Run) -> str:
+    """Make the training dataset and the held-out dataset that the settings describe."""
+    written = [make_dataset(settings, settings.data.dataset, settings.generate.first_identity,
+                            settings.generate.identities, run)]  # fmt: skip
+    if settings.generate.heldout_identities and settings.data.heldout:
+        count = settings.generate.heldout_identities
+        written.append(make_dataset(settings, settings.data.heldout, HELDOUT_FIRST_IDENTITY, count, run))
+    return ", ".join(written)
+
+
+def make_dataset(settings: Settings, name: str, first: int, identities: int, run: Run) -> str:
+    """Make one dataset, or finish it, or find it whole. Returns its URI."""
+    folder = Folder(settings.path(name)).create()
+    plan = dataset_plan(settings, first, identities)
+    _claim(folder, plan)
+    if not folder.exists(MANIFEST_NAME):
+        _make_parts(folder, settings, plan, name)
+    dataset = FaceDataset(folder.uri)
+    counts = dataset.manifest.counts
+    share = counts["aligned"] / max(counts["requested"], 1)
+    print(f"{name}: {dataset.manifest.identities} identities, {counts['aligned']} faces ({share:.2%} of the pictures)")
+    run.log_json(dataset.manifest.model_dump(), f"{name.strip('/').replace('/', '_')}/{MANIFEST_NAME}")
+    run.log_metrics({f"{Path(name).name}/{k.replace(':', '/')}": v for k, v in counts.items()})
+    log_contact_sheet(dataset, run, Path(name).name)
+    return folder.uri
+
+
+def dataset_plan(settings: Settings, first: int, identities: int) -> dict[str, Any]:
+    """Everything that decides the dataset's bytes, and nothing else (no actors, no CPUs)."""
+    from facelib.synthesis import build_generator
+
+    generate, align = settings.generate, settings.align
+    generator = build_generator(generate.generator, **generate.options)
+    if generator.identities is not None and first + identities > generator.identities:
+        raise DatasetError(
+            f"generate.identities={identities}: generator {generator.name} has only {generator.identities} identities"
+        )
+    return {
+        "generator": generator.name,
+        "generator_options": generate.options,
+        "generator_licence": generator.licence,
+        "generator_weights": generator.weights_hash,
+        "seed": settings.seed,
+        "first_identity": first,
+        "identities": identities,
+        "images_per_identity": generate.images_per_identity,
+        "identities_per_part": generate.identities_per_part,
+        "jpeg_quality": generate.jpeg_quality,
+        "detector": align.detector,
+        "detector_options": align.options,
+        "min_score": align.min_score,
+        "template": align.template,
+        "size": align.size,
+    }
+
+
+def log_contact_sheet(dataset: FaceDataset, run: Run, name: str, rows: int = 12, columns: int = 8) -> None:
+    """Picture of the first identities, a row each, into the MLflow run."""
+    from facelib.pictures import contact_sheet
+
+    table = next(dataset.tables(["image", "identity"]))
+    identities = table["identity"].to_numpy()
+    grid: list[list[np.ndarray | None]] = []
+    for identity in np.unique(identities)[:rows]:
+        found = table["image"].filter(pa.array(identities == identity)).slice(0, columns).to_pylist()
+        images: list[np.ndarray | None] = [decode_image(data) for data in found]
+        grid.append(images + [None] * (columns - len(images)))
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / f"contact_sheet_{name}.png"
+        contact_sheet(grid, path, title=f"{name}: a row is an identity")
+        run.log_file(path, "pictures")
+        if "://" not in dataset.folder.uri:
+            Folder(dataset.folder.uri).write("contact_sheet.png", path.read_bytes())
+
+
+def _claim(folder: Folder, plan: dict[str, Any]) -> None:
+    """Write the plan into a new folder, or check that the folder was made under the same one."""
+    if folder.exists(PLAN_NAME):
+        differences = compare_plans(read_plan(folder), plan)
+        if differences:
+            raise DatasetError(
+                f"{folder.uri} was made with other settings: {'; '.join(differences)}. "
+                "Use another output folder, restore the settings, or delete the folder."
+            )
+    elif any(n.startswith("part-") for n in folder.names()):
+        raise DatasetError(f"{folder.uri} holds parts but no {PLAN_NAME}: it is not this job's. Use another folder.")
+    else:
+        folder.write(PLAN_NAME, plan_bytes(plan))
+
+
+def _make_parts(folder: Folder, settings: Settings, plan: dict[str, Any], name: str) -> None:
+    folder.remove_leftovers()
+    key = plan_hash(plan)
+    finished, chunks = _finished_parts(folder, key), []
+    total_parts = -(-plan["identities"] // plan["identities_per_part"])
+    for part in range(total_parts):
+        if part not in finished:
+            chunks += _chunks(part, plan, settings.generate.identities_per_task)
+    per_identity = plan["images_per_identity"]
+    if finished:
+        print(f"{name}: {len(finished)} of {total_parts} parts are there already", flush=True)
+    with ProgressReport(name, sum(c.count for c in chunks) * per_identity) as progress:
+        for part, done in _collect(face_stream(settings, chunks) if chunks else iter(()), chunks, progress, per_identity):
+            table = pa.concat_tables([c.table for c in done]).sort_by([("identity", "ascending"), ("index", "ascending")])
+            requested = sum(c.chunk.count for c in done) * per_identity
+            finished[part] = write_part(folder, _part_name(part), table, requested, _sum_rejected(done), key)
+    manifest = make_manifest(
+        Contract(template=plan["template"], size=plan["size"]), plan, list(finished.values()), versions()
+    )
+    folder.write(MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
+
+
+def _collect(
+    stream: Iterator[AlignedChunk], chunks: list[Chunk], progress: ProgressReport, images_per_identity: int
+) -> Iterator[tuple[int, list[AlignedChunk]]]:
+    """Yield each part once all its chunks have come in. Chunks come nearly in order, so few parts are open at a time."""
+    missing: dict[int, int] = {}
+    for chunk in chunks:
+        missing[chunk.part] = missing.get(chunk.part, 0) + 1
+    waiting: dict[int, dict[int, AlignedChunk]] = {}
+    rejected = 0
+    for aligned in stream:
+        part = aligned.chunk.part
+        pieces = waiting.setdefault(part, {})
+        if aligned.chunk.first in pieces:
+            continue  # A retried task may deliver twice; content is the same by construction.
+        pieces[aligned.chunk.first] = aligned
+        rejected += sum(aligned.rejected.values())
+        progress.advance(aligned.chunk.count * images_per_identity, f"({rejected} rejected)")
+        if len(pieces) == missing[part]:
+            yield part, list(waiting.pop(part).values())
+    if waiting:
+        raise RuntimeError(f"the stream ended with {len(waiting)} parts incomplete")
+
+
+def _chunks(part: int, plan: dict[str, Any], per_task: int) -> list[Chunk]:
+    begin = plan["first_identity"] + part * plan["identities_per_part"]
+    end = min(begin + plan["identities_per_part"], plan["first_identity"] + plan["identities"])
+    return [Chunk(part, first, min(per_task, end - first)) for first in range(begin, end, per_task)]
+
+
+def _finished_parts(folder: Folder, key: str) -> dict[int, PartInfo]:
+    finished = {}
+    for name in folder.names():
+        if name.startswith("part-") and name.endswith(".parquet"):
+            finished[int(name[5:-8])] = read_part_info(folder, name, key)
+    return finished
+
+
+def _sum_rejected(done: list[AlignedChunk]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for chunk in done:
+        for reason, number in chunk.rejected.items():
+            total[reason] = total.get(reason, 0) + number
+    return total
+
+
+def _part_name(part: int) -> str:
+    return f"part-{part:07d}.parquet"
+
+
+if __name__ == "__main__":
+    run_job("generate", generate, __doc__)

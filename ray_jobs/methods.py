@@ -1,0 +1,123 @@
+"""The two training methods behind the one protocol the engine knows.
+
+A method is a module: `forward(images [V, N, 3, H, W] in [-1, 1], labels [N]) -> Step`, `backbone` the network that is kept, and a
+state_dict that holds everything. `sampling` says how many views of a sample it wants.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import nn
+
+from facelib.config import ModelSettings, Settings
+from facelib.contrastive import MoCo, contrast_accuracy
+from facelib.losses import ArcFace, CosFace, MagFace, UnifiedNegativeLoss
+from facelib.models import build_backbone, load_backbone
+from ray_jobs.batches import Sampling
+
+
+class Step(NamedTuple):
+    """What a forward pass gives: a loss to minimise, and numbers to watch (each a scalar tensor)."""
+
+    loss: torch.Tensor
+    metrics: dict[str, torch.Tensor]
+
+
+class Method(Protocol):
+    """What the engine asks of a method, besides being an `nn.Module`."""
+
+    sampling: Sampling
+
+    def __init__(self, settings: Settings, classes: int) -> None: ...
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The embedding network that training is for."""
+        ...
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> Step:
+        """Loss and metrics of one batch."""
+        ...
+
+
+class SelfSupervised(nn.Module):
+    """USynthFace: MoCo on two views of each synthetic identity; labels are not looked at."""
+
+    def __init__(self, settings: Settings, classes: int) -> None:
+        super().__init__()
+        ssl = settings.ssl
+        self.sampling = Sampling(views=2, per_identity=ssl.pairs_per_identity)
+        self.moco = MoCo(
+            initial_backbone(settings.model),
+            embedding_size=settings.model.embedding_size,
+            queue_size=ssl.queue_size,
+            momentum=ssl.momentum,
+            temperature=ssl.temperature,
+            margin=ssl.margin,
+            queue_policy=ssl.queue_policy,
+            **ssl.options,
+        )
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The query encoder."""
+        return self.moco.query_encoder
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> Step:
+        """Contrastive loss of one batch."""
+        logits, targets = self.moco(images[0], images[1])
+        loss = nn.functional.cross_entropy(logits, targets)
+        with torch.no_grad():
+            positive = logits[:, 0].mean() * self.moco.temperature + self.moco.margin
+            negative = logits[:, 1:].mean() * self.moco.temperature
+        return Step(
+            loss,
+            {
+                "contrast_accuracy": contrast_accuracy(logits),
+                "positive_cosine": positive,
+                "negative_cosine": negative,
+            },
+        )
+
+
+class Supervised(nn.Module):
+    """UNPG: a margin head over the synthetic identities, with the in-batch pairs as further negatives."""
+
+    def __init__(self, settings: Settings, classes: int) -> None:
+        super().__init__()
+        unpg, size = settings.unpg, settings.model.embedding_size
+        self.sampling = Sampling(views=1)
+        self.network = initial_backbone(settings.model)
+        if unpg.head == "magface":
+            self.head: nn.Module = MagFace(size, classes, scale=unpg.scale, **unpg.options)
+        else:
+            head = ArcFace if unpg.head == "arcface" else CosFace
+            self.head = head(size, classes, scale=unpg.scale, margin=unpg.margin, **unpg.options)
+        self.criterion = UnifiedNegativeLoss(whisker=unpg.wisk)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The embedding network."""
+        return self.network
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> Step:
+        """Margin-softmax loss of one batch."""
+        embeddings = self.network(images[0])
+        output = self.head(embeddings, labels)
+        return Step(self.criterion(output, embeddings, labels), {"train_accuracy": output.accuracy(labels)})
+
+
+METHODS: dict[str, Any] = {"ssl": SelfSupervised, "unpg": Supervised}
+
+
+def initial_backbone(model: ModelSettings) -> nn.Module:
+    """A new backbone, or the one of `model.init_from`."""
+    if not model.init_from:
+        return build_backbone(
+            model.name,
+            embedding_size=model.embedding_size,
+            dropout=model.dropout,
+            use_se=model.use_se,
+            **model.options,
+        )
+    return load_backbone(model.init_from)

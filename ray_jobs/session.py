@@ -1,0 +1,106 @@
+"""What every job does around its work: settings, Ray, an MLflow run, an exit code, and a last line that says what was written."""
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from facelib.config import Settings, parse_command_line
+from facelib.tracking import Run
+
+
+class JobError(RuntimeError):
+    """A job that cannot do what it was asked; the message says what was wrong and what to do."""
+
+
+def run_job(job: str, work: Callable[[Settings, Run], str], description: str, argv: Sequence[str] | None = None) -> None:
+    """Run `work(settings, run)` as a command: exit 0 only when it did what it says, its return value as the last line."""
+    settings = parse_command_line(job, description.strip(), argv)
+    # `ray job stop` and schedulers send SIGTERM: leave through the context managers so that the run ends as FAILED.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    started = time.monotonic()
+    try:
+        with cluster(settings), Run.open(settings, job) as run:
+            written = work(settings, run)
+    except KeyboardInterrupt:
+        print(f"{job}: interrupted; the same command continues", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        if os.environ.get("FACELIB_TRACEBACK") or not is_user_error(error):
+            raise
+        print(f"{job}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    print(f"{job}: {format_seconds(time.monotonic() - started)}, wrote {written}", flush=True)
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether the message alone tells the user what to do, so that a traceback would only hide it."""
+    from facelib.faces import DatasetError
+    from facelib.tracking import TrackingError
+
+    return isinstance(error, (JobError, DatasetError, TrackingError, FileNotFoundError, PermissionError)) or (
+        type(error) is ValueError
+    )
+
+
+@contextlib.contextmanager
+def cluster(settings: Settings) -> Iterator[None]:
+    """Join the cluster the settings name, or start a local one for the length of the job."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray asks the accelerators' visibility variables to be left alone when an actor holds no GPU.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": True}
+    address = settings.ray.address or os.environ.get("RAY_ADDRESS", "")
+    if address:
+        options["address"] = address
+    else:
+        options["include_dashboard"] = True  # Ray Train reports every second to a dashboard it expects.
+        if settings.ray.object_store_gb:
+            options["object_store_memory"] = int(settings.ray.object_store_gb * 1e9)
+    ray.init(**options)
+    configure_data(settings)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def configure_data(settings: Settings) -> None:
+    """Ray Data as all jobs want it: our own progress, and an error in place of an endless wait."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = settings.ray.no_progress_minutes * 60
+    for noisy in ("ray.data", "ray.train"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result's bytes."""
+    names = ("facelib", "numpy", "torch", "opencv-python", "onnxruntime", "pyarrow", "ray")
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def format_seconds(seconds: float) -> str:
+    """`75.2` → `1 min 15 s`."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
