@@ -239,7 +239,7 @@ def test_bad_batches_are_named():
         small_moco(queue_size=2)(query, key)
     with pytest.raises(ValueError, match=r"shape \[3, 4\], expected \[3, 5\]"):
         MoCo(nn.Linear(6, 4), embedding_size=5, queue_size=8)(query, key)
-    with pytest.raises(ValueError, match=r"identities of shape \[3\], got None"):
+    with pytest.raises(ValueError, match=r"identities of shape \[3\] in forward, got None"):
         small_moco(exclude_same_identity=True)(query, key)
 
 

@@ -1,0 +1,14 @@
+"""Losses on embeddings and identity labels: margin heads, unified negatives (UNPG), pair terms."""
+
+from facelib.losses.margins import ArcFace, CosFace, MagFace, MarginHead, MarginOutput
+from facelib.losses.unified_negatives import UnifiedNegativeLoss, filter_negatives
+
+__all__ = [
+    "ArcFace",
+    "CosFace",
+    "MagFace",
+    "MarginHead",
+    "MarginOutput",
+    "UnifiedNegativeLoss",
+    "filter_negatives",
+]

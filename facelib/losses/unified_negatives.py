@@ -1,0 +1,129 @@
+"""Unified negative pairs (UNPG, arXiv 2203.11593): softmax over class weights and the batch's own negative pairs.
+
+    loss_i = −log e^{s·p_i} / ( e^{s·p_i} + Σ_{j≠y_i} e^{s·cos θ_ij} + Σ_{k∈S'} e^{s·n_k} )
+
+p_i is the true class's cosine with margin, s the scale, n_k the cosine of two embeddings of different identities in the
+batch; S' leaves out outliers by the box-and-whisker rule. Every row sees the same S', so with L = logsumexp_k(s·n_k)
+
+    loss_i = −s·p_i + logaddexp( logsumexp_j(s·cosines_ij), L )
+
+is the same number and gradient in O(N² + N·C) memory, where the concatenation takes O(N·P).
+
+Across ranks the pairs are those of the global batch and S' is the same everywhere. Each rank returns its own rows'
+share, scaled so that the MEAN over ranks is the loss of the global batch: what DistributedDataParallel's averaging
+expects.
+
+Shapes: N batch of one rank, B batch of all ranks, C classes, D embedding, P negative pairs of the global batch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from facelib import distributed
+from facelib.losses.margins import MarginOutput, at_least_float32
+
+
+class UnifiedNegativeLoss(nn.Module):
+    """Margin softmax with unified negatives.
+
+    Args:
+        whisker: outlier bound in interquartile ranges, see `filter_negatives`; None leaves out the pair negatives
+            (plain margin softmax).
+        gather: in a process group, take pairs and means over all ranks. False: each rank for itself.
+
+    Raises:
+        ValueError: whisker is negative.
+    """
+
+    def __init__(self, whisker: float | None = 1.5, gather: bool = True) -> None:
+        super().__init__()
+        if whisker is not None:
+            _check_whisker(whisker)
+        self.whisker = whisker
+        self.gather = gather
+
+    def forward(self, output: MarginOutput, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss, the mean over rows with a label plus the head's penalty.
+
+        Args:
+            output: of a margin head for the same rows.
+            embeddings: [N, D] of any length; read only for the pair negatives.
+            labels: [N]; rows of −1 count neither as rows nor in pairs.
+        """
+        all_labels = distributed.gather(labels) if self.gather else labels
+        with torch.autocast(embeddings.device.type, enabled=False):
+            logits = output.scale * output.cosines
+            positives = logits.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+            normaliser = torch.logsumexp(logits, dim=1)
+            if self.whisker is not None:
+                negatives = self.pair_negatives(embeddings, labels, all_labels)
+                if len(negatives):
+                    normaliser = torch.logaddexp(normaliser, torch.logsumexp(output.scale * negatives, dim=0))
+            labelled = labels >= 0
+            rows = torch.where(labelled, normaliser - positives, 0.0)
+            # Ranks may differ in rows with a label: weigh by rows, so that the mean over ranks is the global mean.
+            ranks = len(all_labels) / len(labels)
+            return (rows.sum() + output.penalty * labelled.sum()) * ranks / (all_labels >= 0).sum().clamp(min=1)
+
+    def pair_negatives(self, embeddings: Tensor, labels: Tensor, all_labels: Tensor) -> Tensor:
+        """Kept cosines of the global batch's negative pairs, from this rank's embeddings [N, D] and labels [N]."""
+        if self.whisker is None:
+            raise ValueError("whisker=None: this loss has no pair negatives")
+        unit = F.normalize(at_least_float32(embeddings))
+        if self.gather:
+            unit = distributed.gather_with_gradient(unit)
+        return filter_negatives(_NegativePairs.apply(unit, all_labels), self.whisker)
+
+
+def filter_negatives(similarities: Tensor, whisker: float) -> Tensor:
+    """Similarities [P] inside the whiskers, order and gradient kept.
+
+    With the similarities sorted, Q1 = S[int(P/4)], Q3 = S[int(3P/4)], reach = whisker·(Q3 − Q1); kept are
+    Q1 − reach ≤ n ≤ Q3 + reach. The bounds carry no gradient. An empty input comes back empty.
+
+    Raises:
+        ValueError: whisker is negative or not a number, or similarities are not one-dimensional.
+    """
+    _check_whisker(whisker)
+    if similarities.ndim != 1:
+        raise ValueError(f"similarities of shape {list(similarities.shape)}, expected [P]")
+    count = len(similarities)
+    if count == 0:
+        return similarities
+    values = similarities.detach()
+    first, third = (values.kthvalue(int(share * count) + 1).values for share in (0.25, 0.75))
+    reach = whisker * (third - first)
+    return similarities[(values >= first - reach) & (values <= third + reach)]
+
+
+class _NegativePairs(torch.autograd.Function):
+    """Unit embeddings [B, D] and labels [B] -> cosines [P] of pairs a < b of different labels, none of them −1.
+
+    Written out because autograd would keep the [B, B] matrix and spend two products on a gradient that one gives.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, unit: Tensor, labels: Tensor) -> Tensor:
+        pairs = (labels[:, None] != labels[None, :]) & (labels >= 0)[:, None] & (labels >= 0)[None, :]
+        pairs = pairs.triu(diagonal=1)
+        ctx.save_for_backward(unit, pairs)
+        return (unit @ unit.T)[pairs]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        unit, pairs = ctx.saved_tensors
+        upper = unit.new_zeros(pairs.shape).masked_scatter_(pairs, gradients[0])
+        return (upper + upper.T) @ unit, None
+
+
+def _check_whisker(whisker: float) -> None:
+    if not (whisker >= 0 and math.isfinite(whisker)):
+        raise ValueError(f"whisker={whisker} must be a number >= 0 (or None: no pair negatives)")
