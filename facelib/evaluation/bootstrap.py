@@ -1,0 +1,286 @@
+"""Confidence intervals of verification measures by the bootstrap over pairs (Efron 1979, percentile intervals).
+
+Genuine and impostor pairs are resampled separately, their numbers stay what they are (k-fold: within each fold too).
+
+All measures depend on the scores through counts between thresholds only, so a resample is one multinomial draw over
+bins: with up to `max_bins` distinct scores the bins are the scores and the draw is exactly the classical bootstrap;
+with more (IJB-C has 15.7 million) the bins are single impostor scores at the top, where small FARs are decided, and
+grow towards the bulk.
+
+What the intervals cover: the chance in which pairs were drawn. Pairs of a protocol share people and images, which the
+pair bootstrap does not model; where a few people dominate, the true uncertainty is larger than shown.
+
+Shape legend: P pairs, B resamples, K bins, F false accept rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facelib.evaluation.arrays import as_float, as_labels, check_finite, pair_embeddings
+from facelib.evaluation.roc import SortedScores, allowed_false_accepts, check_fars, interpolate_eer
+from facelib.evaluation.verification import accuracies_from_histogram, squared_distances, threshold_histogram
+
+# Above this number of pairs `compare_auc` uses DeLong's normal interval instead of resampling.
+MAX_PAIRS_RESAMPLED = 20_000
+CELLS_PER_CHUNK = 2_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Confidence interval [low, high] of a measure at confidence `level`."""
+
+    low: float
+    high: float
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class RocSamples:
+    """Measures of every resample: `auc` [B], `eer` [B], `tar` [B, F] at `fars` [F] by the strict rule."""
+
+    auc: NDArray[np.float64]
+    eer: NDArray[np.float64]
+    tar: NDArray[np.float64]
+    fars: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AucComparison:
+    """Difference of two models' AUC on the same pairs.
+
+    Attributes:
+        difference: AUC of the first model minus AUC of the second.
+        interval: confidence interval of the difference; it excludes 0 where the models differ beyond chance.
+        auc_first, auc_second: the two values.
+        method: "bootstrap" (paired) or "delong" (normal interval for large numbers of pairs).
+    """
+
+    difference: float
+    interval: Interval
+    auc_first: float
+    auc_second: float
+    method: str
+
+
+def percentile_interval(samples: NDArray[np.float64], level: float = 0.95) -> Interval:
+    """Percentile interval of resampled values [B]."""
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level!r}; a confidence level lies between 0 and 1, e.g. 0.95")
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level)
+
+
+def bootstrap_roc(
+    similarities: Any, labels: Any, fars: Sequence[float], resamples: int = 1000, seed: int = 0, max_bins: int = 8192
+) -> RocSamples:
+    """AUC, EER and strict TAR@FAR of `resamples` resamples of the pairs; see the module's notes.
+
+    Args:
+        similarities, labels: scores and labels [P] (label 1: same person).
+        fars: target false accept rates [F] in (0, 1].
+        resamples: number of resamples B.
+        seed: of the random numbers; equal seeds give equal results.
+        max_bins: above this many pairs, scores are binned into about as many bins.
+    """
+    return bootstrap_sorted(SortedScores.of(similarities, labels), fars, resamples, seed, max_bins)
+
+
+def bootstrap_sorted(
+    scores: SortedScores, fars: Any, resamples: int = 1000, seed: int = 0, max_bins: int = 8192
+) -> RocSamples:
+    """`bootstrap_roc` of scores that are split and sorted already."""
+    targets = np.atleast_1d(check_fars(fars))
+    _check_resamples(resamples)
+    rng = np.random.default_rng(seed)
+    edges = _bin_edges(scores, max_bins)
+    parts = []
+    for size in _chunks(resamples, len(edges)):
+        genuine = _resample(rng, _count_bins(scores.genuine, edges), size)
+        impostors = _resample(rng, _count_bins(scores.impostors, edges), size)
+        parts.append(_measures(genuine, impostors, targets))
+    auc, eer, tar = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return RocSamples(auc=auc, eer=eer, tar=tar, fars=targets)
+
+
+def bootstrap_kfold(
+    first: Any, second: Any, issame: Any, folds: int = 10, resamples: int = 1000, seed: int = 0
+) -> NDArray[np.float64]:
+    """k-fold accuracy of each resample, float64 [B]; arguments as for `kfold_accuracy`.
+
+    Pairs are resampled within fold and label; the thresholds are chosen anew on every resample.
+    """
+    first, second, same = pair_embeddings(first, second, issame)
+    return bootstrap_histogram(threshold_histogram(squared_distances(first, second), same, folds), resamples, seed)
+
+
+def bootstrap_histogram(counts: NDArray[np.int64], resamples: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+    """`bootstrap_kfold` from the histogram [folds, 2, T + 1] of `verification.threshold_histogram`."""
+    _check_resamples(resamples)
+    rng = np.random.default_rng(seed)
+    accuracies = []
+    for size in _chunks(resamples, counts.size):
+        drawn = np.zeros((size, *counts.shape), dtype=np.int64)
+        for fold, label in np.ndindex(counts.shape[:2]):
+            drawn[:, fold, label] = _resample(rng, counts[fold, label], size)
+        accuracies.append(accuracies_from_histogram(drawn)[0].mean(axis=-1))
+    return np.concatenate(accuracies)
+
+
+def compare_auc(
+    scores_a: Any, scores_b: Any, labels: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> AucComparison:
+    """AUC of model a minus AUC of model b on the same pairs, with a paired confidence interval.
+
+    Both models see the same resampled pairs, so what makes a pair hard for both cancels. Above 20,000 pairs the
+    interval is DeLong's (1988), which the bootstrap approaches as pairs grow.
+
+    Args:
+        scores_a, scores_b: similarities of the two models, [P] each, in the same order of pairs.
+        labels: 1 or True for the same person, [P].
+
+    Raises:
+        ValueError: shapes that do not match, scores that are not finite, only one kind of pair.
+    """
+    same = as_labels(labels)
+    sides = []
+    for name, scores in (("scores_a", scores_a), ("scores_b", scores_b)):
+        side = as_float(scores, name).astype(np.float64)
+        if side.shape != same.shape:
+            raise ValueError(f"{name} has shape {list(side.shape)}, labels {list(same.shape)}; both must be [P]")
+        check_finite(side, name)
+        sides.append(side)
+    auc_a, auc_b = (SortedScores.of(side, same).auc for side in sides)
+    _check_resamples(resamples)
+    if len(same) > MAX_PAIRS_RESAMPLED:
+        method, interval = "delong", _delong_interval(sides[0], sides[1], same, level)
+    else:
+        method, interval = "bootstrap", _paired_interval(sides[0], sides[1], same, resamples, seed, level)
+    return AucComparison(auc_a - auc_b, interval, auc_a, auc_b, method)
+
+
+def _check_resamples(resamples: int) -> None:
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; a bootstrap needs at least 1 (1000 is usual)")
+
+
+def _chunks(resamples: int, cells: int) -> Iterator[int]:
+    """Sizes of the chunks in which `resamples` rows of `cells` numbers are worked off, to bound memory."""
+    size = max(1, CELLS_PER_CHUNK // cells)
+    for start in range(0, resamples, size):
+        yield min(size, resamples - start)
+
+
+def _resample(rng: np.random.Generator, counts: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """`size` bootstrap draws of the pairs counted in bins [K] -> [size, K]."""
+    drawn = np.zeros((size, len(counts)), dtype=np.int64)
+    used = np.flatnonzero(counts)
+    total = int(counts.sum())
+    if total:
+        drawn[:, used] = rng.multinomial(total, counts[used] / total, size=size)
+    return drawn
+
+
+def _bin_edges(scores: SortedScores, max_bins: int) -> NDArray[Any]:
+    """Ascending lower edges of the bins [K]; every score lies at or above the first."""
+    everything = (scores.genuine, scores.impostors)
+    if len(scores.genuine) + len(scores.impostors) <= max_bins:
+        return np.unique(np.concatenate(everything))
+    quarter = max_bins // 4
+    count = len(scores.impostors)
+    # The highest impostors one by one (two edges each, so that no genuine score shares a bin), then ever wider steps.
+    single = np.arange(min(count, quarter // 2))
+    ranks = np.unique(np.geomspace(max(1, len(single)), count, quarter).astype(np.int64)) - 1
+    top = scores.impostors[count - 1 - single]
+    tail = scores.impostors[count - 1 - ranks]
+    grids = [part[np.linspace(0, len(part) - 1, quarter).astype(np.int64)] for part in everything]
+    lowest = [part[:1] for part in everything]
+    return np.unique(np.concatenate([top, np.nextafter(top, np.inf, dtype=top.dtype), tail, *grids, *lowest]))
+
+
+def _count_bins(scores: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.int64]:
+    """Number of the ascending scores in each bin [edge, next edge)."""
+    return np.diff(np.append(np.searchsorted(scores, edges, side="left"), len(scores)))
+
+
+def _measures(
+    genuine: NDArray[np.int64], impostors: NDArray[np.int64], fars: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """AUC [B], EER [B] and strict TAR [B, F] of counts [B, K] in ascending bins."""
+    false_accepts, true_accepts = _accepted(impostors), _accepted(genuine)
+    pairs_i, pairs_g = false_accepts[:, -1:], true_accepts[:, -1:]
+    # Each genuine pair beats the impostors below its bin, and half of those in it.
+    below = pairs_i - false_accepts[:, 1:] + impostors[:, ::-1] / 2
+    auc = np.einsum("bk,bk->b", genuine[:, ::-1].astype(np.float64), below) / (pairs_i * pairs_g)[:, 0]
+    fmr, fnmr = false_accepts / pairs_i, 1 - true_accepts / pairs_g
+    crossing = np.argmax(fmr >= fnmr, axis=1)
+    rows = np.arange(len(fmr))
+    eer = interpolate_eer(fmr[rows, crossing - 1], fnmr[rows, crossing - 1], fmr[rows, crossing], fnmr[rows, crossing])
+    tar = np.empty((len(rows), len(fars)))
+    for column, far in enumerate(fars):
+        allowed = allowed_false_accepts(far, pairs_i)
+        last = np.sum(false_accepts <= allowed, axis=1) - 1
+        tar[:, column] = true_accepts[rows, last] / pairs_g[:, 0]
+    return auc, eer, tar
+
+
+def _accepted(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs accepted when the k highest bins are, [B, K + 1] for k = 0..K."""
+    accepted = np.zeros((counts.shape[0], counts.shape[1] + 1), dtype=np.int64)
+    np.cumsum(counts[:, ::-1], axis=1, out=accepted[:, 1:])
+    return accepted
+
+
+def _paired_interval(
+    first: NDArray[Any], second: NDArray[Any], same: NDArray[np.bool_], resamples: int, seed: int, level: float
+) -> Interval:
+    rng = np.random.default_rng(seed)
+    bins = [np.unique(scores, return_inverse=True)[1] for scores in (first, second)]
+    differences = []
+    for size in _chunks(resamples, len(same)):
+        weights = np.zeros((size, len(same)))
+        for label in (True, False):
+            members = np.flatnonzero(same == label)
+            weights[:, members] = _resample(rng, np.ones(len(members), dtype=np.int64), size)
+        auc = [_weighted_auc(weights, ranks, same) for ranks in bins]
+        differences.append(auc[0] - auc[1])
+    return percentile_interval(np.concatenate(differences), level)
+
+
+def _weighted_auc(
+    weights: NDArray[np.float64], ranks: NDArray[np.int64], same: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """AUC [B] of pairs with whole-number weights [B, P] and dense score ranks [P]."""
+    order = np.argsort(ranks, kind="stable")
+    starts = np.flatnonzero(np.diff(ranks[order], prepend=-1))
+    ordered = weights[:, order]
+    impostors = np.add.reduceat(ordered * ~same[order], starts, axis=1)
+    genuine = np.add.reduceat(ordered * same[order], starts, axis=1)
+    below = np.cumsum(impostors, axis=1) - impostors / 2
+    return np.einsum("bk,bk->b", genuine, below) / (genuine.sum(axis=1) * impostors.sum(axis=1))
+
+
+def _delong_interval(first: NDArray[Any], second: NDArray[Any], same: NDArray[np.bool_], level: float) -> Interval:
+    """Normal interval of the AUC difference from the placements of every pair (DeLong et al. 1988)."""
+    from scipy.stats import norm
+
+    genuine, impostors = [], []
+    for scores in (first, second):
+        sorted_scores = SortedScores.of(scores, same)
+        genuine.append(_placements(scores[same], sorted_scores.impostors))
+        impostors.append(1 - _placements(scores[~same], sorted_scores.genuine))
+    difference = genuine[0].mean() - genuine[1].mean()
+    variance = sum(np.var(side[0] - side[1], ddof=1) / len(side[0]) for side in (genuine, impostors))
+    margin = norm.ppf((1 + level) / 2) * np.sqrt(variance)
+    return Interval(float(difference - margin), float(difference + margin), level)
+
+
+def _placements(scores: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
+    """Share of the ascending `others` below each score, ties counting half."""
+    left, right = (np.searchsorted(others, scores, side=side) for side in ("left", "right"))  # type: ignore[call-overload]
+    return (left + right) / (2 * len(others))

@@ -1,0 +1,277 @@
+"""Pictures of an evaluation: ROC, DET, score histograms, training curves, worst pairs.
+
+Drawn with Matplotlib figures of their own on the Agg canvas: no window, no global pyplot state, safe in any worker.
+Every function writes one file (PNG, or by the ending PDF or SVG), complete or not at all, and returns its path.
+
+Shape legend: P pairs, H and W image height and width.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facelib.evaluation.arrays import as_labels, as_numpy
+from facelib.evaluation.bootstrap import bootstrap_sorted
+from facelib.evaluation.roc import RocCurve, SortedScores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PathLike = str | os.PathLike[str]
+ScoredPairs = Mapping[str, tuple[Any, Any]]
+
+# Okabe-Ito: told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
+GENUINE, IMPOSTOR = COLOURS[0], COLOURS[1]
+MAX_CURVE_POINTS = 4000
+
+
+def plot_roc(models: ScoredPairs, path: PathLike, title: str = "ROC", bootstrap: int = 300, seed: int = 0) -> Path:
+    """TAR against FAR on a logarithmic axis, one line per model, its 95 % bootstrap band shaded.
+
+    Args:
+        models: (similarities [P], labels [P]) by model name.
+        path: file to write.
+        title: text above the plot.
+        bootstrap: resamples behind the bands; 0 draws none.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: no model, or scores and labels that are not usable.
+    """
+    figure, axes = _figure()
+    lowest = 1.0
+    for number, (name, scores) in enumerate(_sorted(models).items()):
+        curve = scores.curve()
+        lowest = min(lowest, 1 / curve.impostors)
+        far, tar = _thinned(curve)
+        colour = COLOURS[number % len(COLOURS)]
+        if bootstrap:
+            grid = np.geomspace(1 / curve.impostors, 1, 80)
+            samples = bootstrap_sorted(scores, grid, bootstrap, seed)
+            low, high = np.quantile(samples.tar, [0.025, 0.975], axis=0)
+            axes.fill_between(grid, low, high, color=colour, alpha=0.15, linewidth=0, step="post")
+        label = f"{name}: AUC {scores.auc:.4f}, EER {100 * scores.eer:.1f} % ({_counts(curve)})"
+        axes.plot(far, tar, color=colour, label=label, drawstyle="steps-post")
+    chance = np.geomspace(lowest, 1, 200)
+    axes.plot(chance, chance, color="#888888", linestyle=":", linewidth=1, label="chance")
+    axes.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.01), title=title)
+    axes.set(xlabel="false accept rate (log scale)", ylabel="true accept rate")
+    _legend(axes)
+    return _save(figure, path)
+
+
+def plot_det(models: ScoredPairs, path: PathLike, title: str = "DET") -> Path:
+    """Detection error trade-off: false non-match against false match rate, both axes logarithmic, EER points marked.
+
+    Arguments as for `plot_roc`.
+    """
+    figure, axes = _figure()
+    lowest_far, lowest_fnmr = 1.0, 1.0
+    for number, (name, scores) in enumerate(_sorted(models).items()):
+        curve = scores.curve()
+        far, tar = _thinned(curve)
+        fnmr = 1 - tar
+        lowest_far = min(lowest_far, 1 / curve.impostors)
+        lowest_fnmr = min(lowest_fnmr, 1 / curve.genuine)
+        colour = COLOURS[number % len(COLOURS)]
+        # Rates of zero have no place on a logarithmic axis: they are drawn along its edge.
+        x, y = np.maximum(far, 0.5 / curve.impostors), np.maximum(fnmr, 0.5 / curve.genuine)
+        axes.plot(
+            x, y, color=colour, drawstyle="steps-post", label=f"{name}: EER {100 * scores.eer:.1f} % ({_counts(curve)})"
+        )
+        axes.plot(scores.eer, scores.eer, marker="o", color=colour, markersize=5)
+    low = min(lowest_far, lowest_fnmr)
+    axes.plot([low, 1], [low, 1], color="#888888", linestyle=":", linewidth=1, label="equal error")
+    axes.set(xscale="log", yscale="log", xlim=(lowest_far, 1), ylim=(lowest_fnmr, 1), title=title)
+    axes.set(xlabel="false match rate (log scale)", ylabel="false non-match rate (log scale)")
+    _legend(axes)
+    return _save(figure, path)
+
+
+def plot_score_histograms(
+    similarities: Any,
+    labels: Any,
+    path: PathLike,
+    threshold: float | None = None,
+    title: str = "Scores",
+    bins: int = 60,
+) -> Path:
+    """Histograms (densities) of genuine and impostor similarities [P], with a line at `threshold` if given."""
+    scores = SortedScores.of(similarities, labels)
+    figure, axes = _figure()
+    edges = np.linspace(
+        min(scores.genuine[0], scores.impostors[0]), max(scores.genuine[-1], scores.impostors[-1]), bins + 1
+    )
+    if edges[0] == edges[-1]:
+        edges = np.linspace(edges[0] - 0.5, edges[0] + 0.5, bins + 1)
+    for name, part, colour in (("impostor", scores.impostors, IMPOSTOR), ("genuine", scores.genuine, GENUINE)):
+        label = f"{name} ({len(part):,} pairs, mean {part.mean(dtype=np.float64):.3f})"
+        axes.hist(
+            part, edges.tolist(), density=True, color=colour, alpha=0.45, label=label, edgecolor="white", linewidth=0.3
+        )
+    if threshold is not None:
+        axes.axvline(threshold, color="#333333", linestyle="--", linewidth=1, label=f"threshold {threshold:.3f}")
+    axes.set(xlabel="similarity", ylabel="density", title=f"{title}: AUC {scores.auc:.4f}")
+    _legend(axes)
+    return _save(figure, path)
+
+
+def plot_training_curves(history: Sequence[Mapping[str, Any]], path: PathLike, title: str = "Training") -> Path:
+    """Metrics over epochs, one panel per kind of metric.
+
+    Args:
+        history: one dict per epoch: {"epoch": 1, "train/loss": 7.2, "lfw/accuracy": 0.71, ...}. Metrics whose names end
+            in the same word after the last "/" share a panel; epochs may lack metrics; entries that are no numbers are
+            left out.
+        path: file to write.
+
+    Raises:
+        ValueError: no epoch, an entry without "epoch", no metric.
+    """
+    panels = _panels(history)
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * columns, 3.4 * rows), layout="constrained")
+    figure.suptitle(title)
+    for position, (kind, series) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, position + 1)
+        for number, (name, points) in enumerate(series.items()):
+            epochs, values = zip(*points, strict=True)
+            axes.plot(epochs, values, marker=".", color=COLOURS[number % len(COLOURS)], label=name)
+        axes.set(xlabel="epoch", title=kind)
+        axes.locator_params(axis="x", integer=True)
+        _tidy(axes)
+        if len(series) > 1 or next(iter(series)) != kind:
+            axes.legend(fontsize=8, frameon=False)
+    return _save(figure, path)
+
+
+def plot_worst_pairs(
+    first_images: Sequence[Any],
+    second_images: Sequence[Any],
+    similarities: Any,
+    labels: Any,
+    path: PathLike,
+    count: int = 8,
+    title: str = "Hardest pairs",
+) -> Path:
+    """The genuine pairs with the lowest and the impostor pairs with the highest similarity, as pictures.
+
+    Args:
+        first_images, second_images: RGB uint8 [H, W, 3] per pair; only the pairs shown are indexed.
+        similarities, labels: [P].
+        path: file to write.
+        count: pairs per row.
+    """
+    scores, same = as_numpy(similarities).astype(np.float64), as_labels(labels)
+    if not len(first_images) == len(second_images) == len(scores) == len(same):
+        sizes = f"{len(first_images)}, {len(second_images)}, {len(scores)} and {len(same)}"
+        raise ValueError(f"first_images, second_images, similarities and labels must match, got {sizes} entries")
+    order = np.argsort(scores, kind="stable")
+    rows = {
+        "same person, least alike": order[same[order]][:count],
+        "different people, most alike": order[~same[order]][::-1][:count],
+    }
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.45 * count, 7.2), layout="constrained")
+    parts: Any = figure.subfigures(2, 1)
+    for part, (name, members) in zip(parts, rows.items(), strict=True):
+        total = int(same.sum()) if name.startswith("same") else int((~same).sum())
+        part.suptitle(f"{title}: {name} ({len(members)} of {total:,} pairs)", fontsize=10)
+        grid = part.subplots(2, count, squeeze=False)
+        for axes in grid.ravel():
+            axes.axis("off")
+        for column, pair in enumerate(members):
+            grid[0, column].imshow(as_numpy(first_images[pair]))
+            grid[1, column].imshow(as_numpy(second_images[pair]))
+            grid[0, column].set_title(f"#{pair}  {scores[pair]:.3f}", fontsize=8)
+    return _save(figure, path)
+
+
+def _sorted(models: ScoredPairs) -> dict[str, SortedScores]:
+    if not models:
+        raise ValueError("models is empty: give at least one {name: (similarities, labels)}")
+    return {name: SortedScores.of(similarities, labels) for name, (similarities, labels) in models.items()}
+
+
+def _counts(curve: RocCurve) -> str:
+    return f"{curve.genuine:,} + {curve.impostors:,} pairs"
+
+
+def _thinned(curve: RocCurve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points of a ROC to draw: all of a small one, else evenly many per decade of FAR and of TAR."""
+    if len(curve.far) <= MAX_CURVE_POINTS:
+        return curve.far, curve.tar
+    log_far = np.linspace(np.log(1 / curve.impostors), 0, MAX_CURVE_POINTS // 2)
+    by_far = np.searchsorted(curve.far, np.exp(log_far), side="right") - 1
+    by_tar = np.searchsorted(curve.tar, np.linspace(0, 1, MAX_CURVE_POINTS // 2))
+    keep = np.unique(np.concatenate([[0], by_far, by_tar, [len(curve.far) - 1]]))
+    return curve.far[keep], curve.tar[keep]
+
+
+def _panels(history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    if not history:
+        raise ValueError("history is empty: training curves need at least one epoch")
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for position, row in enumerate(history):
+        if "epoch" not in row:
+            raise ValueError(f'history[{position}] has no "epoch"; it has {sorted(row)}')
+        for name, value in row.items():
+            if name == "epoch" or isinstance(value, bool | str) or not np.isscalar(value):
+                continue
+            points = panels.setdefault(name.rsplit("/", 1)[-1], {}).setdefault(name, [])
+            points.append((float(row["epoch"]), float(value)))  # type: ignore[arg-type]
+    if not panels:
+        raise ValueError("history holds no metric: only numbers are drawn")
+    return panels
+
+
+def _figure() -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.add_subplot()
+    _tidy(axes)
+    return figure, axes
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
+
+
+def _save(figure: Figure, path: PathLike) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure)
+    kind = path.suffix[1:] or "png"
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
+        try:
+            figure.savefig(file, format=kind, dpi=130)
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    return path

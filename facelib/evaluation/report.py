@@ -1,0 +1,206 @@
+"""One report per model and verification set: every measure with its confidence interval and the warnings it deserves.
+
+Shape legend: P pairs, D embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facelib.evaluation.arrays import pair_embeddings
+from facelib.evaluation.bootstrap import (
+    Interval,
+    bootstrap_histogram,
+    bootstrap_sorted,
+    percentile_interval,
+)
+from facelib.evaluation.roc import SortedScores, check_fars, far_warnings
+from facelib.evaluation.verification import kfold_from_distances, squared_distances, threshold_histogram
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DEFAULT_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """Everything measured on one set of pairs. Rates are 0 to 1.
+
+    Attributes:
+        genuine, impostors: number of pairs of one person and of two people.
+        auc: area under the ROC.
+        eer: equal error rate.
+        tar_at_far: TAR by target FAR, strict rule (FAR never above the target).
+        fmr100, fmr1000, zero_fmr: false non-match rate at FMR at or below 1 %, 0.1 % and 0.
+        minimum_measurable_far: 1 / impostors.
+        accuracy, accuracy_std: k-fold accuracy, mean and standard deviation over folds; None without folds.
+        fold_accuracies, fold_thresholds: per fold; empty without folds.
+        intervals: confidence interval by measure: "accuracy", "auc", "eer" and "tar@far=0.001" style; empty without
+            bootstrap.
+        warnings: what a reader must know before trusting a number.
+    """
+
+    genuine: int
+    impostors: int
+    auc: float
+    eer: float
+    tar_at_far: dict[float, float]
+    fmr100: float
+    fmr1000: float
+    zero_fmr: float
+    minimum_measurable_far: float
+    accuracy: float | None = None
+    accuracy_std: float | None = None
+    fold_accuracies: list[float] = field(default_factory=list)
+    fold_thresholds: list[float] = field(default_factory=list)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, numbers and strings, as JSON takes them (FARs become keys like "0.001")."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain["tar_at_far"] = {f"{far:g}": tar for far, tar in self.tar_at_far.items()}
+        plain["intervals"] = {
+            name: {"low": interval.low, "high": interval.high, "level": interval.level}
+            for name, interval in self.intervals.items()
+        }
+        return plain
+
+
+def evaluate_pairs(
+    first: Any,
+    second: Any,
+    issame: Any,
+    fars: Sequence[float] = DEFAULT_FARS,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    folds: int = 10,
+) -> VerificationReport:
+    """Judge embeddings on the pairs of a verification set; similarity is the cosine.
+
+    Args:
+        first, second: embeddings of both pictures of each pair, [P, D]; with flip augmentation f(x) + f(flipped x).
+        issame: 1 or True for the same person, [P].
+        fars: target false accept rates in (0, 1].
+        bootstrap: number of resamples behind the 95 % intervals; 0 leaves the intervals out.
+        seed: of the resampling.
+        folds: of the k-fold accuracy.
+
+    Raises:
+        ValueError: shapes that do not match, values that are not finite, only one kind of pair, fewer pairs than folds.
+    """
+    first, second, same = pair_embeddings(first, second, issame)
+    distances = squared_distances(first, second)
+    kfold = kfold_from_distances(distances, same, folds)
+    intervals = {}
+    if bootstrap:
+        samples = bootstrap_histogram(threshold_histogram(distances, same, folds), bootstrap, seed)
+        intervals["accuracy"] = percentile_interval(samples)
+    scores = np.einsum("pd,pd->p", first, second)
+    report = evaluate_scores(scores, same, fars, bootstrap, seed)
+    warnings = list(report.warnings)
+    if not first.any() or np.ptp(scores) < 1e-6:
+        warnings.insert(0, "all pairs have the same similarity: the model has collapsed to one embedding")
+    measured = {name: getattr(report, name) for name in report.__dataclass_fields__}
+    measured.update(
+        accuracy=kfold.accuracy,
+        accuracy_std=kfold.std,
+        fold_accuracies=kfold.fold_accuracies.tolist(),
+        fold_thresholds=kfold.fold_thresholds.tolist(),
+        intervals=intervals | report.intervals,
+        warnings=warnings,
+    )
+    return VerificationReport(**measured)
+
+
+def evaluate_scores(
+    similarities: Any, labels: Any, fars: Sequence[float] = DEFAULT_FARS, bootstrap: int = 1000, seed: int = 0
+) -> VerificationReport:
+    """The same from similarities [P] alone, e.g. template scores of IJB: no k-fold accuracy.
+
+    Raises:
+        ValueError: shapes that do not match, scores that are not finite, only one kind of pair, a FAR outside (0, 1].
+    """
+    scores = SortedScores.of(similarities, labels)
+    targets = np.atleast_1d(check_fars(fars))
+    tar = scores.strict_tar(targets)
+    intervals = {}
+    if bootstrap:
+        samples = bootstrap_sorted(scores, targets, bootstrap, seed)
+        intervals = {"auc": percentile_interval(samples.auc), "eer": percentile_interval(samples.eer)}
+        for column, far in enumerate(targets):
+            intervals[f"tar@far={far:g}"] = percentile_interval(samples.tar[:, column])
+    fnmr = 1 - scores.strict_tar(np.array([0.01, 0.001, 0.0]))
+    return VerificationReport(
+        genuine=len(scores.genuine),
+        impostors=len(scores.impostors),
+        auc=scores.auc,
+        eer=float(scores.eer),
+        tar_at_far={float(far): float(value) for far, value in zip(targets, tar, strict=True)},
+        fmr100=float(fnmr[0]),
+        fmr1000=float(fnmr[1]),
+        zero_fmr=float(fnmr[2]),
+        minimum_measurable_far=1 / len(scores.impostors),
+        intervals=intervals,
+        warnings=far_warnings(targets, len(scores.impostors)),
+    )
+
+
+def results_table(results: Mapping[str, Mapping[str, VerificationReport]], title: str = "Verification") -> Table:
+    """Table for the terminal: one row per model and set.
+
+    TARs that rest on fewer than ten false accepts are dimmed; those below one impostor pair are marked with "*".
+
+    Args:
+        results: reports by model name and set name, {model: {set: report}}.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    reports = [report for sets in results.values() for report in sets.values()]
+    fars = sorted({far for report in reports for far in report.tar_at_far}, reverse=True)
+    table = Table(title=title, caption="95 % intervals in brackets; * FAR below one impostor pair")
+    table.add_column("model")
+    table.add_column("set")
+    for heading in ("pairs", "accuracy %", "AUC", "EER %", *(f"TAR % @ {far:g}" for far in fars)):
+        table.add_column(heading, justify="right")
+    for model, sets in results.items():
+        for position, (name, report) in enumerate(sets.items()):
+            last = position == len(sets) - 1
+            table.add_row(escape(model) if position == 0 else "", escape(name), *_cells(report, fars), end_section=last)
+    return table
+
+
+def _cells(report: VerificationReport, fars: Sequence[float]) -> list[str]:
+    accuracy = "-"
+    if report.accuracy is not None and report.accuracy_std is not None:
+        accuracy = f"{100 * report.accuracy:.2f} ± {100 * report.accuracy_std:.2f}"
+    return [
+        f"{report.genuine:,}+{report.impostors:,}",
+        accuracy + _bracket(report, "accuracy", 100, 1),
+        f"{report.auc:.4f}" + _bracket(report, "auc", 1, 3),
+        f"{100 * report.eer:.2f}" + _bracket(report, "eer", 100, 1),
+        *(_tar_cell(report, far) for far in fars),
+    ]
+
+
+def _tar_cell(report: VerificationReport, far: float) -> str:
+    if far not in report.tar_at_far:
+        return "-"
+    text = f"{100 * report.tar_at_far[far]:.2f}" + _bracket(report, f"tar@far={far:g}", 100, 1)
+    if far < report.minimum_measurable_far * (1 - 1e-9):
+        return f"[dim]{text}*[/dim]"
+    return f"[dim]{text}[/dim]" if far * report.impostors < 10 else text
+
+
+def _bracket(report: VerificationReport, name: str, factor: float, digits: int) -> str:
+    interval = report.intervals.get(name)
+    if interval is None:
+        return ""
+    # The bracket is escaped: rich would take it for markup.
+    return f"\n\\[{factor * interval.low:.{digits}f}, {factor * interval.high:.{digits}f}]"

@@ -1,0 +1,242 @@
+"""Threshold-free and fixed-error measures of verification scores: ROC, AUC, EER, TAR@FAR, FMR100.
+
+Everything works on two sorted arrays, genuine and impostor scores, so that the 15.7 million pairs of IJB-C take one
+sort of float32 scores and no array of indices. A pair is accepted when its score is at or above the threshold; equal
+scores are accepted or rejected together.
+
+Terms: FAR = FMR (share of impostor pairs accepted), TAR = 1 - FNMR (share of genuine pairs accepted).
+
+Shape legend: P pairs, G genuine pairs, I impostor pairs, K distinct scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facelib.evaluation.arrays import FloatArray, as_float, as_labels, check_finite
+
+TarRule = Literal["strict", "nearest"]
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """Receiver operating characteristic: one point per distinct score, from "nothing accepted" to "all accepted".
+
+    Attributes:
+        thresholds: descending [K + 1]; the first is infinity.
+        far: false accept rate at each threshold [K + 1], 0 to 1.
+        tar: true accept rate at each threshold [K + 1], 0 to 1.
+        genuine, impostors: number of pairs behind it.
+    """
+
+    thresholds: NDArray[np.float64]
+    far: NDArray[np.float64]
+    tar: NDArray[np.float64]
+    genuine: int
+    impostors: int
+
+
+@dataclass(frozen=True)
+class SortedScores:
+    """Genuine [G] and impostor [I] scores, each ascending: the common input of every measure here."""
+
+    genuine: FloatArray
+    impostors: FloatArray
+
+    @classmethod
+    def of(cls, similarities: Any, labels: Any) -> SortedScores:
+        """Split and sort similarities [P] by labels [P] (1 or True: same person).
+
+        Raises:
+            ValueError: shapes that do not match, scores that are not finite, labels other than 0 and 1, no genuine or
+                no impostor pair.
+        """
+        scores = as_float(similarities, "similarities")
+        same = as_labels(labels)
+        if scores.shape != same.shape:
+            raise ValueError(
+                f"similarities has shape {list(scores.shape)}, labels {list(same.shape)}; both must be [P]"
+            )
+        check_finite(scores, "similarities")
+        genuine, impostors = scores[same], scores[~same]
+        for name, part in (("genuine (label 1)", genuine), ("impostor (label 0)", impostors)):
+            if len(part) == 0:
+                raise ValueError(f"labels holds no {name} pair: verification rates need pairs of both kinds")
+            part.sort()
+        return cls(genuine, impostors)
+
+    @cached_property
+    def auc(self) -> float:
+        """Area under the ROC: chance that a genuine pair scores above an impostor pair, ties counting half."""
+        below = np.searchsorted(self.impostors, self.genuine, side="left").sum(dtype=np.int64)
+        not_above = np.searchsorted(self.impostors, self.genuine, side="right").sum(dtype=np.int64)
+        return (int(below) + int(not_above)) / (2 * len(self.genuine) * len(self.impostors))
+
+    @cached_property
+    def eer(self) -> float:
+        """Equal error rate: where the ROC, its points joined by straight lines, has FAR = 1 - TAR."""
+        # The crossing point is the highest score at which FAR >= 1 - TAR; its neighbour is the next higher score.
+        crossing = max(self._highest_crossing(self.genuine), self._highest_crossing(self.impostors))
+        fmr, fnmr = self._errors(crossing)
+        higher = []
+        for part in (self.genuine, self.impostors):
+            after = int(np.searchsorted(part, crossing, side="right"))
+            if after < len(part):
+                higher.append(part[after])
+        fmr_before, fnmr_before = self._errors(min(higher)) if higher else (0.0, 1.0)
+        return interpolate_eer(fmr_before, fnmr_before, fmr, fnmr)
+
+    def strict_tar(self, fars: Any) -> NDArray[np.float64]:
+        """Highest TAR with FAR at or below each target, float64 like `fars`."""
+        rejected = self.impostors[::-1]
+        allowed = allowed_false_accepts(fars, len(rejected))
+        # One false accept more than allowed is the score that every accepted pair must exceed.
+        limit = rejected[np.minimum(allowed, len(rejected) - 1)]
+        accepted = len(self.genuine) - np.searchsorted(self.genuine, limit, side="right")
+        return np.where(allowed >= len(rejected), 1.0, accepted / len(self.genuine))
+
+    def curve(self) -> RocCurve:
+        """The whole ROC (memory: a few arrays of the number of pairs)."""
+        distinct = np.unique(np.concatenate([self.genuine, self.impostors]))[::-1]
+        far = (len(self.impostors) - np.searchsorted(self.impostors, distinct, side="left")) / len(self.impostors)
+        tar = (len(self.genuine) - np.searchsorted(self.genuine, distinct, side="left")) / len(self.genuine)
+        return RocCurve(
+            thresholds=np.concatenate([[np.inf], distinct]),
+            far=np.concatenate([[0.0], far]),
+            tar=np.concatenate([[0.0], tar]),
+            genuine=len(self.genuine),
+            impostors=len(self.impostors),
+        )
+
+    def _errors(self, threshold: float) -> tuple[float, float]:
+        fmr = (len(self.impostors) - int(np.searchsorted(self.impostors, threshold, side="left"))) / len(self.impostors)
+        fnmr = int(np.searchsorted(self.genuine, threshold, side="left")) / len(self.genuine)
+        return fmr, fnmr
+
+    def _highest_crossing(self, candidates: FloatArray) -> float:
+        """Highest of the ascending candidates with FMR >= FNMR (their difference falls as the threshold rises)."""
+        low, high = -1, len(candidates)
+        while high - low > 1:
+            middle = (low + high) // 2
+            fmr, fnmr = self._errors(candidates[middle])
+            low, high = (middle, high) if fmr >= fnmr else (low, middle)
+        return candidates[low] if low >= 0 else -np.inf
+
+
+def tar_at_far(
+    similarities: Any, labels: Any, fars: Sequence[float] | Any, rule: TarRule = "strict"
+) -> NDArray[np.float64]:
+    """True accept rate at given false accept rates.
+
+    Args:
+        similarities: higher means more alike, [P].
+        labels: 1 or True for the same person, [P].
+        fars: target false accept rates, each in (0, 1].
+        rule: "strict": the highest TAR whose FAR does not exceed the target. "nearest": TAR at the ROC point whose FAR
+            lies nearest to the target, on either side; the rule behind the published UNPG and IJB tables, kept for
+            comparison with them. It can report a TAR at a FAR above the target.
+
+    Returns:
+        TAR per target, 0 to 1, float64, shape of `fars`.
+
+    Raises:
+        ValueError: unknown rule, a FAR outside (0, 1], labels or scores that are not usable, only one kind of pair.
+    """
+    targets = check_fars(fars)
+    scores = SortedScores.of(similarities, labels)
+    if rule == "strict":
+        return scores.strict_tar(targets)
+    if rule == "nearest":
+        return _nearest_tar(scores, targets)
+    raise ValueError(f'rule is {rule!r}; use "strict" or "nearest"')
+
+
+def roc_curve(similarities: Any, labels: Any) -> RocCurve:
+    """ROC of similarities [P] with labels [P]; see `RocCurve`."""
+    return SortedScores.of(similarities, labels).curve()
+
+
+def roc_auc(similarities: Any, labels: Any) -> float:
+    """Area under the ROC, 0 to 1 (ties count half)."""
+    return SortedScores.of(similarities, labels).auc
+
+
+def equal_error_rate(similarities: Any, labels: Any) -> float:
+    """Error rate at the threshold where false accepts and false rejects are equally frequent, 0 to 1."""
+    return SortedScores.of(similarities, labels).eer
+
+
+def fnmr_at_fmr(similarities: Any, labels: Any, fmr: float) -> float:
+    """Lowest false non-match rate with the false match rate at or below `fmr` (0.01: FMR100, 0.001: FMR1000, 0:
+    ZeroFMR)."""
+    if not 0 <= fmr <= 1:
+        raise ValueError(f"fmr is {fmr!r}; it must lie in [0, 1]")
+    return 1 - float(SortedScores.of(similarities, labels).strict_tar(np.asarray(fmr)))
+
+
+def minimum_measurable_far(labels: Any) -> float:
+    """Smallest FAR these pairs can show: one false accept among the impostor pairs of `labels` [P]."""
+    impostors = int((~as_labels(labels)).sum())
+    if impostors == 0:
+        raise ValueError("labels holds no impostor (label 0) pair, so no false accept rate can be measured")
+    return 1 / impostors
+
+
+def far_warnings(fars: Any, impostors: int) -> list[str]:
+    """One sentence for each target FAR that fewer than ten false accepts stand behind."""
+    messages = []
+    for far in np.atleast_1d(check_fars(fars)):
+        allowed = int(allowed_false_accepts(far, impostors))
+        if allowed == 0:
+            messages.append(
+                f"FAR {far:g} is below one of {impostors:,} impostor pairs (smallest measurable {1 / impostors:.2g}): "
+                "the TAR shown is the one at zero false accepts"
+            )
+        elif allowed < 10:
+            messages.append(
+                f"FAR {far:g} rests on {allowed} false accept(s) among {impostors:,} impostor pairs: unreliable"
+            )
+    return messages
+
+
+def check_fars(fars: Any) -> NDArray[np.float64]:
+    """`fars` as float64; ValueError when one lies outside (0, 1]."""
+    targets = np.asarray(fars, dtype=np.float64)
+    wrong = ~((targets > 0) & (targets <= 1))
+    if wrong.any():
+        raise ValueError(
+            f"fars holds {np.atleast_1d(targets)[np.atleast_1d(wrong)][0]!r}; a false accept rate lies in (0, 1]"
+        )
+    return targets
+
+
+def allowed_false_accepts(fars: Any, impostors: Any) -> Any:
+    """Largest number of false accepts with FAR at or below each target (0.001 of 3,000 is 3, whatever the rounding)."""
+    return np.floor(np.asarray(fars) * impostors * (1 + 1e-12)).astype(np.int64)
+
+
+def interpolate_eer(fmr_before: Any, fnmr_before: Any, fmr: Any, fnmr: Any) -> Any:
+    """Error rate where the line from a point with FMR < FNMR to one with FMR >= FNMR has FMR = FNMR."""
+    gap_before, gap = fnmr_before - fmr_before, fmr - fnmr
+    return fmr_before + (fmr - fmr_before) * gap_before / (gap_before + gap)
+
+
+def _nearest_tar(scores: SortedScores, targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    curve = scores.curve()
+    # The published code reads the curve of sklearn.metrics.roc_curve, which leaves out points in the middle of a
+    # straight run (a run of impostors without a genuine pair between them), so "nearest" means nearest among the
+    # remaining points.
+    false_accepts = np.rint(curve.far[1:] * curve.impostors).astype(np.int64)
+    true_accepts = np.rint(curve.tar[1:] * curve.genuine).astype(np.int64)
+    corner = np.ones(len(curve.far), dtype=bool)
+    corner[2:-1] = (np.diff(false_accepts, 2) != 0) | (np.diff(true_accepts, 2) != 0)
+    # From the top down: of equally near points the one with the larger FAR and TAR wins.
+    far, tar = curve.far[corner][::-1], curve.tar[corner][::-1]
+    nearest = [int(np.argmin(np.abs(far - target))) for target in targets.ravel()]
+    return tar[nearest].reshape(targets.shape)

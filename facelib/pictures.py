@@ -1,0 +1,101 @@
+"""Contact sheets: a grid of face images with row labels in one PNG file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+GAP = 2
+MARGIN = 8
+FONT_SIZE = 14
+TITLE_SIZE = 18
+BACKGROUND = (255, 255, 255)
+MISSING = (232, 232, 232)
+INK = (40, 40, 40)
+
+
+def contact_sheet(
+    images: Any, path: str | os.PathLike[str], row_labels: Sequence[str] | None = None, title: str | None = None
+) -> Path:
+    """Write a grid of images as PNG; the file appears complete or not at all.
+
+    Args:
+        images: RGB uint8 [rows, columns, H, W, 3], or a list of rows, each a list of images [H, W, 3] or None (left
+            grey). Rows may differ in length, images in size (each stands in the top left of its cell).
+        path: PNG file to write; its folder is created.
+        row_labels: one text per row, written left of it.
+        title: text above the grid.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: no image, an image of another shape or type, a number of labels other than the number of rows.
+    """
+    rows = [[_checked(image, r, c) for c, image in enumerate(row)] for r, row in enumerate(images)]
+    present = [image for row in rows for image in row if image is not None]
+    if not present:
+        raise ValueError("images holds no image: a contact sheet needs at least one")
+    if row_labels is not None and len(row_labels) != len(rows):
+        raise ValueError(f"row_labels has {len(row_labels)} texts for {len(rows)} rows of images")
+    height, width = (max(image.shape[axis] for image in present) for axis in (0, 1))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet = _draw(rows, height, width, [str(label) for label in row_labels or []], title)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
+        try:
+            sheet.save(file, format="PNG")
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    return path
+
+
+def _checked(image: Any, row: int, column: int) -> NDArray[np.uint8] | None:
+    if image is None:
+        return None
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise ValueError(f"images[{row}][{column}] must be uint8 [H, W, 3], got {array.dtype} {list(array.shape)}")
+    return array
+
+
+def _draw(
+    rows: list[list[NDArray[np.uint8] | None]], height: int, width: int, labels: list[str], title: str | None
+) -> Any:
+    from PIL import Image, ImageDraw, ImageFont
+
+    font, title_font = ImageFont.load_default(FONT_SIZE), ImageFont.load_default(TITLE_SIZE)
+    columns = max(len(row) for row in rows)
+    label_width = max((int(np.ceil(font.getlength(label))) for label in labels), default=0)
+    left = MARGIN + (label_width + MARGIN if labels else 0)
+    top = MARGIN + (TITLE_SIZE + MARGIN if title else 0)
+    title_width = int(np.ceil(title_font.getlength(title))) + 2 * MARGIN if title else 0
+    size = (
+        max(left + columns * (width + GAP) - GAP + MARGIN, title_width),
+        top + len(rows) * (height + GAP) - GAP + MARGIN,
+    )
+    sheet = Image.new("RGB", size, BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    if title:
+        pen.text((MARGIN, MARGIN), title, fill=INK, font=title_font)
+    for r, row in enumerate(rows):
+        y = top + r * (height + GAP)
+        if labels:
+            pen.text((MARGIN, y + height // 2), labels[r], fill=INK, font=font, anchor="lm")
+        for c, image in enumerate(row):
+            x = left + c * (width + GAP)
+            if image is None:
+                pen.rectangle((x, y, x + width - 1, y + height - 1), fill=MISSING)
+            else:
+                sheet.paste(Image.fromarray(image), (x, y))
+    return sheet
