@@ -1,14 +1,16 @@
 """Face detectors: what every one of them returns, and the registry that builds them by name.
 
 Shapes: F faces found in one image; boxes [F, 4] are (left, top, right, bottom) and landmarks [F, 5, 2] are (x, y), both
-in pixels of the image as it was given; landmarks in the order eyes, nose, mouth corners, the left one in the image first.
+in pixels of the image as it was given; landmarks in the order eyes, nose, mouth corners, left one in the image first.
 """
 
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from importlib.metadata import entry_points
+from typing import Any, Protocol, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,26 +50,43 @@ class FaceDetector(Protocol):
         ...
 
 
+ENTRY_POINT_GROUP = "facelib.detectors"
+Builder = TypeVar("Builder", bound=Callable[..., FaceDetector])
+
 _BUILDERS: dict[str, Callable[..., FaceDetector]] = {}
 
 
-def register_detector(name: str, build: Callable[..., FaceDetector]) -> None:
-    """Make `build_detector(name, **settings)` call `build(**settings)`; its keyword arguments are the settings.
+def register_detector(name: str) -> Callable[[Builder], Builder]:
+    """Decorate a class (or function) so that `build_detector(name, **settings)` calls it with those settings.
+
+    Example:
+        @register_detector("mine")
+        class MyDetector:                     # `detect` of FaceDetector
+            def __init__(self, score_threshold: float = 0.5): ...
+
+    A package of its own names the class in its pyproject.toml instead, and every process finds it:
+        [project.entry-points."facelib.detectors"]
+        mine = "my_package.my_module:MyDetector"
 
     Raises:
         ValueError: the name is taken.
     """
-    _load_built_in()
-    if name in _BUILDERS:
-        raise ValueError(f"detector {name!r} is registered already: choose another name")
-    _BUILDERS[name] = build
+
+    def register(build: Builder) -> Builder:
+        _load_built_in()
+        if name in _BUILDERS:
+            raise ValueError(f"detector {name!r} is registered already: choose another name")
+        _BUILDERS[name] = build
+        return build
+
+    return register
 
 
 def build_detector(name: str = "retinaface", **settings: Any) -> FaceDetector:
     """Build a face detector by name, e.g. `build_detector("retinaface", threads=2)`.
 
     Args:
-        name: `retinaface`, `mtcnn`, or a name given to `register_detector`.
+        name: `retinaface`, `mtcnn`, or one that is registered (see `register_detector`).
         **settings: keyword arguments of that detector (`RetinaFace`, `MTCNN`).
 
     Raises:
@@ -75,9 +94,10 @@ def build_detector(name: str = "retinaface", **settings: Any) -> FaceDetector:
         ImportError: the detector needs a package that is not installed (the message says how to install it).
     """
     _load_built_in()
-    if name not in _BUILDERS:
-        raise ValueError(f"detector {name!r} does not exist: choose one of {sorted(_BUILDERS)}")
-    build = _BUILDERS[name]
+    installed = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if name not in _BUILDERS and name not in installed:
+        raise ValueError(f"detector {name!r} does not exist: choose one of {sorted({*_BUILDERS, *installed})}")
+    build = _BUILDERS[name] if name in _BUILDERS else installed[name].load()
     parameters = inspect.signature(build).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     unknown = sorted(set(settings) - set(parameters))
@@ -96,12 +116,33 @@ def check_images(images: Sequence[NDArray[np.uint8]]) -> None:
             raise ValueError(f"images[{index}] has shape {list(image.shape)}: the picture is empty")
 
 
-def group_by_shape(images: Sequence[NDArray[np.uint8]]) -> dict[tuple[int, int], list[int]]:
-    """Return the indices of the images of every (height, width), so that each group can be stacked."""
+def detect_by_shape(
+    images: Sequence[NDArray[np.uint8]],
+    max_size: int,
+    images_per_call: Callable[[int, int], int],
+    detect_stack: Callable[[list[NDArray[np.uint8]]], list[Detections]],
+) -> list[Detections]:
+    """Run `detect_stack` on lists of equally sized images and return the results in the order given.
+
+    Args:
+        images: RGB uint8 [H, W, 3] each.
+        max_size: images whose longer side exceeds it (pixels) are shrunk to it; results are scaled back.
+        images_per_call: (height, width) -> how many images of that size `detect_stack` may be given at once.
+        detect_stack: the detector itself.
+    """
+    check_images(images)
+    shrunk = [_shrink(image, max_size) for image in images]
     groups: dict[tuple[int, int], list[int]] = {}
-    for index, image in enumerate(images):
-        groups.setdefault(image.shape[:2], []).append(index)
-    return groups
+    for index, image in enumerate(shrunk):
+        groups.setdefault((image.shape[0], image.shape[1]), []).append(index)
+    found = [Detections.empty()] * len(images)
+    for shape, indices in groups.items():
+        step = images_per_call(*shape)
+        for start in range(0, len(indices), step):
+            chunk = indices[start : start + step]
+            for index, detections in zip(chunk, detect_stack([shrunk[i] for i in chunk])):
+                found[index] = _rescale(detections, images[index].shape, shape)
+    return found
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
@@ -117,3 +158,20 @@ def _load_built_in() -> None:
 
     _BUILDERS.setdefault("retinaface", RetinaFace)
     _BUILDERS.setdefault("mtcnn", MTCNN)
+
+
+def _shrink(image: NDArray[np.uint8], max_size: int) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    scale = max_size / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
+
+
+def _rescale(detections: Detections, shape: tuple[int, ...], detected_shape: tuple[int, int]) -> Detections:
+    """Bring detections in an image of `detected_shape` (height, width) to the image of `shape`."""
+    if shape[:2] == detected_shape:
+        return detections
+    ratio = np.array([shape[1] / detected_shape[1], shape[0] / detected_shape[0]], dtype=np.float32)
+    return Detections(detections.boxes * np.tile(ratio, 2), detections.scores, detections.landmarks * ratio)

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.alignment.detectors import Detections, check_images, check_range, group_by_shape
+from facelib.alignment.detectors import Detections, check_range, detect_by_shape
 
 _STRIDES_AND_SIDES = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
 _CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
@@ -71,16 +70,7 @@ class RetinaFace:
         Raises:
             ValueError: an entry is not an uint8 [H, W, 3] array.
         """
-        check_images(images)
-        shrunk = [_shrink(image, self.max_size) for image in images]
-        found = [Detections.empty()] * len(images)
-        for (height, width), indices in group_by_shape(shrunk).items():
-            batch_size = self._images_per_call(height, width)
-            for start in range(0, len(indices), batch_size):
-                chunk = indices[start : start + batch_size]
-                for index, detections in zip(chunk, self._detect_stack([shrunk[i] for i in chunk])):
-                    found[index] = _rescale(detections, images[index].shape, (height, width))
-        return found
+        return detect_by_shape(images, self.max_size, self._images_per_call, self._detect_stack)
 
     def _images_per_call(self, height: int, width: int) -> int:
         if self.batch_size is not None:
@@ -138,23 +128,6 @@ def _open_session(threads: int, provider: str) -> tuple[Any, bool]:
         providers.insert(0, ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}))
     session = onnxruntime.InferenceSession(WEIGHTS, options, providers=providers)
     return session, session.get_providers()[0] == "CUDAExecutionProvider"
-
-
-def _shrink(image: NDArray[np.uint8], max_size: int) -> NDArray[np.uint8]:
-    height, width = image.shape[:2]
-    scale = max_size / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
-
-
-def _rescale(detections: Detections, shape: tuple[int, ...], detected_shape: tuple[int, int]) -> Detections:
-    """Bring detections in an image of `detected_shape` (height, width) to the image of `shape`."""
-    if shape[:2] == detected_shape:
-        return detections
-    ratio = np.array([shape[1] / detected_shape[1], shape[0] / detected_shape[0]], dtype=np.float32)
-    return Detections(detections.boxes * np.tile(ratio, 2), detections.scores, detections.landmarks * ratio)
 
 
 @lru_cache(maxsize=32)

@@ -40,7 +40,8 @@ def padded_template(template: "str | ArrayLike", padding: float = 0.25) -> Float
 
 
 _ARCFACE = np.array(
-    [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)], dtype=np.float64
+    [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)],
+    dtype=np.float64,
 )
 
 TEMPLATES: MappingProxyType[str, FloatArray] = MappingProxyType(
@@ -135,7 +136,7 @@ def fit_similarity(landmarks: FloatArray, template: FloatArray) -> tuple[FloatAr
     With points as complex numbers and both sets centred, a similarity is one complex factor z, and the least-squares z
     is <landmarks, template> / |landmarks|^2: proper rotations only, so no reflection has to be excluded.
     """
-    finite = np.isfinite(landmarks).all(axis=(1, 2))
+    finite = np.isfinite(landmarks.reshape(-1, 10)).min(axis=1, initial=True)
     points = np.where(finite[:, None, None], landmarks, 0.0)
     centre = points.mean(axis=1)
     template_centre = template.mean(axis=0)
@@ -148,7 +149,7 @@ def fit_similarity(landmarks: FloatArray, template: FloatArray) -> tuple[FloatAr
     magnitude = 1.0 + np.abs(points).max(axis=(1, 2), initial=0.0)
     spread_enough = np.sqrt(spread) > 1e-6 * magnitude
     turned_enough = np.abs(overlap) > 1e-6 * np.sqrt(spread * (np.abs(target) ** 2).sum())
-    fitted = finite & spread_enough & turned_enough
+    fitted: NDArray[np.bool_] = finite & spread_enough & turned_enough
 
     factor = np.where(fitted, overlap / np.where(fitted, spread, 1.0), 0.0)
     matrices = np.empty((len(points), 2, 3))

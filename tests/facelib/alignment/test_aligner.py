@@ -1,0 +1,131 @@
+"""Pictures to crops or counted rejections."""
+
+import matplotlib.cbook
+import matplotlib.image
+import numpy as np
+import pytest
+
+from facelib.alignment import (
+    TEMPLATES,
+    AlignedFace,
+    Aligner,
+    Detections,
+    Rejection,
+    align_face,
+    build_detector,
+    choose_face,
+    count_rejections,
+)
+
+
+class Prepared:
+    """A detector that finds what a test gives it: image k shows the k-th entry."""
+
+    def __init__(self, *found: Detections) -> None:
+        self.found = found
+
+    def detect(self, images):
+        return list(self.found[: len(images)])
+
+
+def faces(*rows: tuple[float, float, float, float, float]) -> Detections:
+    """Detections of (left, top, right, bottom, score), landmarks in each box as in a crop."""
+    table = np.array(rows, dtype=np.float32).reshape(-1, 5)
+    side = (table[:, 2:4] - table[:, :2])[:, None]
+    landmarks = table[:, None, :2] + TEMPLATES["arcface"] / 112 * side
+    return Detections(table[:, :4], table[:, 4], landmarks.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def portrait() -> np.ndarray:
+    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
+        return matplotlib.image.imread(file, format="jpg").copy()
+
+
+def blank(count: int) -> list[np.ndarray]:
+    return [np.full((100, 200, 3), 90, np.uint8)] * count
+
+
+def test_a_portrait_becomes_a_crop_and_noise_is_rejected(portrait):
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    aligner = Aligner(build_detector("retinaface"))
+    face, rejection = aligner.align([portrait, noise])
+    assert isinstance(face, AlignedFace)
+    np.testing.assert_array_equal(face.crop, align_face(portrait, face.landmarks))
+    assert rejection.reason == "no_face"
+    # Found again in its own crop, the landmarks lie near the template.
+    [again] = build_detector("retinaface").detect([face.crop])
+    assert np.abs(again.landmarks[0] - TEMPLATES["arcface"]).max() < 8
+
+
+def test_batch_equals_single_in_any_order(portrait):
+    pictures = [portrait, portrait[:, ::-1], portrait[:401, :511], np.zeros((50, 60, 3), np.uint8)]
+    aligner = Aligner(build_detector("retinaface"))
+    single = [aligner.align([picture])[0] for picture in pictures]
+    for first, second in zip(single, reversed(aligner.align(pictures[::-1]))):
+        assert type(first) is type(second)
+        if isinstance(first, AlignedFace):
+            np.testing.assert_array_equal(first.crop, second.crop)
+            np.testing.assert_array_equal(first.landmarks, second.landmarks)
+            assert first.score == second.score
+
+
+def test_every_rejection_has_its_reason():
+    good = faces((50, 20, 110, 80, 0.99))
+    collapsed = Detections(good.boxes, good.scores, np.full((1, 5, 2), 60, np.float32))
+    nan = Detections(good.boxes, good.scores, np.full((1, 5, 2), np.nan, np.float32))
+    doubtful, small = faces((50, 20, 110, 80, 0.7)), faces((50, 20, 69, 80, 0.99))
+    found = [Detections.empty(), doubtful, small, collapsed, good, nan]
+    results = Aligner(Prepared(*found), min_score=0.9, min_face_pixels=20).align(blank(6))
+    reasons = [result.reason.value if isinstance(result, Rejection) else None for result in results]
+    assert reasons == ["no_face", "low_score", "too_small", "degenerate_landmarks", None, "degenerate_landmarks"]
+    assert count_rejections(results) == {"no_face": 1, "low_score": 1, "too_small": 1, "degenerate_landmarks": 2}
+    assert "0.700" in results[1].detail
+    assert "19.0" in results[2].detail
+
+
+def test_doubtful_faces_do_not_hide_good_ones():
+    found = faces((0, 0, 100, 100, 0.6), (120, 30, 160, 70, 0.95))
+    [face] = Aligner(Prepared(found), min_score=0.9).align(blank(1))
+    np.testing.assert_array_equal(face.landmarks, found.landmarks[1])
+    np.testing.assert_array_equal(face.box, found.boxes[1])
+    assert face.score == pytest.approx(0.95)
+    assert face.faces == 1
+
+
+def test_template_and_size_reach_the_crop(portrait):
+    aligner = Aligner(build_detector("retinaface"), template="arcface-padded", size=224)
+    [face] = aligner.align(portrait[None])
+    np.testing.assert_array_equal(face.crop, align_face(portrait, face.landmarks, "arcface-padded", 224))
+    assert face.crop.shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("largest", 0), ("central", 1), ("largest-central", 2)])
+def test_choice_rules(rule, expected):
+    # Image 200 wide, 100 high, middle (100, 50).
+    found = faces((0, 0, 80, 80, 0.99), (95, 45, 105, 55, 0.99), (70, 20, 140, 90, 0.9))
+    assert choose_face(found, (100, 200, 3), rule) == expected
+    order = np.array([2, 0, 1])
+    assert order[choose_face(found.select(order), (100, 200), rule)] == expected
+
+
+def test_choice_of_none_and_of_equals():
+    assert choose_face(Detections.empty(), (10, 10)) is None
+    equal = faces((10, 10, 30, 30, 0.91), (10, 10, 30, 30, 0.97))
+    assert choose_face(equal, (100, 100), "largest") == 1
+    with pytest.raises(ValueError, match="largest-central"):
+        choose_face(equal, (100, 100), "best")
+
+
+def test_mistakes_are_named():
+    detector = Prepared()
+    with pytest.raises(ValueError, match="min_score is 90"):
+        Aligner(detector, min_score=90)
+    with pytest.raises(ValueError, match="arcface-96"):
+        Aligner(detector, template="arc")
+    with pytest.raises(ValueError, match="rule is 'first'"):
+        Aligner(detector, rule="first")
+    with pytest.raises(ValueError, match="size is 2"):
+        Aligner(detector, size=2)
+    with pytest.raises(ValueError, match=r"images\[0\]"):
+        Aligner(build_detector("retinaface")).align([np.zeros((5, 5))])
