@@ -1,12 +1,12 @@
-"""IResNet: the improved residual network of face recognition (Duta et al. 2020, arXiv 2004.04989, as trained by insightface).
+"""IResNet, the residual network of face recognition (Duta et al. 2020, arXiv 2004.04989; as trained by insightface).
 
-A pre-activation residual network that keeps the full resolution in its stem, so a 112x112 face ends as a 7x7 map that one
-fully connected layer turns into the embedding. Parameter names and shapes are those of the published checkpoints
-(USynthFace, UNPG, arcface_torch), so their tensors load by name.
+A pre-activation residual network that keeps the full resolution in its stem, so a 112x112 face ends as a 7x7 map
+that one fully connected layer turns into the embedding. Parameter names and shapes are those of the published
+checkpoints (USynthFace, UNPG, arcface_torch), so their tensors load by name.
 
-Two settings leave the published shape, for CPUs: `width` scales the channels, and `stem_stride=2` halves the resolution in
-the stem instead of in the first stage, which removes the layers that work at full resolution (most of the time of a
-narrow network). Both end in the same 7x7 map.
+Two settings leave the published shape, for CPUs: `width` scales the channels, and `stem_stride=2` halves the
+resolution in the stem instead of in the first stage, which removes the layers that work at full resolution (most of
+the time of a narrow network). Both end in the same 7x7 map.
 
 Shapes: N batch, D embedding size, H = W = image_size.
 """
@@ -31,6 +31,7 @@ class IResNet(nn.Module):
         width: multiplies every channel count (rounded to a multiple of 8).
         image_size: side of the square input in pixels, a multiple of 16.
         stem_stride: 1 as published; 2 halves the resolution in the stem instead of the first stage.
+        activation: "prelu" as published, or "relu", which costs far less in the backward pass on CPUs.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -45,6 +46,7 @@ class IResNet(nn.Module):
         width: float = 1.0,
         image_size: int = 112,
         stem_stride: int = 1,
+        activation: str = "prelu",
     ) -> None:
         super().__init__()
         layers = tuple(layers)
@@ -55,17 +57,19 @@ class IResNet(nn.Module):
             raise ValueError(f"width = {width!r}: must lie in (0, 4]")
         if stem_stride not in (1, 2):
             raise ValueError(f"stem_stride = {stem_stride!r}: must be 1 or 2")
+        if activation not in ("prelu", "relu"):
+            raise ValueError(f"activation = {activation!r}: must be 'prelu' or 'relu'")
         self.image_size = image_size
         stages = [scale_channels(channels, width) for channels in STAGE_CHANNELS]
         stem = stages[0]
         # The order of construction is the order of the published state dicts.
         self.conv1 = nn.Conv2d(3, stem, kernel_size=3, stride=stem_stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
-        self.prelu = nn.PReLU(stem)
-        self.layer1 = _stage(stem, stages[0], layers[0], use_se, stride=2 // stem_stride)
-        self.layer2 = _stage(stages[0], stages[1], layers[1], use_se, stride=2)
-        self.layer3 = _stage(stages[1], stages[2], layers[2], use_se, stride=2)
-        self.layer4 = _stage(stages[2], stages[3], layers[3], use_se, stride=2)
+        self.prelu = _activation(activation, stem)
+        self.layer1 = _stage(stem, stages[0], layers[0], use_se, activation, stride=2 // stem_stride)
+        self.layer2 = _stage(stages[0], stages[1], layers[1], use_se, activation, stride=2)
+        self.layer3 = _stage(stages[1], stages[2], layers[2], use_se, activation, stride=2)
+        self.layer4 = _stage(stages[2], stages[3], layers[3], use_se, activation, stride=2)
         self.bn2 = nn.BatchNorm2d(stages[3])
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(stages[3] * (image_size // 16) ** 2, embedding_size)
@@ -97,12 +101,12 @@ class IResNet(nn.Module):
 class ResidualBlock(nn.Module):
     """BN, 3x3 convolution, BN, PReLU, 3x3 convolution (strided), BN, optional SE, plus the (projected) input."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, use_se: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: str) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.prelu = nn.PReLU(outputs)
+        self.prelu = _activation(activation, outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.downsample: nn.Module | None = None
@@ -161,10 +165,10 @@ def check_images(images: Tensor, image_size: int) -> None:
         raise ValueError(f"backbone input is {images.dtype}; convert it with facelib.augmentation.to_network_input")
 
 
-def _stage(inputs: int, outputs: int, blocks: int, use_se: bool, stride: int) -> nn.Sequential:
+def _stage(inputs: int, outputs: int, blocks: int, use_se: bool, activation: str, stride: int) -> nn.Sequential:
     modules = []
     for index in range(blocks):
-        block = ResidualBlock(inputs if index == 0 else outputs, outputs, stride if index == 0 else 1, use_se)
+        block = ResidualBlock(inputs if index == 0 else outputs, outputs, stride if index == 0 else 1, activation)
         if index == 0:
             block.downsample = nn.Sequential(
                 nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
@@ -173,3 +177,7 @@ def _stage(inputs: int, outputs: int, blocks: int, use_se: bool, stride: int) ->
             block.se_block = SqueezeExcitation(outputs)
         modules.append(block)
     return nn.Sequential(*modules)
+
+
+def _activation(name: str, channels: int) -> nn.Module:
+    return nn.PReLU(channels) if name == "prelu" else nn.ReLU(inplace=True)

@@ -1,7 +1,7 @@
-"""MobileFaceNet (Chen et al. 2018, arXiv 1804.07573): about one million parameters, for phones and servers without GPUs.
+"""MobileFaceNet (Chen et al. 2018, arXiv 1804.07573): a million parameters, for phones and servers without GPUs.
 
-Inverted residual bottlenecks with depthwise convolutions; a global depthwise convolution replaces average pooling, so that
-the corners of the 7x7 map may weigh less than its centre, and a linear 1x1 convolution gives the embedding.
+Inverted residual bottlenecks with depthwise convolutions; a global depthwise convolution replaces average pooling,
+so that the corners of the 7x7 map may weigh less than its centre, and a linear 1x1 convolution gives the embedding.
 
 Depthwise convolutions do few multiplications but move as much memory as dense ones: on processors with matrix units the
 narrow IResNets train faster (see docs of the measured results).

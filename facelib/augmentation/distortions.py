@@ -1,0 +1,154 @@
+"""What cameras, compression and the world do to faces: batched, each image with its own parameters.
+
+Every function takes uint8 images [n, 3, H, W] RGB and uniform numbers [n, k] in [0, 1) that decide the parameters,
+and an amplitude that bounds them; amplitude 0 changes nothing. Resizing, blurring and cropping are separable linear
+maps, written as one matrix for the rows and one for the columns: any mixture of parameters is two batched matrix
+products.
+
+Shapes: n images, H height, W width.
+"""
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from facelib.augmentation.operations import look_up, luminance
+
+NOISE_OFFSETS = 1 << 16
+
+
+def horizontal_flip(images: Tensor, mask: Tensor) -> Tensor:
+    """Mirror the images whose mask (bool [n]) is set."""
+    flipped = images.clone()
+    rows = mask.nonzero().flatten()
+    flipped[rows] = images[rows].flip(3)
+    return flipped
+
+
+def shift_scale(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
+    """Zoom by a factor in [1/(1+a), 1+a] about the centre and shift by up to a/2 of the side, black outside.
+
+    Bilinear, smoothed where it shrinks. draws [n, 3]: scale, horizontal shift, vertical shift.
+    """
+    scale = _signed_power(draws[:, 0], amplitude)
+    shift = amplitude * (draws[:, 1:3] - 0.5)
+    matrices = []
+    for side, offset in ((images.shape[2], shift[:, 1]), (images.shape[3], shift[:, 0])):
+        centres = torch.arange(side, dtype=torch.float64) + 0.5 - side / 2
+        source = (centres[None] - offset[:, None] * side) / scale[:, None] + side / 2 - 0.5
+        matrices.append(_resampling(source, 1 / scale, side, black_outside=True))
+    return _separable(images, *matrices)
+
+
+def gaussian_blur(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
+    """Standard deviation up to `amplitude` hundredths of the side. draws [n, 1]."""
+    matrices = []
+    for side in images.shape[2:]:
+        sigma = (draws[:, 0] * amplitude * side / 100).clamp(min=1e-3)[:, None, None]
+        index = torch.arange(side, dtype=torch.float64)
+        weights = torch.exp(-0.5 * ((index[:, None] - index) / sigma) ** 2)
+        matrices.append(weights / weights.sum(2, keepdim=True))
+    return _separable(images, *matrices)
+
+
+def low_resolution(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
+    """Shrink to between 1 and 1 - amplitude of the side, and enlarge again. draws [n, 1]."""
+    matrices = []
+    for side in images.shape[2:]:
+        small = torch.round(side * (1 - amplitude * draws[:, 0])).clamp(min=2)[:, None]
+        index = torch.arange(side, dtype=torch.float64)
+        # Rows past the small size exist too (the batch is rectangular), but no enlarged pixel reads them.
+        shrink = _resampling((index + 0.5) * side / small - 0.5, side / small[:, 0], side, black_outside=False)
+        source = torch.minimum((index + 0.5) * small / side - 0.5, small - 1)
+        matrices.append(_resampling(source, torch.ones(len(small)), side, black_outside=False) @ shrink)
+    return _separable(images, *matrices)
+
+
+def additive_noise(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
+    """Gaussian noise, independent between pixels and channels, standard deviation up to `amplitude` levels.
+
+    draws [n, 2]: deviation, and which part of a fixed table of normal numbers.
+    """
+    count = images[0].numel()
+    start = (draws[:, 1] * NOISE_OFFSETS).long().clamp_(max=NOISE_OFFSETS - 1).to(images.device)
+    noise = _normal_table(count + NOISE_OFFSETS, images.device)
+    noise = noise[start[:, None] + torch.arange(count, device=images.device)].view(images.shape)
+    sigma = (draws[:, 0] * amplitude).to(images.device, torch.float32)
+    return _to_uint8(images.to(torch.float32).addcmul_(noise, sigma[:, None, None, None]))
+
+
+def cutout(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
+    """Cover a rectangle, each side up to `amplitude` of the image's, in one random colour.
+
+    draws [n, 7]: height, width, centre y, centre x, red, green, blue.
+    """
+    inside = []
+    for axis, side in enumerate(images.shape[2:]):
+        half = 0.5 * amplitude * draws[:, axis : axis + 1] * side
+        centre = draws[:, axis + 2 : axis + 3] * side
+        inside.append((torch.arange(side) + 0.5 - centre).abs() < half)
+    mask = (inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(images.device, torch.uint8)
+    colour = (draws[:, 4:7] * 256).to(images.device, torch.uint8)[:, :, None, None]
+    return images * (1 - mask) + colour * mask
+
+
+def colour_jitter(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
+    """Brightness, contrast, saturation and white balance, each by a factor in [1/(1+a), 1+a].
+
+    draws [n, 5]: brightness, contrast, saturation, and the gains of red and of blue (half as strong).
+    """
+    light, contrast, saturation, red, blue = _signed_power(draws.T, amplitude).to(images.device, torch.float32)
+    gains = torch.stack([light * red.sqrt(), light, light * blue.sqrt()], dim=1)[:, :, None, None]
+    x = images.to(torch.float32).mul_(gains)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = (x - mean).mul_(contrast[:, None, None, None]).add_(mean)
+    grey = (0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2]).unsqueeze(1)
+    return _to_uint8((x - grey).mul_(saturation[:, None, None, None]).add_(grey))
+
+
+def gamma(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
+    """Values to the power of an exponent in [1/(1+a), 1+a]. draws [n, 1]."""
+    exponents = _signed_power(draws[:, :1], amplitude).to(images.device)
+    values = torch.arange(256, dtype=torch.float64, device=images.device) / 255
+    return look_up(images, (255 * values**exponents).round())
+
+
+def grayscale(images: Tensor) -> Tensor:
+    """Luminance in all three channels."""
+    return luminance(images).unsqueeze(1).repeat(1, 3, 1, 1)
+
+
+def _signed_power(draws: Tensor, amplitude: float) -> Tensor:
+    """(1 + amplitude) ** u, u uniform in [-1, 1): a factor and its inverse are equally likely."""
+    return torch.exp(math.log1p(amplitude) * (2 * draws - 1))
+
+
+def _resampling(source: Tensor, support: Tensor, side: int, black_outside: bool) -> Tensor:
+    """Matrices [n, I, side] reading at `source` [n, I] with a triangle of half width max(1, support [n])."""
+    pad = math.ceil(max(1.0, float(support.max()))) + 1
+    index = torch.arange(-pad, side + pad, dtype=torch.float64)
+    width = support.to(torch.float64).clamp(min=1)[:, None, None]
+    weights = (1 - (source[..., None] - index).abs() / width).clamp_(min=0)
+    weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-6)
+    inside = weights[..., pad : pad + side]
+    if black_outside:
+        return inside
+    return inside / inside.sum(2, keepdim=True).clamp(min=1e-6)
+
+
+def _separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """rows @ image @ columns^T for every channel; rows [n, H, H], columns [n, W, W]."""
+    rows = rows.to(images.device, torch.float32).unsqueeze(1)
+    columns = columns.to(images.device, torch.float32).unsqueeze(1)
+    return _to_uint8(rows @ (images.to(torch.float32) @ columns.transpose(2, 3)))
+
+
+def _to_uint8(values: Tensor) -> Tensor:
+    return values.add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+
+@functools.lru_cache(maxsize=4)
+def _normal_table(count: int, device: torch.device) -> Tensor:
+    return torch.randn(count, generator=torch.Generator().manual_seed(0)).to(device)

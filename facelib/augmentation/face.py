@@ -1,0 +1,153 @@
+"""One augmentation for training on faces: mirror, RandAugment, and optional distortions, all from one stream of draws.
+
+Order: mirror, shift and scale, RandAugment, colour jitter, gamma, blur, low resolution, noise, cutout, greyscale.
+
+Every image consumes the same number of draws whatever the settings, in the order of the batch: the result for an
+image is a function of its pixels, the settings, the seed and its position in the stream, and two runs that differ
+in one setting share all other draws.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from facelib.augmentation import distortions
+from facelib.augmentation.operations import check_batch
+from facelib.augmentation.randaugment import CHUNK, RandAugment
+from facelib.augmentation.randomness import new_generator, uniforms
+
+Distortion = Callable[[Tensor, Tensor, float], Tensor]
+
+# Name: (function, its number of draws, its amplitude at strength 1). Before and after RandAugment, in this order.
+GEOMETRIC: dict[str, tuple[Distortion, int, float]] = {"shift_scale": (distortions.shift_scale, 3, 0.15)}
+PHOTOMETRIC: dict[str, tuple[Distortion, int, float]] = {
+    "colour_jitter": (distortions.colour_jitter, 5, 0.4),
+    "gamma": (distortions.gamma, 1, 0.5),
+    "blur": (distortions.gaussian_blur, 1, 2.0),
+    "low_resolution": (distortions.low_resolution, 1, 0.8),
+    "noise": (distortions.additive_noise, 2, 16.0),
+    "cutout": (distortions.cutout, 7, 0.5),
+}
+
+
+class FaceAugmentation:
+    """uint8 [N, 3, H, W] -> uint8 [N, 3, H, W], on the CPU or a GPU.
+
+    Args:
+        flip: probability of mirroring.
+        num_ops, magnitude: of RandAugment; 0 operations leave it out.
+        grayscale: probability of losing colour.
+        shift_scale, colour_jitter, gamma, blur, low_resolution, noise, cutout: probability of each distortion.
+        strength: in [0, 1], may be set between batches. Scales RandAugment's magnitude and the amplitude of every
+            distortion; at 0 only mirroring and greyscale are left, whose probabilities it does not touch.
+        amplitudes: other amplitudes at strength 1, by name of the distortion (units: see `distortions`).
+        seed: of the stream of draws; None takes entropy from the system.
+
+    Raises:
+        ValueError: a probability, the strength or an amplitude is out of range, or an amplitude's name is unknown.
+    """
+
+    def __init__(
+        self,
+        flip: float = 0.5,
+        num_ops: int = 4,
+        magnitude: float = 16,
+        grayscale: float = 0.0,
+        shift_scale: float = 0.0,
+        colour_jitter: float = 0.0,
+        gamma: float = 0.0,
+        blur: float = 0.0,
+        low_resolution: float = 0.0,
+        noise: float = 0.0,
+        cutout: float = 0.0,
+        strength: float = 1.0,
+        amplitudes: dict[str, float] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.probabilities = {
+            "flip": flip,
+            "grayscale": grayscale,
+            "shift_scale": shift_scale,
+            "colour_jitter": colour_jitter,
+            "gamma": gamma,
+            "blur": blur,
+            "low_resolution": low_resolution,
+            "noise": noise,
+            "cutout": cutout,
+        }
+        for name, probability in self.probabilities.items():
+            if not 0 <= probability <= 1:
+                raise ValueError(f"{name} = {probability!r}: a probability must lie in [0, 1]")
+        self.amplitudes = _checked_amplitudes(amplitudes or {})
+        self.magnitude = magnitude
+        self.randaugment = RandAugment(num_ops, magnitude, seed=0)  # draws come from this object's generator
+        self.generator = new_generator(seed)
+        self.strength = strength
+
+    @property
+    def strength(self) -> float:
+        """Scale of everything graded, in [0, 1]."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f"strength = {value!r}: must lie in [0, 1]")
+        self._strength = value
+        self.randaugment.magnitude = self.magnitude * value
+
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Augment a batch with draws from `generator` (default: its own stream). The images are left untouched.
+
+        Raises:
+            ValueError: images are not uint8 [N, 3, H, W].
+        """
+        check_batch(images)
+        distorting = {**GEOMETRIC, **PHOTOMETRIC}
+        widths = [1, 1, self.randaugment.draws_per_image, *(1 + draws for _, draws, _ in distorting.values())]
+        draws = uniforms(len(images), sum(widths), generator or self.generator)
+        flip, grey, randaugment, *others = draws.split(widths, dim=1)
+        columns = dict(zip(distorting, others))
+
+        images = distortions.horizontal_flip(images, (flip[:, 0] < self.probabilities["flip"]).to(images.device))
+        for name in GEOMETRIC:
+            self._distort(name, images, columns[name])
+        images = self.randaugment.transform(images, randaugment)
+        for name in PHOTOMETRIC:
+            self._distort(name, images, columns[name])
+        chosen = (grey[:, 0] < self.probabilities["grayscale"]).nonzero().flatten().to(images.device)
+        if len(chosen):
+            images[chosen] = distortions.grayscale(images[chosen])
+        return images
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later, bit-exact continuation needs, beside the settings."""
+        return {"strength": self.strength, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.strength = state["strength"]
+        self.generator.set_state(state["generator"])
+
+    def _distort(self, name: str, images: Tensor, draws: Tensor) -> None:
+        """In place, the images that the first column of draws selects."""
+        amplitude = self.amplitudes[name] * self.strength
+        rows = (draws[:, 0] < self.probabilities[name]).nonzero().flatten()
+        if amplitude == 0 or len(rows) == 0:
+            return
+        function = {**GEOMETRIC, **PHOTOMETRIC}[name][0]
+        for chunk in rows.split(CHUNK if images.device.type == "cpu" else len(rows)):
+            there = chunk.to(images.device)
+            images.index_copy_(0, there, function(images.index_select(0, there), draws[chunk, 1:], amplitude))
+
+
+def _checked_amplitudes(given: dict[str, float]) -> dict[str, float]:
+    amplitudes = {name: amplitude for name, (_, _, amplitude) in {**GEOMETRIC, **PHOTOMETRIC}.items()}
+    for name, amplitude in given.items():
+        if name not in amplitudes:
+            raise ValueError(f"amplitudes: {name!r} does not exist; choose one of {', '.join(amplitudes)}")
+        largest = 0.95 if name == "low_resolution" else 1.0 if name == "cutout" else float("inf")
+        if not 0 <= amplitude <= largest:
+            raise ValueError(f"amplitudes: {name} = {amplitude!r} must lie in [0, {largest}]")
+    return amplitudes | given

@@ -1,0 +1,205 @@
+"""The thirteen operations of RandAugment on batches, each image with its own magnitude.
+
+The numbers are those of Pillow's (which the published training used through torchvision): the same nearest
+neighbours, the same rounding. Operations that map a value to a value build a table of 256 entries an image, and
+look it up; geometric ones gather nearest pixels, black outside. Everything stays uint8, on whatever device the
+images are.
+
+Shapes: n images of one group, H height, W width; images uint8 [n, 3, H, W] RGB, magnitudes float [n].
+Magnitudes: ShearX slope; TranslateX pixels; Rotate degrees (counter-clockwise); Brightness, Color, Contrast and
+Sharpness factor - 1; Posterize bits kept; Solarize threshold (values from it on are inverted); the others none.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Operation = Callable[[Tensor, Tensor], Tensor]
+
+
+def identity(images: Tensor, magnitudes: Tensor) -> Tensor:
+    return images
+
+
+def shear_x(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Row y is displaced by magnitude * y to the left: the upper left corner stays."""
+    slopes = magnitudes.to(torch.float64)
+    x = _source_coordinates(torch.ones_like(slopes), slopes, torch.zeros_like(slopes), images)
+    height, width = images.shape[2:]
+    y = torch.arange(height, dtype=torch.int32, device=images.device)[:, None]
+    return _gather_pixels(images, y * width + x, (x >= 0) & (x < width))
+
+
+def translate_x(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """To the right by magnitude pixels, its fraction cut off."""
+    height, width = images.shape[2:]
+    shift = magnitudes.trunc().to(torch.int32)[:, None, None]
+    x = torch.arange(width, dtype=torch.int32, device=images.device) - shift
+    y = torch.arange(height, dtype=torch.int32, device=images.device)[:, None]
+    return _gather_pixels(images, y * width + x, ((x >= 0) & (x < width)).expand(-1, height, -1))
+
+
+def rotate(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Counter-clockwise by magnitude degrees about the centre."""
+    height, width = images.shape[2:]
+    radians = torch.deg2rad(magnitudes.to(torch.float64))
+    cos, sin = torch.cos(radians), torch.sin(radians)
+    x = _source_coordinates(cos, -sin, width / 2 - cos * width / 2 + sin * height / 2, images)
+    y = _source_coordinates(sin, cos, height / 2 - sin * width / 2 - cos * height / 2, images)
+    return _gather_pixels(images, y * width + x, (x >= 0) & (x < width) & (y >= 0) & (y < height))
+
+
+def brightness(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Blend with black."""
+    return look_up(images, _blend(torch.zeros_like(magnitudes)[:, None], _values(images), _factors(magnitudes)))
+
+
+def contrast(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Blend with the image's mean luminance."""
+    mean = luminance(images).flatten(1).to(torch.float64).mean(1, keepdim=True).add_(0.5).floor_()
+    return look_up(images, _blend(mean, _values(images), _factors(magnitudes)))
+
+
+def color(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Blend with the greyscale image."""
+    grey = luminance(images).to(torch.float32).unsqueeze(1)
+    factors = (1 + magnitudes.to(torch.float32))[:, None, None, None]
+    return _truncate((images.to(torch.float32) - grey).mul_(factors).add_(grey))
+
+
+def sharpness(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Blend with a 3x3 smoothed image (centre weight 5 of 13); the border row and column stay as they are."""
+    if min(images.shape[2:]) < 3:
+        return images
+    wide = images.to(torch.int16)
+    rows = (wide[:, :, :-2] + wide[:, :, 1:-1]).add_(wide[:, :, 2:])
+    total = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:]).add_(wide[:, :, 1:-1, 1:-1], alpha=4)
+    smooth = total.to(torch.float32).add_(6.5).mul_(1 / 13).floor_()  # no sum lies on a tie: 13 is odd
+    factors = (1 + magnitudes.to(torch.float32))[:, None, None, None]
+    sharp = images[:, :, 1:-1, 1:-1].to(torch.float32).sub_(smooth).mul_(factors).add_(smooth)
+    result = images.clone()
+    result[:, :, 1:-1, 1:-1] = _truncate(sharp)
+    return result
+
+
+def posterize(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Keep the upper `magnitude` bits of each value (rounded to whole bits, 0 to 8)."""
+    dropped = 2.0 ** (8 - magnitudes.to(torch.float64).round().clamp(0, 8))[:, None]
+    return look_up(images, torch.floor(_values(images) / dropped) * dropped)
+
+
+def solarize(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Invert values of at least `magnitude`."""
+    values = _values(images)
+    return look_up(images, torch.where(values < magnitudes[:, None], values, 255 - values))
+
+
+def auto_contrast(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Stretch each channel from its darkest to its brightest value."""
+    flat = images.flatten(2)
+    low, high = flat.amin(2).to(torch.float64)[..., None], flat.amax(2).to(torch.float64)[..., None]
+    values = _values(images)
+    scale = torch.full_like(low, 255).div_((high - low).clamp(min=1))  # 255 / x would multiply by a rounded 1 / x
+    stretched = (values * scale - low * scale).clamp(0, 255).trunc()
+    return look_up(images, torch.where(high > low, stretched, values))
+
+
+def equalize(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Spread each channel's values so that their histogram becomes as flat as it can."""
+    counts = _histograms(images)
+    last = counts.gather(-1, images.flatten(2).amax(2, keepdim=True).to(torch.int64))
+    step = torch.div(counts.sum(-1, keepdim=True) - last, 255, rounding_mode="floor")
+    before = counts.cumsum(-1) - counts
+    table = torch.div(torch.div(step, 2, rounding_mode="floor") + before, step.clamp(min=1), rounding_mode="floor")
+    return look_up(images, torch.where(step > 0, table.clamp(max=255), _values(images).to(torch.int64)))
+
+
+def grayscale(images: Tensor, magnitudes: Tensor | None = None) -> Tensor:
+    """Luminance in all three channels."""
+    return luminance(images).unsqueeze(1).repeat(1, 3, 1, 1)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "Identity": identity,
+    "ShearX": shear_x,
+    "TranslateX": translate_x,
+    "Rotate": rotate,
+    "Brightness": brightness,
+    "Color": color,
+    "Contrast": contrast,
+    "Sharpness": sharpness,
+    "Posterize": posterize,
+    "Solarize": solarize,
+    "AutoContrast": auto_contrast,
+    "Equalize": equalize,
+    "Grayscale": grayscale,
+}
+
+
+def luminance(images: Tensor) -> Tensor:
+    """uint8 [n, 3, H, W] -> uint8 [n, H, W], ITU-R 601 luma in 16-bit fixed point."""
+    red, green, blue = images.to(torch.int32).unbind(1)
+    return ((red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16).to(torch.uint8)
+
+
+def check_batch(images: Tensor) -> None:
+    """Raises ValueError unless images are uint8 [N, 3, H, W]."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(
+            f"augmentation works on uint8 [N, 3, H, W], got {images.dtype} {list(images.shape)}; "
+            f"augment before to_network_input"
+        )
+
+
+def _values(images: Tensor) -> Tensor:
+    return torch.arange(256, dtype=torch.float64, device=images.device)
+
+
+def _factors(magnitudes: Tensor) -> Tensor:
+    return 1 + magnitudes.to(torch.float64)[:, None]
+
+
+def _blend(base: Tensor, values: Tensor, factors: Tensor) -> Tensor:
+    """Tables of base + factor * (value - base), cut (not rounded) to whole levels."""
+    # Pillow computes in float32; without the tiny lift, whole results of float64 fall one level.
+    return (base + factors * (values - base)).add(1e-4).clamp(0, 255).floor()
+
+
+def _truncate(values: Tensor) -> Tensor:
+    return values.add_(1e-3).clamp_(0, 255).to(torch.uint8)
+
+
+def look_up(images: Tensor, tables: Tensor) -> Tensor:
+    """Tables [n, 256] or [n, 3, 256] of whole levels, one an image or one a channel."""
+    tables = tables.to(torch.uint8).reshape(len(images), -1, 256)
+    index = images.flatten(2) if tables.shape[1] == 3 else images.reshape(len(images), 1, -1)
+    return tables.gather(2, index.to(torch.int64)).view(images.shape)
+
+
+def _histograms(images: Tensor) -> Tensor:
+    """int64 [n, 3, 256]."""
+    channels = images.shape[0] * 3
+    offsets = torch.arange(channels, dtype=torch.int32, device=images.device)[:, None] * 256
+    index = (images.reshape(channels, -1).to(torch.int32) + offsets).view(-1)
+    return torch.bincount(index, minlength=channels * 256).view(-1, 3, 256)
+
+
+def _source_coordinates(along_x: Tensor, along_y: Tensor, offset: Tensor, images: Tensor) -> Tensor:
+    """floor(a (x + 0.5) + b (y + 0.5) + c) for all pixels of each image; a, b, c float64 [n] -> int32 [n, H, W].
+
+    In 16-bit fixed point as in Pillow, so that exact ties (a slope of 0.04 has one every 25 rows) fall the same way.
+    """
+    start = along_x * 0.5 + along_y * 0.5 + offset
+    a, b, c = (torch.floor(v * 65536 + 0.5).to(torch.int32)[:, None, None] for v in (along_x, along_y, start))
+    x = torch.arange(images.shape[3], dtype=torch.int32, device=images.device)
+    y = torch.arange(images.shape[2], dtype=torch.int32, device=images.device)[:, None]
+    return (a * x + (b * y + c)).bitwise_right_shift_(16)
+
+
+def _gather_pixels(images: Tensor, index: Tensor, inside: Tensor) -> Tensor:
+    """images[:, :, index // W, index % W] where inside, else black; index int32 [n, H, W]."""
+    n, channels, height, width = images.shape
+    index = (index * inside).to(torch.int64).view(n, 1, height * width).expand(-1, channels, -1)
+    gathered = images.reshape(n, channels, -1).gather(2, index).view(images.shape)
+    return gathered.mul_(inside.to(torch.uint8).unsqueeze(1))

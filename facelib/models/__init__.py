@@ -1,0 +1,28 @@
+"""Backbones: images to embeddings, and the files they live in."""
+
+from facelib.models.checkpoints import (
+    BackboneCheckpoint,
+    CheckpointError,
+    load_backbone,
+    load_checkpoint_contract,
+    read_checkpoint,
+    save_backbone,
+)
+from facelib.models.inert_pickle import UnsafeCheckpointError
+from facelib.models.iresnet import IResNet
+from facelib.models.mobilefacenet import MobileFaceNet
+from facelib.models.registry import backbone_names, build_backbone
+
+__all__ = [
+    "BackboneCheckpoint",
+    "CheckpointError",
+    "IResNet",
+    "MobileFaceNet",
+    "UnsafeCheckpointError",
+    "backbone_names",
+    "build_backbone",
+    "load_backbone",
+    "load_checkpoint_contract",
+    "read_checkpoint",
+    "save_backbone",
+]
