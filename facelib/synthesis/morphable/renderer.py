@@ -1,0 +1,441 @@
+"""The built-in generator: codes and factors -> pictures, one image at a time over cached identities.
+
+`MorphableGenerator` draws a procedural head: no scans, no weights, no outside data. Images are drawn one by one with arrays that fit the
+cache (faster on a CPU than large batches), and every array has the same size whatever the batch, so a row's bytes depend on the row alone.
+
+Shapes: N batch, I = 128, F = 83, R image size, S size drawn before the reduction to R.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr
+
+from facelib.synthesis.generator import register_generator
+from facelib.synthesis.latents import FACTORS, IDENTITY_SIZE, factor_slices, identity_latents, image_latents
+from facelib.synthesis.morphable import parts, scene
+from facelib.synthesis.morphable.geometry import COLUMNS, EXPRESSIONS, HEAD_ROWS, ROWS, HeadShape, normals, shape_head
+from facelib.synthesis.morphable.hair import Hair, make_hair, wears
+from facelib.synthesis.morphable.light import Light, cast_shadow, make_light, shade
+from facelib.synthesis.morphable.photo import develop
+from facelib.synthesis.morphable.raster import Visible, rasterise
+from facelib.synthesis.morphable.skin import Skin, paint_skin
+from facelib.synthesis.morphable.traits import Traits, key_of, traits_of
+
+Array = npt.NDArray[Any]
+_HALF = COLUMNS // 2
+_PATCHES = (
+    (slice(0, HEAD_ROWS), slice(0, COLUMNS)),
+    (slice(HEAD_ROWS, ROWS), slice(0, _HALF)),
+    (slice(HEAD_ROWS, ROWS), slice(_HALF, COLUMNS)),
+)
+# Names of the noise latents, in order.
+_NOISE = (
+    "hair_0", "hair_1", "hair_2", "hair_3", "hair_4", "hair_5", "glasses", "glasses_style", "hat", "makeup", "tan", "beard", "distance",
+    "scale", "shift_x", "shift_y", "brightness", "contrast", "gamma", "saturation", "white_balance", "tint", "focus", "motion",
+    "low_resolution", "grain", "jpeg", "occluder", "exposure", "weight", "flush", "detail",
+)  # fmt: skip
+_PIVOT = np.array([0.0, -4.0, -1.0])
+
+
+@dataclass(frozen=True)
+class _Person:
+    traits: Traits
+    shape: HeadShape
+    skin: Skin
+
+
+@dataclass(frozen=True)
+class _Camera:
+    """Head frame -> pixels of a picture of `size`."""
+
+    rotation: Array
+    distance: float
+    focal: float
+    centre: Array
+    origin: Array
+
+    def turn(self, points: Array) -> Array:
+        """Head frame -> camera frame (cm)."""
+        return (points - _PIVOT.astype(points.dtype)) @ self.rotation.T.astype(points.dtype) + _PIVOT.astype(points.dtype)
+
+    def view(self, turned: Array) -> Array:
+        """Camera frame -> (x, y in pixels, depth in cm)."""
+        depth = self.distance - turned[..., 2:]
+        factor = self.focal / depth
+        xy = (turned[..., :2] - self.origin.astype(turned.dtype)) * factor * np.array([1, -1], turned.dtype) + self.centre.astype(turned.dtype)
+        return np.concatenate([xy, depth], axis=-1)
+
+    def project(self, points: Array) -> Array:
+        return self.view(self.turn(points))
+
+
+@register_generator("morphable")
+class MorphableGenerator:
+    """Procedural faces with known identity, expression, light, pose and the rest of a photograph.
+
+    Args:
+        image_size: R, 64..512 pixels.
+        device: "cpu"; drawing runs on the CPU only (scale by processes).
+        max_yaw_degrees, max_pitch_degrees, max_roll_degrees: bounds of the pose, degrees; the spread is about 0.3 of the bound.
+        variation: 0..1.5 scales hats, occluders, blur, noise and other nuisances; 1 is the mixture found in the wild.
+        eye_distance: mean distance of the eyes in a frontal picture, as a fraction of R.
+
+    Raises:
+        ValueError: a setting out of range.
+    """
+
+    name = "morphable"
+    identity_size = IDENTITY_SIZE
+    identities: int | None = None
+    licence = "Pictures are computed from random numbers by this code, without scans or weights; no person is depicted. Apache-2.0 code."
+    weights_hash: str | None = None
+
+    def __init__(
+        self,
+        image_size: int = 128,
+        device: str = "cpu",
+        max_yaw_degrees: float = 60.0,
+        max_pitch_degrees: float = 30.0,
+        max_roll_degrees: float = 25.0,
+        variation: float = 1.0,
+        eye_distance: float = 0.255,
+    ) -> None:
+        _check("image_size", image_size, 64, 512)
+        _check("max_yaw_degrees", max_yaw_degrees, 0, 85)
+        _check("max_pitch_degrees", max_pitch_degrees, 0, 60)
+        _check("max_roll_degrees", max_roll_degrees, 0, 90)
+        _check("variation", variation, 0, 1.5)
+        _check("eye_distance", eye_distance, 0.08, 0.4)
+        if device != "cpu":
+            raise ValueError(f"device is {device!r}: the morphable generator draws on the CPU, use 'cpu' and more processes")
+        self.image_size = int(image_size)
+        self.device = device
+        self.factors = dict(FACTORS)
+        self.variation = float(variation)
+        self.eye_distance = float(eye_distance)
+        self._limits = np.deg2rad([max_yaw_degrees, max_pitch_degrees, max_roll_degrees])
+        self._slices = factor_slices(self.factors)
+        # Drawn larger and reduced: smooth edges. Large pictures are dense enough.
+        self._size = int(self.image_size * (1.5 if self.image_size <= 256 else 1.0))
+        self._texels = 2 if self._size <= 260 else 4
+
+    def identity_codes(self, seed: int, identities: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Codes float32 [N, 128] of identities int64 [N]."""
+        return identity_latents(seed, identities, self.identity_size)
+
+    def image_factors(
+        self, seed: int, identities: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        """Factors float32 [N, 83] of image `indices[n]` of `identities[n]`, int64 [N]."""
+        return image_latents(seed, identities, indices, sum(self.factors.values()))
+
+    def render(self, codes: npt.NDArray[np.float32], factors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        """RGB uint8 [N, R, R, 3]. Rows with equal codes share one identity's painting: pass them together.
+
+        Raises:
+            ValueError: wrong shapes.
+        """
+        codes, factors = self._checked(codes, factors)
+        out = np.empty((codes.shape[0], self.image_size, self.image_size, 3), np.uint8)
+        for rows in _groups(codes):
+            person = self._person(codes[rows[0]])
+            for row in rows:
+                out[row] = self._draw(person, factors[row])
+        return out
+
+    def landmarks(self, codes: npt.NDArray[np.float32], factors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Projected eye centres, nose tip and mouth corners float32 [N, 5, 2], (x, y) pixels; what is left in the picture first.
+
+        Raises:
+            ValueError: wrong shapes.
+        """
+        codes, factors = self._checked(codes, factors)
+        out = np.empty((codes.shape[0], 5, 2), np.float32)
+        for rows in _groups(codes):
+            traits = traits_of(codes[rows[0]])
+            shape = shape_head(traits)
+            for row in rows:
+                z = _Factors(factors[row], self._slices)
+                points = _landmarks_3d(shape, _expression(z, traits))
+                out[row] = self._camera(z, shape, self.image_size).project(points)[:, :2]
+        return out
+
+    def vertices(self, codes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Resting heads float32 [N, V, U, 3], cm: the identity's shape alone."""
+        return np.stack([shape_head(traits_of(code)).rest for code in np.asarray(codes, np.float32)])
+
+    def _checked(self, codes: Any, factors: Any) -> tuple[Array, Array]:
+        codes, factors = np.asarray(codes, np.float32), np.asarray(factors, np.float32)
+        size = sum(self.factors.values())
+        if codes.ndim != 2 or codes.shape[1] != self.identity_size:
+            raise ValueError(f"codes must be [N, {self.identity_size}], got shape {codes.shape}")
+        if factors.shape != (codes.shape[0], size):
+            raise ValueError(f"factors must be [{codes.shape[0]}, {size}] for these codes, got shape {factors.shape}")
+        return codes, factors
+
+    def _person(self, code: Array) -> _Person:
+        traits = traits_of(code)
+        shape = shape_head(traits)
+        return _Person(traits, shape, paint_skin(traits, shape, self._texels))
+
+    def _camera(self, z: _Factors, shape: HeadShape, size: int) -> _Camera:
+        angles = self._limits * np.tanh(np.clip(z.rotation, -3.5, 3.5) * np.array([0.33, 0.32, 0.27]))
+        rotation = _rotation(*angles)
+        distance = 9.0 + 95.0 * np.exp(0.35 * np.clip(z["distance"], -2, 2))
+        per_cm = size * self.eye_distance / 6.3 * np.exp(0.07 * np.clip(z["scale"], -2.5, 2.5))
+        face = (np.array([0, -3.2, 7.0]) - _PIVOT) @ rotation.T + _PIVOT
+        shift = np.array([np.clip(z["shift_x"], -2.5, 2.5), np.clip(z["shift_y"], -2.5, 2.5)]) * 0.025 * size
+        return _Camera(rotation, distance, per_cm * (distance - 8.0), np.array([size / 2, size / 2]) + shift, face[:2])
+
+    def _draw(self, person: _Person, factors: Array) -> npt.NDArray[np.uint8]:
+        """One picture."""
+        z = _Factors(factors, self._slices)
+        rng = np.random.Generator(np.random.Philox(key=[z.key, 3]))
+        t, shape = person.traits, person.shape
+        camera, size = self._camera(z, shape, self._size), self._size
+        k = camera.focal / (camera.distance - 8.0)
+        active = _expression(z, t)
+        grid = shape.rest + np.tensordot(active.astype(np.float32), shape.fields, axes=1)
+        turned = _turn_head(camera, grid)
+        normal = normals(turned)
+        light = make_light(z.illumination)
+        shadow = cast_shadow(light, turned, normal, HEAD_ROWS)
+        lit, shine = shade(light, turned, normal, shape.occlusion, shadow)
+        up = max(1, int(np.ceil(k * 0.17 / 0.62)))
+        visible = rasterise(camera.view(turned), size, up, _PATCHES)
+
+        albedo, gloss = self._albedo(person, z, visible, grid, camera, active, light, rng, k)
+        light_map = visible.sample(np.concatenate([lit, shine[..., None]], -1))
+        exposure = _exposure(lit, person.skin.tone, z)
+        linear = albedo**2.2 * light_map[..., :3]
+        linear += (light.gloss * 0.55 * light_map[..., 3] + gloss)[..., None]
+        face = _tone_curve(linear * exposure)
+
+        image = scene.paint_background(rng, size)
+        ambient = np.clip((light.ambient_up + 0.5 * light.key_colour) * exposure, 0.25, 1.3) ** 0.45
+        scene.paint_clothes(image, rng, camera.project if abs(z.rotation[0]) < 9 else camera.project, ambient, k)
+        alpha = _soft_mask(visible.mask)
+        image += alpha[..., None] * (face - image)
+        self._accessories(image, person, z, visible, camera, light, exposure, ambient, rng, k)
+        if size != self.image_size:
+            image = cv2.resize(image, (self.image_size, self.image_size), interpolation=cv2.INTER_AREA)
+        return develop(image, z.photo(self.variation), rng)
+
+    def _albedo(
+        self, person: _Person, z: _Factors, visible: Visible, grid: Array, camera: _Camera, active: Array, light: Light,
+        rng: np.random.Generator, k: float,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """Skin, eyes and mouth at the pixels, RGB 0..1 as displayed [S, S, 3], and wet shine [S, S]."""
+        t, p, skin = person.traits, person.shape.places, person.skin
+        texture = skin.albedo
+        amount = float(np.clip(0.25 + 0.34 * t["beard_growth"] + 0.32 * z["beard"], 0, 1.0)) if t.male > -0.2 else 0.0
+        if amount > 0.02:
+            cover = np.clip(skin.beard * amount * 1.15, 0, 0.93)
+            texture = texture + cover[..., None] * (skin.beard_colour * (0.75 + 0.25 * amount) - texture)
+        albedo = np.clip(visible.sample(texture, float(self._texels)), 0.005, 1)
+        tan = np.exp(0.06 * z["tan"])
+        albedo *= np.array([tan**0.7, tan, tan * np.exp(0.02 * z["tan"])], np.float32)
+        albedo[..., 1:] *= 1 - 0.02 * float(z["flush"])
+        gloss = np.zeros(albedo.shape[:2], np.float32)
+        made_up = max(0.0, 0.45 * t["makeup"] + 0.45 * z["makeup"] - 0.1)
+        openness = _openness(z, t, active)
+        eye = parts.EyeState(
+            openness, (float(np.clip(0.35 * z.expression[8], -0.8, 0.8)), float(np.clip(0.22 * z.expression[9], -0.5, 0.5))),
+            float(np.clip(made_up, 0, 1)), float(np.clip(0.4 * (made_up - 0.4), 0, 0.6)), rng.uniform(0.15, 0.7, 3).astype(np.float32),
+            float(light.key[0]),
+        )  # fmt: skip
+        lips = skin.lip_colour
+        if made_up > 0.3:
+            stick = np.array([0.55, 0.12, 0.16], np.float32) * rng.uniform(0.6, 1.5) + np.array([0.15, 0.1, 0.1], np.float32) * rng.random()
+            lips = lips + float(np.clip(0.7 * (made_up - 0.3), 0, 0.85)) * (stick.astype(np.float32) - lips)
+        gap = float(active[EXPRESSIONS.index("jaw")])
+        smile = float(active[EXPRESSIONS.index("smile")])
+        mouth = parts.MouthState(gap, float(np.clip(0.35 + 1.2 * smile + 0.3 * z.expression[16], 0.0, 1)), lips, 0.05 + 0.2 * float(np.clip(made_up, 0, 1)))
+
+        coordinates = np.concatenate([person.shape.rest[..., :2], grid[..., 1:2], grid[..., 2:3]], -1)
+        for side in (-1.0, 1.0):
+            region = _region(camera, np.array([side * p["eye_x"], p["eye_y"], p["eye_z"]]), 2.6 * k, albedo.shape[0])
+            if region is None:
+                continue
+            values = _sample_region(visible, coordinates, region)
+            patch = albedo[region]
+            near = visible.mask[region] & (values[..., 3] > 2)
+            painted = patch.copy()
+            glint = parts.paint_eye(painted, values[..., 0], values[..., 1], side, t, p, eye)
+            patch[near] = painted[near]
+            gloss[region] += glint * near * 0.8
+        region = _region(camera, np.array([0, p["mouth_y"] - 0.4 * gap, 9.5]), (p["mouth_w"] + 1.2 + 0.6 * gap) * k, albedo.shape[0])
+        if region is not None:
+            values = _sample_region(visible, coordinates, region)
+            patch, painted = albedo[region], albedo[region].copy()
+            near = visible.mask[region] & (values[..., 3] > 2)
+            shine = parts.paint_mouth(painted, values[..., 0], values[..., 1], values[..., 2], t, p, mouth)
+            patch[near] = painted[near]
+            gloss[region] += shine * near
+        return np.clip(albedo, 0.004, 1), gloss
+
+    def _accessories(
+        self, image: Array, person: _Person, z: _Factors, visible: Visible, camera: _Camera, light: Light, exposure: float,
+        ambient: Array, rng: np.random.Generator, k: float,
+    ) -> None:  # fmt: skip
+        t, shape = person.traits, person.shape
+        nuisance = self.variation
+        hair = make_hair(t, shape.skull, np.array([z[f"hair_{i}"] for i in range(6)]), rng)
+        if hair is not None:
+            _draw_hair(image, hair, visible, camera, light, exposure)
+        if wears(t["glasses"] - 0.1, z["glasses"]):
+            style = np.array([0.5 * t["eye_distance"] + 0.3 * z["glasses_style"], t["hair_style"], t["beard_kind"], 0.6 * t["glasses"] + z["glasses_style"]])
+            scene.draw_glasses(image, visible, shape.places, rng, style, camera.project, k, shape.places["eye_z"])
+        if z["hat"] * nuisance > 1.45:
+            scene.draw_hat(image, visible, shape.skull, rng, camera.project, ambient)
+        if z["occluder"] * nuisance > 1.5:
+            scene.draw_occluder(image, rng, camera.project, k)
+
+
+class _Factors:
+    """Named access to one row of factors."""
+
+    def __init__(self, row: Array, slices: dict[str, slice]) -> None:
+        self.expression, self.illumination = row[slices["expression"]], row[slices["illumination"]]
+        self.rotation, self.noise = row[slices["rotation"]].astype(np.float64), row[slices["noise"]]
+        self.key = key_of(row)
+
+    def __getitem__(self, name: str) -> float:
+        return float(self.noise[_NOISE.index(name)])
+
+    def photo(self, variation: float) -> dict[str, float]:
+        names = _NOISE[_NOISE.index("brightness") : _NOISE.index("jpeg") + 1]
+        return {name: self[name] * (variation if name not in ("grain", "jpeg", "focus") else 1.0) for name in names}
+
+
+def _expression(z: _Factors, t: Traits) -> Array:
+    """Activations [K] of the expression fields, in the order of EXPRESSIONS."""
+    e = np.clip(z.expression.astype(np.float64), -2.8, 2.8)
+    smile = max(0.0, 0.35 + 0.55 * e[1] + 0.25 * t["smile_habit"])
+    jaw = max(0.0, 0.55 * (e[0] - 0.35)) + 0.28 * max(0.0, smile - 0.45)
+    values = {
+        "jaw": min(jaw, 2.0), "smile": min(smile, 1.6), "wide": 0.5 * max(0.0, e[2]), "pucker": 0.6 * max(0.0, -e[2] - 0.7),
+        "corner_down": max(0.0, 0.6 * e[10] - 0.2) * (smile < 0.4), "upper_lip": 0.5 * max(0.0, e[3]), "brow_up": max(0.0, 0.6 * e[4] - 0.1),
+        "brow_outer": 0.35 * e[6], "frown": max(0.0, 0.6 * e[5] - 0.15), "squint": max(0.0, 0.6 * smile - 0.2) + max(0.0, 0.4 * e[13]),
+        "puff": max(0.0, 0.4 * e[12] - 0.3), "nose_wrinkle": max(0.0, 0.5 * e[14] - 0.3), "mouth_side": 0.25 * e[11], "jaw_side": 0.3 * e[15],
+        "weight": 0.55 * float(np.clip(z["weight"], -2.5, 2.5)),
+    }  # fmt: skip
+    return np.array([values[name] for name in EXPRESSIONS])
+
+
+def _openness(z: _Factors, t: Traits, active: Array) -> float:
+    """How open the eyes are: 0 shut, 1 normal."""
+    e = z.expression
+    if e[7] > 1.95:
+        return 0.05
+    squint = float(active[EXPRESSIONS.index("squint")])
+    return float(np.clip(1.0 + 0.13 * e[6] - 0.34 * squint + 0.1 * float(active[EXPRESSIONS.index("brow_up")]), 0.3, 1.4))
+
+
+def _landmarks_3d(shape: HeadShape, active: Array) -> Array:
+    """Eye centres, nose tip and mouth corners [5, 3] in the head frame, moved by the expression."""
+    p = shape.places
+    rest = shape.rest[:HEAD_ROWS]
+    moved = rest + np.tensordot(active.astype(np.float32), shape.fields[:, :HEAD_ROWS], axes=1)
+    targets = [
+        (-p["eye_x"], p["eye_y"]), (p["eye_x"], p["eye_y"]), (0.0, p["nose_y"] + 0.1), (-p["mouth_w"], p["mouth_y"]), (p["mouth_w"], p["mouth_y"]),
+    ]  # fmt: skip
+    out = []
+    for x, y in targets:
+        distance = (rest[..., 0] - x) ** 2 + (rest[..., 1] - y) ** 2 + 100.0 * (rest[..., 2] < 3)
+        nearest = int(np.argmin(distance))
+        offset = np.array([x, y, 0.0]) - np.append(rest.reshape(-1, 3)[nearest, :2], 0.0)
+        out.append(moved.reshape(-1, 3)[nearest] + offset)
+    return np.asarray(out)
+
+
+def _turn_head(camera: _Camera, grid: Array) -> Array:
+    """Head frame -> camera frame; the neck's lower rows follow the head only in part."""
+    turned = camera.turn(grid)
+    start = 146
+    share = np.linspace(0, 0.7, HEAD_ROWS - start, dtype=np.float32)[:, None, None]
+    still = grid[start:HEAD_ROWS]
+    turned[start:HEAD_ROWS] += share * (still - turned[start:HEAD_ROWS])
+    return turned
+
+
+def _draw_hair(image: Array, hair: Hair, visible: Visible, camera: _Camera, light: Light, exposure: float) -> None:
+    size = image.shape[0]
+    turned = camera.turn(hair.grid)
+    normal = normals(turned)
+    lit, _ = shade(light, turned, normal, np.ones(normal.shape[:2], np.float32), None)
+    # Hair shines in a band across the strands.
+    band = np.maximum(1 - np.abs(normal[..., 1] - 0.45) * 2.2, 0) ** 2 * np.maximum(normal @ light.key, 0)
+    screen = camera.view(turned)
+    k = camera.focal / (camera.distance - 8.0)
+    seen = rasterise(screen, size, max(2, int(np.ceil(k * 0.42 / 0.75))), ((slice(0, hair.grid.shape[0]), slice(0, hair.grid.shape[1])),))
+    cover = seen.sample(np.stack([hair.cover, hair.strands], -1), 2.0)
+    values = seen.sample(np.concatenate([lit, band[..., None]], -1).astype(np.float32))
+    colour = hair.colour**2.2 * cover[..., 1:2] * values[..., :3] + 0.05 * (values[..., 3:] * cover[..., 1:2])
+    alpha = cover[..., 0] * seen.mask * np.clip((visible.depth - seen.depth + 0.35) / 0.3, 0, 1)
+    alpha = cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), 0.6)
+    image += alpha[..., None] * (_tone_curve(colour * exposure) - image)
+
+
+def _exposure(lit: Array, tone: Array, z: _Factors) -> float:
+    """Exposure that puts the face at a usual brightness, leaving dark skin darker than light skin."""
+    level = float(lit[40:130, 30:98].mean())
+    skin = float((tone**2.2) @ np.array([0.3, 0.59, 0.11], np.float32))
+    return 0.30 / (level * skin**0.62 * 0.50) * float(np.exp(0.22 * z["exposure"])) * 0.62
+
+
+def _tone_curve(linear: Array) -> Array:
+    """Linear light -> display, with a soft shoulder."""
+    value = np.maximum(linear, 0)
+    value = np.where(value > 0.6, 0.6 + 0.4 * (1 - np.exp(-(value - 0.6) / 0.4)), value)
+    return value ** np.float32(1 / 2.2)
+
+
+def _soft_mask(mask: Array) -> Array:
+    return cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.6)
+
+
+def _region(camera: _Camera, point: Array, radius: float, size: int) -> tuple[slice, slice] | None:
+    """The square of pixels round a projected point; None outside the picture."""
+    x, y = camera.project(point[None])[0, :2]
+    x0, x1 = int(max(0, x - radius)), int(min(size, x + radius + 1))
+    y0, y1 = int(max(0, y - radius)), int(min(size, y + radius + 1))
+    if x1 - x0 < 2 or y1 - y0 < 2:
+        return None
+    return slice(y0, y1), slice(x0, x1)
+
+
+def _sample_region(visible: Visible, grid: Array, region: tuple[slice, slice]) -> Array:
+    u, v = np.ascontiguousarray(visible.u[region]), np.ascontiguousarray(visible.v[region])
+    return cv2.remap(grid, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _rotation(yaw: float, pitch: float, roll: float) -> Array:
+    """Rotation by yaw, then pitch, then roll, radians; positive yaw turns the nose to the picture's right."""
+    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    ry = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    rx = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    rz = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return rz @ rx @ ry
+
+
+def _groups(codes: Array) -> list[list[int]]:
+    """Rows with byte-equal codes, in order of first appearance."""
+    groups: dict[bytes, list[int]] = {}
+    for row in range(codes.shape[0]):
+        groups.setdefault(codes[row].tobytes(), []).append(row)
+    return list(groups.values())
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}: the morphable generator takes {low} to {high}")
+
+
+_ = ndtr

@@ -1,0 +1,238 @@
+"""Painted skin: one person's albedo texture, with brows, beard, wrinkles, freckles and marks.
+
+Everything is painted where the resting head's coordinates (cm) put it, so it moves with the face. Colours are painted as
+displayed (sRGB), the renderer turns them linear.
+
+Shapes: T rows, W columns of the texture (a multiple of the atlas grid).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from facelib.synthesis.morphable.geometry import COLUMNS, HEAD_ROWS, ROWS, HeadShape
+from facelib.synthesis.morphable.traits import Traits
+
+Array = npt.NDArray[Any]
+_TONE_AT = np.array([-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.2])
+_TONES = np.array([
+    [250, 226, 213], [244, 211, 193], [233, 189, 164], [208, 157, 126], [164, 113, 83], [112, 74, 54], [66, 43, 33],
+], np.float32) / 255  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Skin:
+    """Albedo without beard [T, W, 3] float32 0..1; beard cover [T, W]; colours RGB 0..1; coordinates [T, W, 3] cm."""
+
+    albedo: Array
+    beard: Array
+    beard_colour: Array
+    hair_colour: Array
+    lip_colour: Array
+    tone: Array
+    coordinates: Array
+
+
+def paint_skin(traits: Traits, shape: HeadShape, scale: int) -> Skin:
+    """Paint one person's skin at `scale` texels per vertex."""
+    t, p = traits, shape.places
+    rows, columns = ROWS * scale, COLUMNS * scale
+    where = upscale(shape.rest, scale)
+    x, y, z = np.moveaxis(where, -1, 0)
+    ax = np.abs(x)
+    tone = skin_tone(t["melanin"], t["redness"])
+    hair = hair_colour(t)
+    rng = t.random(1)
+    front = np.clip((z - 1.0) / 3.0, 0, 1)
+    skin = np.empty((rows, columns, 3), np.float32)
+    skin[:] = tone
+    mottle = _noise(rng, rows, columns, 10 * scale) * 0.030 + _noise(rng, rows, columns, 2 * scale) * 0.022 * (1 + 0.3 * t["pores"])
+    skin *= 1 + mottle[..., None] + (_noise(rng, rows, columns, 16 * scale) * 0.02)[..., None] * np.array([0.4, -1.0, -0.6], np.float32)
+    fair = float(np.clip(0.5 - 0.25 * t["melanin"], 0.1, 1.1))
+
+    def redden(amount: Array) -> None:
+        skin[..., 0] *= 1 + 0.03 * amount
+        skin[..., 1] *= 1 - 0.13 * fair * amount
+        skin[..., 2] *= 1 - 0.13 * fair * amount
+
+    def darken(amount: Array, colour: tuple[float, float, float] = (1.0, 1.25, 1.35)) -> None:
+        np.multiply(skin, 1 - np.clip(amount, 0, 0.85)[..., None] * np.asarray(colour, np.float32), out=skin)
+
+    def spot(cx: float, cy: float, sx: float, sy: float) -> Array:
+        return np.exp(-0.5 * (((ax - cx) / sx) ** 2 + ((y - cy) / sy) ** 2)) * front
+
+    blush = 0.7 + 0.35 * t["redness"]
+    redden(blush * spot(4.0, p["nose_y"] + 0.2, 1.4, 1.1) + 0.9 * blush * spot(0, p["nose_y"], 0.9, 0.7) + 0.4 * spot(0, p["chin_y"] + 1.2, 1.2, 0.8))
+    # Sockets and the shadows under the eyes.
+    darken((0.05 + 0.03 * max(0.0, t["eye_depth"])) * spot(p["eye_x"], p["eye_y"] + 0.5, 1.3, 0.7))
+    darken((0.05 + 0.05 * max(0.0, t["bags"])) * spot(p["eye_x"] - 0.2, p["eye_y"] - 1.1, 1.1, 0.35))
+    darken(0.08 * spot(p["eye_x"] - 1.5, p["eye_y"], 0.4, 0.5))
+    _fold_lines(t, p, ax, y, front, darken)
+    _marks(t, skin, x, y, z, rng, tone)
+    _nostrils(t, p, ax, y, front, darken)
+    _brows(t, p, skin, x, y, front, hair, rng)
+    beard = _beard(t, p, x, y, z, rng, scale)
+    skin[HEAD_ROWS * scale :] *= np.array([1.0, 0.9, 0.88], np.float32)
+    lips = lip_colour(t, tone)
+    grey = float(np.clip(0.35 * t["grey"] - 0.1, 0, 1))
+    beard_colour = hair * 0.85 * (1 - grey) + np.array([0.62, 0.61, 0.6], np.float32) * grey
+    return Skin(np.clip(skin, 0.01, 1), beard, beard_colour.astype(np.float32), hair, lips, tone, where)
+
+
+def skin_tone(melanin: float, redness: float) -> Array:
+    """Skin colour, RGB 0..1 as displayed."""
+    tone = np.array([np.interp(melanin, _TONE_AT, _TONES[:, c]) for c in range(3)])
+    tone[1:] *= 1 - 0.025 * redness
+    tone[2] *= 1 - 0.02 * redness
+    return np.clip(tone, 0, 1).astype(np.float32)
+
+
+def hair_colour(t: Traits, shift: float = 0.0, dyed: float = 0.0) -> Array:
+    """Hair colour, RGB 0..1 as displayed; `shift` lightens (sun, light, dye), grey comes with age."""
+    level = t["hair_dark"] - shift
+    dark = np.array([np.interp(level, [-2.5, -1.2, 0.0, 1.0, 2.5], values) for values in (
+        [222, 176, 112, 66, 26], [192, 134, 78, 45, 21], [138, 84, 50, 32, 19],
+    )]) / 255  # fmt: skip
+    red = float(np.clip(0.45 * (t["hair_red"] - 1.0), 0, 0.8)) * float(level < 0.9) + dyed
+    colour = dark * (1 - red) + red * np.array([0.58, 0.27, 0.12]) * (0.6 + dark[0])
+    grey = float(np.clip(0.42 * t["grey"] - 0.25, 0, 1)) * (1 - min(1.0, dyed * 3))
+    return np.clip(colour * (1 - grey) + np.array([0.70, 0.69, 0.68]) * grey, 0.04, 1).astype(np.float32)
+
+
+def lip_colour(t: Traits, tone: Array) -> Array:
+    """Bare lips, RGB 0..1."""
+    pale = tone * np.array([0.93, 0.68, 0.66], np.float32)
+    strong = tone * np.array([0.82, 0.50, 0.52], np.float32)
+    weight = float(np.clip(0.45 + 0.28 * t["lip_colour"], 0, 1))
+    return (pale * (1 - weight) + strong * weight).astype(np.float32)
+
+
+def upscale(grid: Array, scale: int) -> Array:
+    """Grid [V, U, C] -> texels [V * scale, U * scale, C], head and ears separately."""
+    size = (COLUMNS * scale, HEAD_ROWS * scale)
+    head = cv2.resize(np.ascontiguousarray(grid[:HEAD_ROWS]), size, interpolation=cv2.INTER_LINEAR)
+    size = (COLUMNS * scale, (ROWS - HEAD_ROWS) * scale)
+    ears = cv2.resize(np.ascontiguousarray(grid[HEAD_ROWS:]), size, interpolation=cv2.INTER_LINEAR)
+    return np.concatenate([head, ears], axis=0)
+
+
+def _noise(rng: np.random.Generator, rows: int, columns: int, cell: float) -> Array:
+    """Smooth noise of about unit variance with features of `cell` texels."""
+    small = rng.standard_normal((max(3, int(rows / cell) + 2), max(3, int(columns / cell) + 2)), dtype=np.float32)
+    return cv2.resize(small, (columns, rows), interpolation=cv2.INTER_CUBIC)
+
+
+def _fold_lines(t: Traits, p: dict[str, float], ax: Array, y: Array, front: Array, darken: Any) -> None:
+    """Creases as dark soft lines: nose to mouth, mouth corners, forehead, crow's feet, frown, under the eyes."""
+    ex, ey, my, mw = p["eye_x"], p["eye_y"], p["mouth_y"], p["mouth_w"]
+
+    def line(along: Array, from_: float, to: float, across: Array, width: float, strength: float) -> None:
+        if strength > 0.01:
+            span = np.clip((along - from_) / 0.5, 0, 1) * np.clip((to - along) / 0.5, 0, 1)
+            darken(strength * span * np.exp(-0.5 * (across / width) ** 2) * front)
+
+    top, bottom = p["nose_y"] + 0.2, my - 0.2
+    share = (top - y) / (top - bottom)
+    line(y, bottom - 0.4, top + 0.2, ax - (p["nose_w"] * 1.25 + (mw + 0.75 - p["nose_w"] * 1.25) * np.clip(share, 0, 1) ** 0.8), 0.16, 0.05 + 0.075 * t["naso_fold"])
+    line(y, my - 1.8, my + 0.1, ax - (mw + 0.25 + 0.15 * (my - y)), 0.14, 0.05 * t["sag"])
+    wrinkle = t["wrinkle"]
+    for k in range(4):
+        height = p["brow_y"] + 1.3 + 0.95 * k + 0.12 * np.cos(ax * (0.5 + 0.1 * k))
+        line(-ax, -(4.3 - 0.4 * k), 1.0, y - height, 0.09, 0.055 * (wrinkle - 0.4 - 0.25 * k))
+    line(y, p["brow_y"] - 0.6, p["brow_y"] + 0.9, ax - 0.42, 0.09, 0.06 * (0.6 * wrinkle + 0.5 * t["glabella"] - 0.3))
+    for k in (-1, 0, 1):
+        line(ax, ex + 1.75, ex + 3.1, y - ey - 0.05 - k * 0.28 * (ax - ex - 1.2), 0.07, 0.06 * (wrinkle - 0.5))
+    curve = ey - 1.45 + 0.16 * (ax - ex) ** 2
+    line(ax, ex - 1.5, ex + 1.5, y - curve, 0.11, 0.05 + 0.05 * t["bags"])
+    line(-ax, -1.3, 1.0, y - my + 1.72, 0.2, 0.05 + 0.02 * t["chin_forward"])
+    line(y, p["chin_y"] + 0.3, p["chin_y"] + 1.8, ax, 0.12, 0.09 * (t["chin_width"] + 0.3 * t["chin_forward"] - 1.3))
+
+
+def _nostrils(t: Traits, p: dict[str, float], ax: Array, y: Array, front: Array, darken: Any) -> None:
+    x0, y0 = p["nose_w"] * 0.46, p["nose_y"] - 0.62
+    darken((0.55 + 0.08 * t["nostril"]) * np.exp(-0.5 * (((ax - x0) / (0.27 + 0.03 * t["nostril"])) ** 2 + ((y - y0) / 0.15) ** 2)) * front)
+    darken(0.16 * np.exp(-0.5 * (((ax - p["nose_w"] * 1.1) / 0.14) ** 2 + ((y - p["nose_y"] + 0.3) / 0.42) ** 2)) * front)
+
+
+def _marks(t: Traits, skin: Array, x: Array, y: Array, z: Array, rng: np.random.Generator, tone: Array) -> None:
+    """Freckles, blotches of age, moles, and now and then a birthmark or scar."""
+    rows, columns = x.shape
+    front = np.clip((z - 2.0) / 3.0, 0, 1)
+    if t["freckles"] > 0.7 and t["melanin"] < 0.8:
+        grain = _noise(rng, rows, columns, 3.0) * _noise(rng, rows, columns, 22.0)
+        middle = np.exp(-0.5 * ((np.abs(x) / 5.0) ** 2 + ((y + 2.2) / 3.0) ** 2))
+        cover = np.clip(grain - 0.5, 0, 1) * middle * min(1.0, 0.35 * t["freckles"]) * front
+        skin *= 1 - np.clip(cover, 0, 0.5)[..., None] * np.array([0.5, 0.8, 0.95], np.float32)
+    if t["blotch"] > 0.8:
+        patch = np.clip(_noise(rng, rows, columns, 14.0) - 1.0, 0, 1) * front * 0.16 * t["blotch"]
+        skin *= 1 - np.clip(patch, 0, 0.4)[..., None] * np.array([0.6, 1.0, 1.1], np.float32)
+    count = int(np.clip(round(1.0 + 1.6 * t["moles"]), 0, 7))
+    for _ in range(count):
+        cx, cy = rng.uniform(-5.5, 5.5), rng.uniform(-10.0, 5.5)
+        size = 0.11 + 0.13 * rng.random() ** 2
+        spot = np.exp(-(((x - cx) ** 2 + (y - cy) ** 2) / size**2) ** 1.5) * front
+        skin *= 1 - (0.75 * spot)[..., None] * np.array([0.75, 0.95, 1.0], np.float32)
+    if rng.random() < 0.06:
+        cx, cy, sx, sy = rng.uniform(-5, 5), rng.uniform(-9, 6), rng.uniform(0.4, 1.5), rng.uniform(0.4, 1.5)
+        mark = np.exp(-((((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2) ** 2)) * front * (1 + 0.3 * _noise(rng, rows, columns, 6.0))
+        skin *= 1 - np.clip(0.4 * mark, 0, 0.6)[..., None] * np.array([0.3, 1.0, 0.9], np.float32)
+    if rng.random() < 0.08:
+        cx, cy, angle = rng.uniform(-5, 5), rng.uniform(-9, 6), rng.uniform(0, np.pi)
+        u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
+        w = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle)
+        scar = np.exp(-((u / 1.0) ** 4) - (w / 0.12) ** 2) * front
+        skin += (scar * 0.5)[..., None] * (np.array([0.86, 0.66, 0.62], np.float32) * (0.5 + 0.5 * tone) - skin)
+
+
+def _brows(t: Traits, p: dict[str, float], skin: Array, x: Array, y: Array, front: Array, hair: Array, rng: np.random.Generator) -> None:
+    """Brows: a curve with an arch, a thickness that tapers outwards, hair-like noise."""
+    ax = np.abs(x)
+    start = 1.1 + 0.2 * t["brow_gap"] + 0.1 * t["eye_distance"]
+    length = 3.9 * np.exp(0.07 * t["brow_length"])
+    s = np.clip((ax - start) / length, -0.3, 1.3)
+    arch = 0.42 + 0.26 * t["brow_arch"]
+    peak = 0.62
+    bend = np.where(s < peak, 1 - ((s - peak) / peak) ** 2, 1 - 1.7 * ((s - peak) / (1 - peak)) ** 2)
+    line = p["brow_y"] - 0.35 + arch * (bend - 0.25) + 0.16 * t["brow_tilt"] * (s - 0.4)
+    thick = 0.34 * np.exp(0.27 * t["brow_thick"]) * np.interp(s, [0, 0.12, 0.6, 1.0], [0.75, 1.05, 0.85, 0.3])
+    inside = np.clip((s + 0.03) / 0.1, 0, 1) * np.clip((1.02 - s) / 0.12, 0, 1)
+    if t["brow_gap"] < -1.7:
+        inside = np.maximum(inside, 0.5 * (ax < start + 0.2))
+    cover = inside * np.exp(-np.abs((y - line) / thick) ** 2.6) * front
+    cover *= np.clip(0.86 + 0.22 * _noise(rng, *x.shape, 2.5), 0.3, 1.1)
+    dark = float(np.clip(0.70 + 0.13 * t["brow_dark"] + 0.06 * t["brow_thick"], 0.28, 0.95))
+    colour = np.minimum(hair * 0.62, np.array([0.45, 0.35, 0.27], np.float32))
+    skin += np.clip(cover * dark, 0, 0.97)[..., None] * (colour - skin)
+
+
+def _beard(t: Traits, p: dict[str, float], x: Array, y: Array, z: Array, rng: np.random.Generator, scale: int) -> Array:
+    """Where the beard grows when it grows, [T, W] 0..1; the image decides how long it is today."""
+    if t.male < -0.2 or t.age < 17:
+        return np.zeros(x.shape, np.float32)
+    ax, my, mw, chin = np.abs(x), p["mouth_y"], p["mouth_w"], p["chin_y"]
+    soft = 0.45
+    kind = t["beard_kind"]
+    line = np.interp(ax, [0, mw, mw + 1.6, 6.0, 7.4], [my - 1.1, my - 0.3, my + 1.3 + 0.5 * t["beard_growth"] * 0.5, my + 3.2, my + 6.0])
+    jaw = np.clip((line - y) / soft, 0, 1) * np.clip((z + 3.5) / 2, 0, 1) * np.clip((y - chin + 2.6) / 1.4, 0, 1)
+    under_nose = (ax < mw + 0.35) & (y < p["nose_y"] - 0.7) & (y > my + 0.25)
+    lip = cv2.GaussianBlur(under_nose.astype(np.float32), (0, 0), 1.2 * scale)
+    lip *= np.clip((p["nose_y"] - 0.85 - y) / 0.3, 0, 1)
+    sides = np.exp(-0.5 * ((ax - mw - 0.35) / 0.35) ** 2) * (y < my + 0.4) * (y > my - 2.2)
+    goatee = np.exp(-((ax / (1.9 + 0.3 * t["chin_width"])) ** 4)) * np.clip((my - 1.0 - y) / soft, 0, 1)
+    patch = np.exp(-((ax / 0.5) ** 2)) * (y < my - 0.9) * (y > my - 1.9) * 0.7
+    if kind > 0.9:
+        cover = np.maximum(lip, 0.12 * jaw)
+    elif kind < -1.1:
+        cover = np.maximum.reduce([lip * 0.9, goatee, sides * 0.8, 0.1 * jaw])
+    elif kind < -0.7:
+        cover = np.maximum.reduce([goatee, patch, 0.15 * jaw])
+    else:
+        cover = np.maximum.reduce([jaw, lip, patch, sides * (y < my + 0.4)])
+    cover *= np.clip(0.9 + 0.16 * _noise(rng, *x.shape, 3.0) + 0.12 * _noise(rng, *x.shape, 12.0), 0.2, 1.15)
+    cover[HEAD_ROWS * scale :] = 0
+    return np.clip(cover, 0, 1).astype(np.float32)
