@@ -1,5 +1,6 @@
 """Evaluation by the field's protocols: k-fold accuracy, TAR@FAR, IJB templates, intervals, reports, plots."""
 
+from facelib.evaluation.baselines import PixelEmbedding, WhitenedPixels
 from facelib.evaluation.bootstrap import (
     AucComparison,
     Interval,
@@ -33,8 +34,10 @@ __all__ = [
     "AucComparison",
     "Interval",
     "KFoldResult",
+    "PixelEmbedding",
     "RocCurve",
     "VerificationReport",
+    "WhitenedPixels",
     "bootstrap_kfold",
     "bootstrap_roc",
     "compare_auc",

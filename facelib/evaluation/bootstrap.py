@@ -282,5 +282,6 @@ def _delong_interval(first: NDArray[Any], second: NDArray[Any], same: NDArray[np
 
 def _placements(scores: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
     """Share of the ascending `others` below each score, ties counting half."""
-    left, right = (np.searchsorted(others, scores, side=side) for side in ("left", "right"))  # type: ignore[call-overload]
-    return (left + right) / (2 * len(others))
+    below = np.searchsorted(others, scores, side="left")
+    not_above = np.searchsorted(others, scores, side="right")
+    return (below + not_above) / (2 * len(others))

@@ -100,7 +100,7 @@ def _integers(values: Any, name: str, length: int) -> NDArray[np.int64]:
     array = as_numpy(values)
     if array.dtype.kind not in "iu" or array.shape != (length,):
         raise ValueError(f"{name} must be {length} integers, got dtype {array.dtype} of shape {list(array.shape)}")
-    return array.astype(np.int64, copy=False)
+    return array
 
 
 def _groups(templates: NDArray[np.int64], medias: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,0 +1,97 @@
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from facelib.evaluation import (
+    plot_det,
+    plot_roc,
+    plot_score_histograms,
+    plot_training_curves,
+    plot_worst_pairs,
+)
+from facelib.evaluation.plots import MAX_CURVE_POINTS, _thinned
+from facelib.evaluation.roc import roc_curve
+
+
+def scores_and_labels(pairs=400, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.random(pairs) < 0.5
+    return rng.normal(size=pairs) + 1.5 * labels, labels
+
+
+def check_picture(path):
+    image = cv2.imread(str(path))
+    assert image is not None
+    assert image.shape[0] > 200
+    # Something is drawn, in colour, and no temporary file is left.
+    assert (image.std(axis=2) > 20).mean() > 1e-4
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_smallest_example(tmp_path):
+    path = plot_roc({"model": scores_and_labels()}, tmp_path / "roc.png")
+    check_picture(path)
+
+
+def test_det_of_several_models(tmp_path):
+    models = {"a": scores_and_labels(), "b": scores_and_labels(50, 1), "perfect": ([3.0, 2.0, 1.0], [1, 1, 0])}
+    check_picture(plot_det(models, tmp_path / "det.png"))
+
+
+def test_histograms(tmp_path):
+    check_picture(plot_score_histograms(*scores_and_labels(), tmp_path / "new" / "scores.png", threshold=0.4))
+
+
+def test_histogram_of_constant_scores(tmp_path):
+    check_picture(plot_score_histograms([1, 1, 1], [0, 1, 0], tmp_path / "scores.png"))
+
+
+def test_training_curves(tmp_path):
+    history = [{"epoch": 1, "train/loss": 3.0, "note": "warm-up"}, {"epoch": 2, "train/loss": 2.0, "lfw/accuracy": 0.6}]
+    check_picture(plot_training_curves(history, tmp_path / "curves.png"))
+
+
+def test_worst_pairs(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (10, 2, 32, 32, 3), dtype=np.uint8)
+    scores, labels = np.linspace(-1, 1, 10), np.arange(10) % 2
+    path = plot_worst_pairs(images[:, 0], images[:, 1], scores, labels, tmp_path / "worst.png", count=8)
+    check_picture(path)
+
+
+def test_a_long_curve_is_thinned_and_stays_on_the_curve():
+    curve = roc_curve(*scores_and_labels(60_000))
+    far, tar = _thinned(curve)
+    assert len(far) <= MAX_CURVE_POINTS + 2
+    points = set(zip(curve.far.tolist(), curve.tar.tolist(), strict=True))
+    assert points.issuperset(zip(far.tolist(), tar.tolist(), strict=True))
+    # Dense enough to be drawn: no gap is wider than 1 % of an axis.
+    assert np.diff(far).max() < 0.01
+    assert np.diff(tar).max() < 0.01
+
+
+def test_pdf_by_ending(tmp_path):
+    assert plot_roc({"m": scores_and_labels()}, tmp_path / "roc.pdf", bootstrap=0).read_bytes().startswith(b"%PDF")
+
+
+def test_pyplot_is_never_imported(tmp_path):
+    code = (
+        "import sys; from facelib.evaluation import plot_roc; assert 'matplotlib' not in sys.modules;"
+        f"plot_roc({{'m': ([1, 2, 3], [0, 1, 1])}}, {str(tmp_path / 'roc.png')!r});"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_refuses(tmp_path):
+    with pytest.raises(ValueError, match="models is empty"):
+        plot_roc({}, tmp_path / "x.png")
+    with pytest.raises(ValueError, match="history is empty"):
+        plot_training_curves([], tmp_path / "x.png")
+    with pytest.raises(ValueError, match=r'history\[1\] has no "epoch"'):
+        plot_training_curves([{"epoch": 1, "loss": 1.0}, {"loss": 2.0}], tmp_path / "x.png")
+    with pytest.raises(ValueError, match="must match"):
+        plot_worst_pairs([], [], [1.0], [1], tmp_path / "x.png")
+    assert list(tmp_path.iterdir()) == []
