@@ -15,7 +15,9 @@ from facelib.alignment import (
     build_detector,
     choose_face,
     count_rejections,
+    similarity_transform,
 )
+from facelib.synthesis import build_generator
 
 
 class Prepared:
@@ -56,6 +58,20 @@ def test_a_portrait_becomes_a_crop_and_noise_is_rejected(portrait):
     # Found again in its own crop, the landmarks lie near the template.
     [again] = build_detector("retinaface").detect([face.image])
     assert np.abs(again.landmarks[0] - TEMPLATES["arcface"]).max() < 8
+
+
+def test_rendered_faces_are_found_and_aligned():
+    generator = build_generator("morphable", image_size=128)
+    identities = np.arange(12)
+    factors = generator.image_factors(0, identities, np.zeros_like(identities))
+    renders = generator.render(generator.identity_codes(0, identities), factors)
+    results = Aligner(build_detector("retinaface")).align(renders)
+    found = [result for result in results if isinstance(result, AlignedFace)]
+    assert len(found) >= 11
+    assert sum(count_rejections(results).values()) == 12 - len(found)
+    # On average the aligned landmarks lie on the template; single faces differ in build and pose.
+    mapped = [(similarity_transform(f.landmarks) @ np.c_[f.landmarks, np.ones(5)].T).T for f in found]
+    assert np.abs(np.mean(mapped, axis=0) - TEMPLATES["arcface"]).max() < 6
 
 
 def test_batch_equals_single_in_any_order(portrait):
