@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -98,9 +99,9 @@ def filter_negatives(similarities: Tensor, whisker: float) -> Tensor:
     if count == 0:
         return similarities
     values = similarities.detach()
-    first, third = (values.kthvalue(int(share * count) + 1).values for share in (0.25, 0.75))
+    first, third = (_smallest(values, int(share * count)) for share in (0.25, 0.75))
     reach = whisker * (third - first)
-    return similarities[(values >= first - reach) & (values <= third + reach)]
+    return similarities.masked_select((values >= first - reach) & (values <= third + reach))
 
 
 class _NegativePairs(torch.autograd.Function):
@@ -114,14 +115,22 @@ class _NegativePairs(torch.autograd.Function):
         pairs = (labels[:, None] != labels[None, :]) & (labels >= 0)[:, None] & (labels >= 0)[None, :]
         pairs = pairs.triu(diagonal=1)
         ctx.save_for_backward(unit, pairs)
-        return (unit @ unit.T)[pairs]
+        return (unit @ unit.T).masked_select(pairs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         unit, pairs = ctx.saved_tensors
         upper = unit.new_zeros(pairs.shape).masked_scatter_(pairs, gradients[0])
-        return (upper + upper.T) @ unit, None
+        both = upper.T.contiguous().add_(upper)
+        return both @ unit, None
+
+
+def _smallest(values: Tensor, index: int) -> Tensor:
+    """sorted(values)[index] of values [P], by selection: NumPy's is 20 times as fast as kthvalue on a CPU."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.partition(at_least_float32(values).numpy(), index)[index : index + 1])[0]
+    return values.kthvalue(index + 1).values
 
 
 def _check_whisker(whisker: float) -> None:
