@@ -1,4 +1,4 @@
-"""facelib: synthetic faces, alignment, label-free and margin-softmax training parts, and the field's evaluation protocols.
+"""facelib: synthetic faces, alignment, losses and contrast for training, and the field's evaluation protocols.
 
 The package never imports ray; what runs on Ray lives in `ray_jobs`.
 """

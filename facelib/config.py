@@ -1,7 +1,7 @@
 """The settings tree: one typed place for everything a job can be told.
 
-A job reads a YAML file and flags over it; every field has a flag, `--section.field value`. Unknown names, wrong types and
-impossible combinations are errors that name the field, before anything starts.
+A job reads a YAML file and flags over it; every field has a flag, `--section.field value`. Unknown names, wrong types
+and impossible combinations are errors that name the field, before anything starts.
 """
 
 import difflib
@@ -143,7 +143,8 @@ class TrainSettings(Section):
     threads: Index = Field(0, description="torch threads of a worker (0: one for each CPU of a single worker's node)")
     use_gpu: bool = Field(False, description="one GPU for each worker")
     selection: Literal["heldout", "sets", "last"] = Field(
-        "heldout", description="best epoch by ROC-AUC on held-out synthetic pairs, by mean accuracy on `sets`, or the last"
+        "heldout",
+        description="best epoch by ROC-AUC on held-out synthetic pairs, by mean accuracy on `sets`, or the last",
     )
     sets: list[str] = Field([], description=".bin verification sets watched (and with selection=sets: chosen by)")
     evaluate_every: Count = Field(1, description="epochs between evaluations")
@@ -165,6 +166,7 @@ class EvaluateSettings(Section):
     bootstrap: Index = Field(1000, description="resamples for 95 % intervals (0: none)")
     fars: list[float] = Field([1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6], description="false accept rates to report TAR at")
     batch_size: Count = Field(256, description="images per forward pass")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast precision of embedding")
     actors: Count = Field(1, description="embedding actors")
     cpus_per_actor: Positive = Field(1, description="CPUs reserved by an embedding actor")
     gpus_per_actor: NonNegative = Field(0, description="GPUs reserved by an embedding actor")
@@ -279,7 +281,28 @@ def load_settings(path: str | Path | None = None, overrides: Sequence[str] = ())
     arguments = [
         f"--{item}" if not item.startswith("--") and "=" in item else item for item in (str(o) for o in overrides)
     ]
-    return _build(tree, arguments, str(path) if path else "settings")
+    return build_settings(tree, arguments, str(path) if path else "settings")
+
+
+def build_settings(tree: dict[str, Any], arguments: Sequence[str] = (), origin: str = "settings") -> Settings:
+    """Settings of a tree, as a file holds it, with flags over it.
+
+    `SettingsError` names `origin` and every bad field.
+    """
+    flags = [a.split("=")[0][2:] for a in arguments if a.startswith("--")]
+    for flag in flags:
+        if flag not in _known_flags():
+            raise SettingsError(f"--{flag}: unknown setting{_suggest(flag)}")
+    try:
+        source = CliSettingsSource(
+            Settings, cli_parse_args=list(arguments), cli_exit_on_error=False, cli_prog_name="facelib"
+        )
+        return Settings(_cli_settings_source=source, **_merge(tree, source()))
+    except ValidationError as error:
+        lines = [_explain(e) for e in error.errors()]
+        raise SettingsError(f"{origin}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines)) from None
+    except Exception as error:  # pydantic-settings and argparse raise several kinds for a malformed flag
+        raise SettingsError(f"{origin}: {error}") from None
 
 
 def parse_command_line(job: str, description: str, argv: Sequence[str] | None = None) -> Settings:
@@ -322,21 +345,6 @@ def describe_settings() -> str:
 def _describe(flag: str, field: Any) -> str:
     default = field.get_default(call_default_factory=True)
     return f"  --{flag:<32} {field.description} [{json.dumps(default, default=str)}]"
-
-
-def _build(tree: dict[str, Any], arguments: list[str], origin: str) -> Settings:
-    flags = [a.split("=")[0][2:] for a in arguments if a.startswith("--")]
-    for flag in flags:
-        if flag not in _known_flags():
-            raise SettingsError(f"--{flag}: unknown setting{_suggest(flag)}")
-    try:
-        source = CliSettingsSource(Settings, cli_parse_args=arguments, cli_exit_on_error=False, cli_prog_name="facelib")
-        return Settings(_cli_settings_source=source, **_merge(tree, source()))
-    except ValidationError as error:
-        lines = [_explain(e) for e in error.errors()]
-        raise SettingsError(f"{origin}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines)) from None
-    except Exception as error:  # pydantic-settings and argparse raise several kinds for a malformed flag
-        raise SettingsError(f"{origin}: {error}") from None
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

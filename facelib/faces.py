@@ -1,11 +1,14 @@
 """The face dataset: record schema, image codec, data contract, manifest, and reading and writing of parts.
 
-A face dataset is a folder, local or remote (anything `pyarrow.fs` opens: `s3://`, `gs://`), of `part-*.parquet` files and one
-`manifest.json` that is written last: a folder without it is unfinished and nothing reads it as a dataset. All images of one
-identity lie in one row group, identities ascend, and a part's bytes are a function of (plan, identity range) only.
+A face dataset is a folder, local or remote (anything `pyarrow.fs` opens: `s3://`, `gs://`), of `part-*.parquet` files
+and one `manifest.json` that is written last: a folder without it is unfinished and nothing reads it as a dataset. All
+images of one identity lie in one row group, identities ascend, and a part's bytes are a function of (plan, identity
+range) only.
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -162,7 +165,7 @@ def write_part(
     sink = pa.BufferOutputStream()
     # JPEG bytes do not compress; the rest is small. No compression makes reading a copy.
     with pq.ParquetWriter(sink, schema, compression="none", use_dictionary=["source"]) as writer:
-        for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
+        for begin, end in itertools.pairwise(cuts):
             writer.write_table(table.slice(begin, end - begin).cast(schema), row_group_size=max(end - begin, 1))
     folder.write(name, sink.getvalue().to_pybytes())
     return read_part_info(folder, name)
@@ -271,10 +274,9 @@ class Folder:
                 stream.write(data)
             self.fs.move(temporary, f"{self.path}/{name}")
         except OSError as error:
-            try:
+            # It was never created, or the same failure forbids removing it; readers ignore the name.
+            with contextlib.suppress(OSError):
                 self.fs.delete_file(temporary)
-            except OSError:
-                pass  # It was never created, or the same failure forbids removing it; readers ignore the name.
             raise DatasetError(f"{self.uri}/{name}: cannot be written ({error})") from None
 
     def remove_leftovers(self) -> None:

@@ -1,7 +1,8 @@
 """MLflow: one run a job, found again after a crash, never left RUNNING by a process that has ended.
 
-The driver opens and closes a run; workers that measure something attach to it by id (`Run.attach`) and only log. sqlite serves one
-machine; a cluster needs a tracking server (`MLFLOW_TRACKING_URI`), because workers on other machines write to it.
+The driver opens and closes a run; workers that measure something attach to it by id (`Run.attach`) and only log.
+sqlite serves one machine; a cluster needs a tracking server (`MLFLOW_TRACKING_URI`), because workers on other machines
+write to it.
 """
 
 import contextlib
@@ -156,6 +157,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
 
 def _client(uri: str) -> Any:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import logging
 
     from mlflow import MlflowClient

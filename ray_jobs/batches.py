@@ -1,11 +1,12 @@
-"""Training batches from a face dataset through Ray Data, in an order that is a pure function of (seed, epoch, rank, world size).
+"""Training batches from a face dataset through Ray Data, in an order that depends on nothing but seed and position.
 
-An epoch permutes the row groups, deals them to the ranks, and groups each rank's share into windows that are read, shuffled and
-decoded by Ray tasks. One stream serves the whole training: the position in it is a number of steps, so a resumed run seeks instead
-of replaying, and no epoch pays for starting a pipeline. N samples, V views of a sample, H and W pixels.
+An epoch permutes the row groups, deals them to the ranks, and groups each rank's share into windows that are read,
+shuffled and decoded by Ray tasks. One stream serves the whole training: the position in it is a number of steps, so a
+resumed run seeks instead of replaying, and no epoch pays for starting a pipeline. N samples, V views of a sample, H
+and W pixels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -88,7 +89,7 @@ class BatchPlan:
             )
 
     def windows(self, rank: int, first_step: int, last_step: int) -> Iterator[Window]:
-        """Windows that give this rank's samples of steps `first_step` … `last_step − 1`, counted from the first epoch."""
+        """Windows with this rank's samples of steps `first_step` … `last_step − 1`, counted from the first epoch."""
         for epoch in range(first_step // self.steps_per_epoch, -(-last_step // self.steps_per_epoch)):
             begin = max(first_step - epoch * self.steps_per_epoch, 0) * self.batch_size
             end = min(last_step - epoch * self.steps_per_epoch, self.steps_per_epoch) * self.batch_size
@@ -123,29 +124,27 @@ def batch_stream(
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True  # The order is the experiment; readers still run in parallel.
     context.target_max_block_size = 32 * 2**20  # A window leaves its task in pieces, not as one huge block.
-    reader = ReadWindow(dataset.folder.uri, plan.sampling, plan.batch_size)
+    reader = ReadWindow(dataset.folder.uri, ray.put(windows), plan.sampling, plan.batch_size)
     stream = ray.data.from_items(
         [{"window": i} for i in range(len(windows))], override_num_blocks=min(len(windows), 4000)
     ).map_batches(
         reader,
-        fn_kwargs={"windows": ray.put(windows)},
         batch_size=1,
         num_cpus=data.cpus_per_reader,
         compute=ray.data.TaskPoolStrategy(size=data.readers),
     )
-    pieces = (
-        _unpack(row) for row in stream.iter_batches(batch_size=1, prefetch_batches=2, batch_format="numpy")
-    )
+    pieces = (_unpack(row) for row in stream.iter_batches(batch_size=1, prefetch_batches=2, batch_format="numpy"))
     yield from rebatch(pieces, plan.batch_size)
 
 
 class ReadWindow:
     """Ray task: the samples of one window, decoded, in pieces of about a batch."""
 
-    def __init__(self, uri: str, sampling: Sampling, batch_size: int) -> None:
-        self.uri, self.sampling, self.batch_size = uri, sampling, batch_size
+    def __init__(self, uri: str, windows: ray.ObjectRef, sampling: Sampling, batch_size: int) -> None:
+        self.uri, self.windows, self.sampling, self.batch_size = uri, windows, sampling, batch_size
 
-    def __call__(self, batch: dict[str, np.ndarray], windows: Sequence[Window]) -> Iterator[dict[str, Any]]:
+    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+        windows = ray.get(self.windows)
         for number in batch["window"]:
             for piece in read_window(FaceDataset(self.uri), windows[int(number)], self.sampling, self.batch_size):
                 yield {

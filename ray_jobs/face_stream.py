@@ -1,7 +1,8 @@
 """Ray Data stream of aligned faces: identity chunks → generator actors → aligner actors.
 
-A row is one chunk of identities, so a row's content depends on the settings and its identity range alone, whoever makes it and
-when. Pixels travel as raw bytes in a row of bounded size; what leaves the aligner is an Arrow table of encoded faces.
+A row is one chunk of identities, so a row's content depends on the settings and its identity range alone, whoever
+makes it and when. Pixels travel as raw bytes in a row of bounded size; what leaves the aligner is an Arrow table of
+encoded faces.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Synthetic identities → aligned face datasets.
 
-Writes <output>/faces for training and, unless generate.heldout_identities is 0, <output>/heldout for model selection. A killed job
-continues where it was: finished parts are kept, and the result is the same bytes.
+Writes <output>/faces for training and, unless generate.heldout_identities is 0, <output>/heldout for model selection.
+A killed job continues where it was: finished parts are kept, and the result is the same bytes.
 """
 
 import tempfile
@@ -15,7 +15,6 @@ import pyarrow as pa
 from facelib.config import Settings
 from facelib.faces import (
     MANIFEST_NAME,
-    PLAN_NAME,
     Contract,
     DatasetError,
     FaceDataset,
@@ -26,7 +25,7 @@ from facelib.faces import (
     read_part_info,
     write_part,
 )
-from facelib.plans import compare_plans, plan_bytes, plan_hash, read_plan
+from facelib.plans import claim_folder, plan_hash
 from facelib.tracking import Run
 from ray_jobs.face_stream import AlignedChunk, Chunk, face_stream
 from ray_jobs.progress import ProgressReport
@@ -50,7 +49,7 @@ def make_dataset(settings: Settings, name: str, first: int, identities: int, run
     """Make one dataset, or finish it, or find it whole. Returns its URI."""
     folder = Folder(settings.path(name)).create()
     plan = dataset_plan(settings, first, identities)
-    _claim(folder, plan)
+    claim_folder(folder, plan)
     if not folder.exists(MANIFEST_NAME):
         _make_parts(folder, settings, plan, name)
     dataset = FaceDataset(folder.uri)
@@ -111,21 +110,6 @@ def log_contact_sheet(dataset: FaceDataset, run: Run, name: str, rows: int = 12,
             Folder(dataset.folder.uri).write("contact_sheet.png", path.read_bytes())
 
 
-def _claim(folder: Folder, plan: dict[str, Any]) -> None:
-    """Write the plan into a new folder, or check that the folder was made under the same one."""
-    if folder.exists(PLAN_NAME):
-        differences = compare_plans(read_plan(folder), plan)
-        if differences:
-            raise DatasetError(
-                f"{folder.uri} was made with other settings: {'; '.join(differences)}. "
-                "Use another output folder, restore the settings, or delete the folder."
-            )
-    elif any(n.startswith("part-") for n in folder.names()):
-        raise DatasetError(f"{folder.uri} holds parts but no {PLAN_NAME}: it is not this job's. Use another folder.")
-    else:
-        folder.write(PLAN_NAME, plan_bytes(plan))
-
-
 def _make_parts(folder: Folder, settings: Settings, plan: dict[str, Any], name: str) -> None:
     folder.remove_leftovers()
     key = plan_hash(plan)
@@ -138,8 +122,12 @@ def _make_parts(folder: Folder, settings: Settings, plan: dict[str, Any], name: 
     if finished:
         print(f"{name}: {len(finished)} of {total_parts} parts are there already", flush=True)
     with ProgressReport(name, sum(c.count for c in chunks) * per_identity) as progress:
-        for part, done in _collect(face_stream(settings, chunks) if chunks else iter(()), chunks, progress, per_identity):
-            table = pa.concat_tables([c.table for c in done]).sort_by([("identity", "ascending"), ("index", "ascending")])
+        for part, done in _collect(
+            face_stream(settings, chunks) if chunks else iter(()), chunks, progress, per_identity
+        ):
+            table = pa.concat_tables([c.table for c in done]).sort_by(
+                [("identity", "ascending"), ("index", "ascending")]
+            )
             requested = sum(c.chunk.count for c in done) * per_identity
             finished[part] = write_part(folder, _part_name(part), table, requested, _sum_rejected(done), key)
     manifest = make_manifest(
@@ -151,7 +139,10 @@ def _make_parts(folder: Folder, settings: Settings, plan: dict[str, Any], name: 
 def _collect(
     stream: Iterator[AlignedChunk], chunks: list[Chunk], progress: ProgressReport, images_per_identity: int
 ) -> Iterator[tuple[int, list[AlignedChunk]]]:
-    """Yield each part once all its chunks have come in. Chunks come nearly in order, so few parts are open at a time."""
+    """Yield each part once all its chunks have come in.
+
+    Chunks come nearly in order, so few parts are open at a time.
+    """
     missing: dict[int, int] = {}
     for chunk in chunks:
         missing[chunk.part] = missing.get(chunk.part, 0) + 1

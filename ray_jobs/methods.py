@@ -1,7 +1,7 @@
 """The two training methods behind the one protocol the engine knows.
 
-A method is a module: `forward(images [V, N, 3, H, W] in [-1, 1], labels [N]) -> Step`, `backbone` the network that is kept, and a
-state_dict that holds everything. `sampling` says how many views of a sample it wants.
+A method is a module: `forward(images [V, N, 3, H, W] in [-1, 1], labels [N]) -> Step`, `backbone` the network that is
+kept, and a state_dict that holds everything. `sampling` says how many views of a sample it wants.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -55,6 +55,7 @@ class SelfSupervised(nn.Module):
             temperature=ssl.temperature,
             margin=ssl.margin,
             queue_policy=ssl.queue_policy,
+            seed=settings.seed,
             **ssl.options,
         )
 
@@ -65,11 +66,13 @@ class SelfSupervised(nn.Module):
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> Step:
         """Contrastive loss of one batch."""
-        logits, targets = self.moco(images[0], images[1])
+        # Identities are looked at only to leave out negatives that are the query itself, when that option is on.
+        logits, targets = self.moco(images[0], images[1], labels if self.moco.exclude_same_identity else None)
         loss = nn.functional.cross_entropy(logits, targets)
         with torch.no_grad():
             positive = logits[:, 0].mean() * self.moco.temperature + self.moco.margin
-            negative = logits[:, 1:].mean() * self.moco.temperature
+            negatives = logits[:, 1:]
+            negative = negatives[negatives.isfinite()].mean() * self.moco.temperature
         return Step(
             loss,
             {

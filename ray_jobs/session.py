@@ -1,4 +1,7 @@
-"""What every job does around its work: settings, Ray, an MLflow run, an exit code, and a last line that says what was written."""
+"""What every job does around its work.
+
+Settings, Ray, an MLflow run, an exit code, and a last line that says what was written.
+"""
 
 import contextlib
 import importlib.metadata
@@ -18,8 +21,13 @@ class JobError(RuntimeError):
     """A job that cannot do what it was asked; the message says what was wrong and what to do."""
 
 
-def run_job(job: str, work: Callable[[Settings, Run], str], description: str, argv: Sequence[str] | None = None) -> None:
-    """Run `work(settings, run)` as a command: exit 0 only when it did what it says, its return value as the last line."""
+def run_job(
+    job: str, work: Callable[[Settings, Run], str], description: str, argv: Sequence[str] | None = None
+) -> None:
+    """Run `work(settings, run)` as a command.
+
+    Exit 0 only when it did what it says, its return value as the last line.
+    """
     settings = parse_command_line(job, description.strip(), argv)
     # `ray job stop` and schedulers send SIGTERM: leave through the context managers so that the run ends as FAILED.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -40,12 +48,12 @@ def run_job(job: str, work: Callable[[Settings, Run], str], description: str, ar
 
 def is_user_error(error: BaseException) -> bool:
     """Whether the message alone tells the user what to do, so that a traceback would only hide it."""
-    from facelib.faces import DatasetError
     from facelib.tracking import TrackingError
 
-    return isinstance(error, (JobError, DatasetError, TrackingError, FileNotFoundError, PermissionError)) or (
-        type(error) is ValueError
-    )
+    if isinstance(error, (JobError, TrackingError, FileNotFoundError, PermissionError)):
+        return True
+    # facelib raises ValueError, and its own kinds of it, for what a caller got wrong; libraries raise it for anything.
+    return isinstance(error, ValueError) and (type(error) is ValueError or type(error).__module__.startswith("facelib"))
 
 
 @contextlib.contextmanager
@@ -59,12 +67,19 @@ def cluster(settings: Settings) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray asks the accelerators' visibility variables to be left alone when an actor holds no GPU.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": True}
+    # Ray Train repeats every printed line as a log record, and logs each step of starting up.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    options: dict[str, Any] = {
+        "logging_level": logging.WARNING,
+        "runtime_env": {"worker_process_setup_hook": "ray_jobs.session.quiet_worker"},
+    }
     address = settings.ray.address or os.environ.get("RAY_ADDRESS", "")
     if address:
         options["address"] = address
     else:
         options["include_dashboard"] = True  # Ray Train reports every second to a dashboard it expects.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # Nobody takes this machine away.
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # Token authentication is on: good.
         if settings.ray.object_store_gb:
             options["object_store_memory"] = int(settings.ray.object_store_gb * 1e9)
     ray.init(**options)
@@ -73,6 +88,11 @@ def cluster(settings: Settings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def quiet_worker() -> None:
+    """Setup of every Ray worker process: warnings and errors only."""
+    logging.disable(logging.INFO)
 
 
 def configure_data(settings: Settings) -> None:

@@ -1,0 +1,338 @@
+"""The one training engine: any method, DDP on Ray Train, everything in the checkpoint, resumed by itself.
+
+It knows a method only as a module (see `ray_jobs.methods`). `train` runs in the driver, `train_worker` in every DDP
+rank.
+"""
+
+import contextlib
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from torch import nn
+
+from facelib.augmentation import FaceAugmentation, to_network_input
+from facelib.config import Settings
+from facelib.faces import Contract, FaceDataset, Folder
+from facelib.models import save_backbone
+from facelib.plans import claim_folder
+from facelib.tracking import Run
+from ray_jobs.batches import Batch, BatchPlan, batch_stream
+from ray_jobs.methods import METHODS, Step
+from ray_jobs.monitor import Monitor
+from ray_jobs.session import JobError, configure_data, format_seconds, is_user_error
+from ray_jobs.training import LearningRate, Selection, augmentation_strength, build_optimizer, seed_step
+
+STATE_NAME = "state.pt"
+MODEL_NAME = "model.pt"
+HISTORY_NAME = "history.json"
+
+
+def train(settings: Settings, run: Run, method: str) -> str:
+    """Train `method` (`ssl` or `unpg`) to <output>/<method>/model.pt; return what was written.
+
+    A finished training is recognised and kept; an unfinished one continues from its last checkpoint.
+    """
+    dataset = FaceDataset(settings.path(settings.data.dataset))
+    folder = Folder(settings.path(method)).create()
+    claim_folder(folder, training_plan(settings, dataset, method))
+    if not folder.exists(MODEL_NAME):
+        state = _fit(settings, run, method, folder.uri)
+        _write_result(settings, run, folder, dataset.contract, state)
+    else:
+        print(f"{method}: {folder.uri}/{MODEL_NAME} is there already", flush=True)
+    return f"{folder.uri}/{MODEL_NAME}"
+
+
+def training_plan(settings: Settings, dataset: FaceDataset, method: str) -> dict[str, Any]:
+    """Everything that decides the trained weights; a folder holds one training only."""
+    tree = settings.model_dump(mode="json", include={"seed", "model", "augment", method, "train"})
+    operational = ("workers", "cpus_per_worker", "threads", "use_gpu", "max_failures", "keep_checkpoints",
+                   "checkpoint_every", "compile")  # fmt: skip
+    for name in operational:
+        tree["train"].pop(name)
+    plan = {f"{section}.{k}": v for section, values in tree.items() if section != "seed" for k, v in values.items()}
+    parts = [p.sha256 for p in dataset.manifest.parts]
+    return {**plan, "seed": settings.seed, "dataset": parts, "window_row_groups": settings.data.window_row_groups}
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """One DDP rank."""
+    worker = Worker(Settings.model_validate(config["settings"]), config["method"])
+    reporter = Run.attach(config["tracking_uri"], config["run_id"]) if worker.rank == 0 else None
+    worker.restore()
+    worker.fit(reporter)
+
+
+class Worker:
+    """The state of one rank, and the loop over epochs and steps."""
+
+    def __init__(self, settings: Settings, method: str) -> None:
+        context = ray.train.get_context()
+        self.settings, self.rank, self.world = settings, context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        configure_data(settings)
+        if self.device.type == "cpu":
+            torch.set_num_threads(settings.train.threads or max(1, (os.cpu_count() or 1) // self.world))
+        self.dataset = FaceDataset(settings.path(settings.data.dataset))
+        torch.manual_seed(settings.seed)
+        # Batches depend on the number of identities, the method on the number of classes: both come from the manifest.
+        self.method: Any = METHODS[method](settings, self.dataset.manifest.identities)
+        self.method.to(self.device)
+        if settings.train.channels_last:
+            self.method.to(memory_format=torch.channels_last)
+        self.plan = BatchPlan(
+            self.dataset,
+            self.method.sampling,
+            settings.train.batch_size,
+            settings.data.window_row_groups,
+            settings.seed,
+            self.world,
+        )
+        self.wrapped = self._wrap()
+        self.optimizer = build_optimizer(self.method.parameters(), settings.train)
+        self.rate = LearningRate(settings.train, self.plan.steps_per_epoch, settings.train.batch_size * self.world)
+        self.selection = Selection(settings.train.patience)
+        self.augmentation = FaceAugmentation(
+            flip=settings.augment.flip,
+            num_ops=settings.augment.num_ops,
+            magnitude=settings.augment.magnitude,
+            **settings.augment.options,
+        )
+        self.generator = torch.Generator(device=self.device)
+        self.monitor = Monitor(settings, self.dataset.contract) if self.rank == 0 else None
+        self.history: list[dict[str, float]] = []
+        self.step, self.stopped = 0, False
+
+    def fit(self, reporter: Run | None) -> None:
+        """Train from `self.step` to the end, reporting every epoch."""
+        train, per_epoch = self.settings.train, self.plan.steps_per_epoch
+        last = train.epochs * per_epoch
+        stream = batch_stream(self.dataset, self.plan, self.rank, self.step, last, self.settings.data)
+        meter = Meter(train.batch_size * self.world)
+        started, first_step = time.monotonic(), self.step
+        self.method.train()
+        while self.step < last and not self.stopped:
+            with meter.waiting():
+                batch = next(stream)
+            meter.add(self._train_step(batch))
+            self.step += 1
+            if self.step % per_epoch == 0:
+                left = (time.monotonic() - started) / (self.step - first_step) * (last - self.step)
+                self._end_epoch(meter.result(self.device), reporter, left)
+                meter = Meter(train.batch_size * self.world)
+            elif train.checkpoint_every and self.step % train.checkpoint_every == 0:
+                self._checkpoint({"step": self.step})
+
+    def restore(self) -> None:
+        """Take up the latest checkpoint, if there is one."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return
+        with checkpoint.as_directory() as folder:
+            state = torch.load(Path(folder) / STATE_NAME, map_location=self.device, weights_only=True)
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rate.load_state_dict(state["rate"])
+        self.selection.load_state_dict(state["selection"])
+        self.history, self.stopped = state["history"], state["stopped"]
+        # Counted in samples, so that another number of workers takes up at the same place.
+        self.step = state["samples"] // (self.settings.train.batch_size * self.world)
+        if self.rank == 0:
+            print(f"resumed at epoch {self.step / self.plan.steps_per_epoch:.2f}", flush=True)
+
+    def _wrap(self) -> nn.Module:
+        if self.settings.train.compile:
+            self.method.compile()
+        if self.world == 1:
+            return self.method
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        # Queue, key encoder and running statistics are kept equal by the method itself; broadcasting them would cost a
+        # copy of the queue every step.
+        return nn.parallel.DistributedDataParallel(self.method, device_ids=ids, broadcast_buffers=False)
+
+    def _train_step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        train, total = self.settings.train, self.settings.train.epochs * self.plan.steps_per_epoch
+        seed = seed_step(self.settings.seed, self.step, self.rank)
+        torch.manual_seed(seed)
+        self.generator.manual_seed(seed)
+        rate = self.rate.at(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.augmentation.strength = augmentation_strength(self.settings.augment, self.step / total)
+        images = self.prepare(batch)
+        labels = torch.from_numpy(batch.labels.copy()).to(self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
+            result: Step = self.wrapped(images, labels)
+        result.loss.backward()
+        metrics = {"loss": result.loss.detach(), **result.metrics}
+        if train.clip_norm:
+            metrics["gradient_norm"] = nn.utils.clip_grad_norm_(self.method.parameters(), train.clip_norm)
+        self.optimizer.step()
+        metrics["learning_rate"] = torch.tensor(rate)
+        metrics["augmentation_strength"] = torch.tensor(self.augmentation.strength)
+        return metrics
+
+    def prepare(self, batch: Batch) -> torch.Tensor:
+        """Augmented network input [V, N, 3, H, W] of a batch, every view augmented by itself."""
+        pixels = torch.from_numpy(batch.images.copy()).to(self.device, non_blocking=True)
+        samples, views = pixels.shape[:2]
+        flat = pixels.transpose(0, 1).flatten(0, 1).permute(0, 3, 1, 2).contiguous()
+        inputs = to_network_input(self.augmentation(flat, self.generator))
+        if self.settings.train.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return inputs.unflatten(0, (views, samples))
+
+    def _end_epoch(self, metrics: dict[str, float], reporter: Run | None, seconds_left: float) -> None:
+        train, epoch = self.settings.train, self.step // self.plan.steps_per_epoch
+        if not math.isfinite(metrics["loss"]):
+            raise JobError(
+                f"epoch {epoch}: the loss is {metrics['loss']}. Lower train.learning_rate (now {train.learning_rate}) "
+                "or set train.clip_norm; the last good checkpoint is kept."
+            )
+        if self.monitor is not None:
+            if epoch % train.evaluate_every == 0 or epoch == train.epochs:
+                evaluation = self.monitor.evaluate(self.method.backbone)
+                metrics |= evaluation.metrics
+                chosen = evaluation.selected if train.selection != "last" else float(epoch)
+                self.selection.observe(chosen, epoch, self.method.backbone)
+                self.rate.observe(chosen)
+            metrics["epoch"] = epoch
+            self.history.append(metrics)
+            print(self.monitor.line(metrics, train.epochs) + f", {format_seconds(seconds_left)} left", flush=True)
+            if reporter is not None:
+                reporter.log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, step=epoch)
+        if self.world > 1:
+            self._agree()
+        self.stopped = self.selection.exhausted
+        self._checkpoint({"epoch": epoch, "step": self.step})
+
+    def _agree(self) -> None:
+        """Rank 0 evaluates; the others take over what decides the next epoch."""
+        shared = [self.rate.state_dict(), self.selection.waited] if self.rank == 0 else [None, None]
+        torch.distributed.broadcast_object_list(shared, src=0)
+        self.rate.load_state_dict(shared[0])  # type: ignore[arg-type]
+        self.selection.waited = int(shared[1])  # type: ignore[call-overload]
+
+    def _checkpoint(self, metrics: dict[str, float]) -> None:
+        """A barrier of all ranks; rank 0 brings the state."""
+        if self.rank != 0:
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            state = {
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "rate": self.rate.state_dict(),
+                "selection": self.selection.state_dict(),
+                "history": self.history,
+                "stopped": self.stopped,
+                "samples": self.step * self.settings.train.batch_size * self.world,
+            }
+            torch.save(state, Path(folder) / STATE_NAME)
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+class Meter:
+    """Means of an epoch's metrics, kept on the device so that no step waits for a number."""
+
+    def __init__(self, samples_per_step: int) -> None:
+        self.samples_per_step, self.steps, self.waited = samples_per_step, 0, 0.0
+        self.sums: dict[str, torch.Tensor] = {}
+        self.started = time.monotonic()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent waiting for data."""
+        begin = time.monotonic()
+        yield
+        self.waited += time.monotonic() - begin
+
+    def add(self, metrics: dict[str, torch.Tensor]) -> None:
+        """One step's metrics."""
+        self.steps += 1
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value.detach().float() if name in self.sums else value.detach().float()
+
+    def result(self, device: torch.device) -> dict[str, float]:
+        """Means, samples a second, and the share of time spent waiting for data."""
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.monotonic() - self.started
+        means = {name: float(value) / self.steps for name, value in self.sums.items()}
+        rate = self.samples_per_step * self.steps / seconds
+        return {**means, "samples_per_second": rate, "data_wait_share": self.waited / seconds}
+
+
+def _fit(settings: Settings, run: Run, method: str, uri: str) -> dict[str, Any]:
+    train = settings.train
+    # Workers run in other folders: nothing relative may reach them.
+    settings = settings.model_copy(update={"output": settings.path("").rstrip("/")})
+    trainer = ray.train.torch.TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "settings": settings.model_dump(mode="json"),
+            "method": method,
+            "tracking_uri": run.uri,
+            "run_id": run.run_id,
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=train.workers,
+            use_gpu=train.use_gpu,
+            resources_per_worker={"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name="training",
+            storage_path=uri,
+            failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep_checkpoints),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        # The group's text is Ray's; what a user can act on is the first worker's own error.
+        first = next(iter(error.worker_failures.values()))
+        if is_user_error(first):
+            raise JobError(str(first)) from error
+        raise
+    if result.checkpoint is None:
+        raise JobError(f"{uri}: training ended without a checkpoint")
+    with result.checkpoint.as_directory() as folder:
+        return torch.load(Path(folder) / STATE_NAME, map_location="cpu", weights_only=True)
+
+
+def _write_result(settings: Settings, run: Run, folder: Folder, contract: Contract, state: dict[str, Any]) -> None:
+    """history.json, the curves, and model.pt last, because its presence means done; all into MLflow too."""
+    import json
+
+    from facelib.evaluation import plot_training_curves
+    from facelib.models import build_backbone
+
+    model = settings.model
+    backbone = build_backbone(
+        model.name, embedding_size=model.embedding_size, dropout=model.dropout, use_se=model.use_se, **model.options
+    )
+    backbone.load_state_dict(state["selection"]["weights"])
+    best = {"epoch": state["selection"]["epoch"], "metric": state["selection"]["metric"]}
+    print(f"best epoch {best['epoch']} ({settings.train.selection}: {best['metric']:.4f})", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        history, curves, path = (Path(temporary) / n for n in (HISTORY_NAME, "curves.png", MODEL_NAME))
+        history.write_text(json.dumps(state["history"], indent=1))
+        plot_training_curves(state["history"], curves)
+        architecture = {"embedding_size": model.embedding_size, "dropout": model.dropout, "use_se": model.use_se}
+        save_backbone(
+            path, backbone, model.name, {**architecture, **model.options}, {**contract.model_dump(), "training": best}
+        )
+        for file in (history, curves, path):
+            run.log_file(file, "pictures" if file is curves else "")
+            folder.write(file.name, file.read_bytes())
+    run.log_metrics({"best_epoch": best["epoch"], "best_metric": best["metric"]})

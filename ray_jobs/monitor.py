@@ -1,0 +1,74 @@
+"""What is measured after an epoch.
+
+Held-out synthetic pairs, which may choose the model, and real sets, which are only watched.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from facelib.config import Settings
+from facelib.embedding import embed_images
+from facelib.evaluation import kfold_accuracy, roc_auc
+from facelib.faces import Contract
+from facelib.sources.pair_sets import PairSet, load_pair_set
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics by name, and the one that models are chosen by."""
+
+    metrics: dict[str, float]
+    selected: float
+
+
+class Monitor:
+    """Holds the sets and judges a backbone on them.
+
+    Args:
+        contract: of the training faces; a set with another one is refused.
+    """
+
+    def __init__(self, settings: Settings, contract: Contract) -> None:
+        self.by_sets = settings.train.selection == "sets"
+        self.precision, self.batch_size = settings.train.precision, settings.evaluate.batch_size
+        self.heldout: PairSet | None = None
+        specs = list(settings.train.sets)
+        if settings.data.heldout and settings.train.selection == "heldout":
+            uri = settings.path(settings.data.heldout)
+            self.heldout = load_pair_set(f"heldout={uri}", settings.evaluate.pairs, settings.seed)
+        self.sets = [load_pair_set(spec) for spec in specs]
+        for pair_set in [*self.sets, *([self.heldout] if self.heldout else [])]:
+            contract.require(pair_set.contract, "the training dataset", f"set {pair_set.name}")
+
+    def evaluate(self, backbone: nn.Module) -> Evaluation:
+        """ROC-AUC on every set and k-fold accuracy on the real ones.
+
+        Without flipped faces: half the time, same order.
+        """
+        metrics: dict[str, float] = {}
+        for pair_set in [*([self.heldout] if self.heldout else []), *self.sets]:
+            embeddings = embed_images(
+                backbone, pair_set.images, flip=False, batch_size=self.batch_size, precision=self.precision
+            )
+            embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+            first, second = embeddings[pair_set.first], embeddings[pair_set.second]
+            metrics[f"{pair_set.name}/auc"] = roc_auc((first * second).sum(1), pair_set.issame)
+            if pair_set is not self.heldout:
+                metrics[f"{pair_set.name}/accuracy"] = kfold_accuracy(first, second, pair_set.issame).accuracy
+        if self.by_sets:
+            return Evaluation(metrics, float(np.mean([metrics[f"{s.name}/accuracy"] for s in self.sets])))
+        return Evaluation(metrics, metrics[f"{self.heldout.name}/auc"] if self.heldout else 0.0)
+
+    def line(self, metrics: dict[str, float], epochs: int) -> str:
+        """One readable line an epoch."""
+        words = [f"epoch {int(metrics['epoch'])}/{epochs}", f"loss {metrics['loss']:.3f}"]
+        for name in ("contrast_accuracy", "train_accuracy"):
+            if name in metrics:
+                words.append(f"{name.replace('_', ' ')} {metrics[name]:.3f}")
+        words += [f"{name} {value:.4f}" for name, value in metrics.items() if name.endswith("/auc")]
+        words.append(f"{metrics['samples_per_second']:.0f} samples/s")
+        if metrics["data_wait_share"] > 0.05:
+            words.append(f"{metrics['data_wait_share']:.0%} waiting for data")
+        return ", ".join(words)

@@ -1,0 +1,63 @@
+"""Stages one after the other: faces, training, evaluation, in one go.
+
+Stages that are done already are recognised by what they wrote and skipped; the first failure stops the pipeline with
+its reason. Ends with the time of each stage and the list of what was written.
+"""
+
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+from facelib.config import Settings, StageSettings, build_settings
+from facelib.tracking import Run
+from ray_jobs.evaluate import evaluate
+from ray_jobs.generate import generate
+from ray_jobs.session import JobError, format_seconds, is_user_error, run_job
+from ray_jobs.train_ssl import train_ssl
+from ray_jobs.train_unpg import train_unpg
+
+STAGES = {"generate": generate, "train_ssl": train_ssl, "train_unpg": train_unpg, "evaluate": evaluate}
+
+
+def pipeline(settings: Settings, run: Run) -> str:
+    """Run `settings.stages` in order, each as a child of this run."""
+    if not settings.stages:
+        raise JobError("stages: empty, so there is nothing to do; list them in the --config file")
+    # All stages are checked before the first one starts.
+    staged = [(stage, stage_settings(settings, stage)) for stage in settings.stages]
+    table = Table(title=f"{settings.name}: stages")
+    for column in ("stage", "time", "wrote"):
+        table.add_column(column, overflow="fold")
+    for number, (stage, own) in enumerate(staged, 1):
+        name = stage.name or stage.job
+        print(f"── {number}/{len(staged)} {name} ──", flush=True)
+        started = time.monotonic()
+        try:
+            with Run.open(own, stage.job, name=name, parent=run.run_id) as child:
+                written = STAGES[stage.job](own, child)
+        except Exception as error:
+            if is_user_error(error):
+                raise JobError(f"stage {number}, {name}, failed: {error}") from error
+            raise
+        seconds = time.monotonic() - started
+        run.log_metrics({f"stage_seconds/{number}_{name}": seconds})
+        table.add_row(name, format_seconds(seconds), written)
+    Console().print(table)
+    return settings.path("")
+
+
+def stage_settings(settings: Settings, stage: StageSettings) -> Settings:
+    """Settings of one stage: the pipeline's, with what the stage sets on top."""
+    tree = settings.model_dump(mode="json")
+    for dotted, value in stage.set.items():
+        section, _, key = dotted.partition(".")
+        if key:
+            tree.setdefault(section, {})[key] = value
+        else:
+            tree[section] = value
+    return build_settings(tree, origin=f"stage {stage.name or stage.job}")
+
+
+if __name__ == "__main__":
+    run_job("pipeline", pipeline, __doc__)
