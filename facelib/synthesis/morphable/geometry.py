@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
 
-from facelib.synthesis.morphable.traits import Traits
+from facelib.synthesis.morphable.traits import RANDOM_MODES, Traits
 
 Array = npt.NDArray[Any]
 
@@ -39,13 +39,13 @@ _RINGS = np.array([
     [56, 2.5, 1.6, 7.45, 9.35, -9.8, 2.2],
     [70, 0.0, -0.8, 7.2, 9.15, -9.4, 2.2],
     [87, -3.0, -2.6, 6.95, 9.15, -8.6, 2.15],
-    [109, -6.9, -4.4, 6.3, 9.15, -7.4, 2.05],
-    [124, -9.7, -5.6, 5.45, 8.7, -6.6, 2.0],
-    [132, -11.1, -6.4, 4.9, 7.7, -6.2, 1.95],
-    [138, -11.75, -7.2, 4.6, 5.6, -6.0, 2.0],
-    [143, -11.7, -8.4, 4.7, 3.4, -5.9, 2.0],
-    [150, -13.6, -11.5, 5.2, 2.6, -6.0, 2.0],
-    [159, -19.0, -18.0, 6.4, 3.0, -7.0, 2.0],
+    [109, -6.9, -4.4, 6.05, 9.15, -7.4, 2.05],
+    [124, -9.7, -5.6, 5.05, 8.7, -6.6, 2.0],
+    [132, -11.1, -6.4, 4.4, 7.7, -6.2, 1.95],
+    [138, -11.75, -7.2, 4.2, 5.6, -6.0, 2.0],
+    [143, -11.7, -8.4, 4.4, 3.4, -5.9, 2.0],
+    [150, -13.6, -11.5, 4.9, 2.4, -6.0, 2.0],
+    [159, -19.0, -18.0, 6.0, 3.0, -7.0, 2.0],
 ])  # fmt: skip
 FACE_ROWS = slice(18, 146)
 
@@ -71,12 +71,12 @@ def shape_head(traits: Traits) -> HeadShape:
     places = _places(t)
     skull = _skull(t)
     face = skull[FACE_ROWS]
-    x, y = face[..., 0], face[..., 1]
+    x, y = np.ascontiguousarray(face[..., 0]), np.ascontiguousarray(face[..., 1])
     front = _smooth(face[..., 2], 1.0, 4.5)
     height = (_features(t, places, x, y) + _nose(t, places, x, y)) * front
     head = skull.copy()
     head[FACE_ROWS, :, 2] += height
-    head[FACE_ROWS] += _sideways(t, places, x, y, front) + _modes(t, face, front)
+    head[FACE_ROWS] += _sideways(t, places, x, y, front) + np.tensordot(t.modes, _random_modes(), axes=1)
     rest = np.concatenate([head, _ears(t, skull)], axis=0).astype(np.float32)
     places["eye_z"] = float(_front_z(rest, places["eye_x"], places["eye_y"]))
     return HeadShape(rest, skull.astype(np.float32), _expression_fields(places, rest, front), _occlusion(rest), places)
@@ -89,8 +89,8 @@ def _places(t: Traits) -> dict[str, float]:
     return {
         "eye_x": 3.15 + 0.19 * t["eye_distance"] + 0.05 * t["head_width"],
         "eye_y": 0.12 * t["eye_height"],
-        "eye_w": (1.42 * np.exp(0.07 * t["eye_size"])),
-        "eye_h": (0.50 * np.exp(0.13 * t["eye_size"] + 0.1 * t["eye_round"] - 0.10 * max(0.0, t["eye_fold"]))),
+        "eye_w": (1.46 * np.exp(0.07 * t["eye_size"])),
+        "eye_h": (0.60 * np.exp(0.13 * t["eye_size"] + 0.1 * t["eye_round"] - 0.10 * max(0.0, t["eye_fold"]))),
         "eye_tilt": 0.05 + 0.055 * t["eye_tilt"],
         "brow_y": 1.95 + 0.28 * t["brow_height"] - 0.1 * t["brow_ridge"],
         "nose_y": -nose_length,
@@ -129,7 +129,7 @@ def _skull(t: Traits) -> Array:
     zf[-3:] += 0.35 * max(0.0, t.weight) + 0.15 * t["sag"]
     zf[-4:-2] += 0.55 * max(0.0, t.weight) + 0.25 * max(0.0, t["sag"])
     curves = PchipInterpolator(row, r[:, 1:])(np.arange(HEAD_ROWS))[:, None, :]
-    return _rings(curves)
+    return _rings(curves).astype(np.float32)
 
 
 def _rings(curves: Array) -> Array:
@@ -173,9 +173,9 @@ def _features(t: Traits, p: dict[str, float], x: Array, y: Array) -> Array:
         (3.6, -3.6, 1.6, 1.5, 0.1 + 0.18 * t["cheek_fat"] + 0.08 * t.weight),
         (4.3, my + 0.8, 1.4, 1.7, -0.15 + 0.26 * t.weight + 0.12 * t["cheek_fat"]),
         (mw + 1.3, my - 1.7, 1.0, 1.1, 0.05 + 0.2 * soft + 0.12 * t.weight),
-        (mw + 0.35, my - 0.2, 0.45, 0.8, -(0.14 + 0.07 * t["naso_fold"])),
-        (mw + 0.5, (my + p["nose_y"]) / 2 + 0.1, 0.35, 1.0, -(0.08 + 0.09 * t["naso_fold"])),
-        (mw + 1.3, (my + p["nose_y"]) / 2 + 0.4, 0.6, 1.0, 0.05 + 0.08 * t["naso_fold"]),
+        (mw + 0.35, my - 0.2, 0.45, 0.8, -(0.10 + 0.045 * t["naso_fold"])),
+        (mw + 0.5, (my + p["nose_y"]) / 2 + 0.1, 0.35, 1.0, -(0.05 + 0.05 * t["naso_fold"])),
+        (mw + 1.3, (my + p["nose_y"]) / 2 + 0.4, 0.6, 1.0, 0.04 + 0.05 * t["naso_fold"]),
         (6.4, 2.8, 1.0, 1.8, -0.15 + 0.2 * t["temple"]),
         (2.4, 5.6, 2.2, 1.6, 0.1 + 0.12 * t["forehead_height"]),
         (1.0 + 0.2 * t["chin_width"], chin + 1.0, 0.8, 0.8, 0.1 + 0.12 * t["chin_width"]),
@@ -207,23 +207,26 @@ def _nose(t: Traits, p: dict[str, float], x: Array, y: Array) -> Array:
     bridge, root = t["nose_bridge"], t["nose_root"]
     knots = np.array([tip - 1.5, tip - 0.95, tip - 0.45, tip + 0.05, tip + 0.75, tip * 0.45, 0.25, 1.5, 3.0])
     high = np.array([
-        0.0, 0.25, 1.35 + 0.3 * t["nose_tip_up"], 2.15 + 0.2 * bridge + 0.12 * t["nose_tip_up"], 1.85 + 0.2 * bridge,
+        0.0, 0.25, 1.2 + 0.3 * t["nose_tip_up"], 1.95 + 0.2 * bridge + 0.12 * t["nose_tip_up"], 1.85 + 0.2 * bridge,
         1.25 + 0.24 * bridge + 0.15 * t["nose_hump"] + 0.05 * root, 0.42 + 0.14 * bridge + 0.2 * root, 0.12 + 0.1 * root, 0.0,
     ])  # fmt: skip
     high[2:6] *= 0.85 + 0.15 * scale
-    wide = np.array([1.0, 0.85, 0.8, 0.82, 0.76, 0.62, 0.55, 0.8, 1.2]) * (0.55 + 0.45 * width / 1.62)
+    wide = np.array([1.0, 0.85, 0.80, 0.78, 0.70, 0.58, 0.52, 0.75, 1.2]) * (0.55 + 0.45 * width / 1.62)
     wide[1:5] *= 1 + 0.13 * t["nose_tip"]
     profile = PchipInterpolator(knots, np.stack([np.maximum(high, 0.0), wide], -1))
     lines = np.clip(y, tip - 1.5, 3.0)
     h, w = np.moveaxis(profile(lines), -1, 0)
     axis = 0.09 * t["nose_twist"] * np.exp(-0.5 * ((y - tip * 0.6) / 1.6) ** 2)
-    out = h * np.exp(-np.abs((x - axis) / w) ** 2.2)
+    h, w = h.astype(np.float32), w.astype(np.float32)
+    out = h * np.exp(-np.abs((x - axis) / w) ** 1.7)
+    ball = 0.34 + 0.1 * t["nose_tip"]
+    out += ball * np.exp(-0.5 * (((x - axis) / (0.55 * width / 1.62)) ** 2 + ((y - tip - 0.05) / 0.5) ** 2))
     ax = np.abs(x - axis)
     wing = 0.75 * (1 + 0.13 * t["ala_size"])
     out += wing * np.exp(-0.5 * (((ax - width * 0.72) / 0.36) ** 2 + ((y - tip + 0.35) / 0.42) ** 2))
     # Groove round the wing, and under the tip where the nostrils are.
     out -= 0.18 * np.exp(-0.5 * (((ax - width * 1.12) / 0.22) ** 2 + ((y - tip + 0.3) / 0.5) ** 2))
-    out -= (0.25 + 0.05 * t["nostril"]) * np.exp(-0.5 * (((ax - width * 0.42) / 0.25) ** 2 + ((y - tip + 0.72) / 0.2) ** 2))
+    out -= (0.14 + 0.04 * t["nostril"]) * np.exp(-0.5 * (((ax - width * 0.42) / 0.25) ** 2 + ((y - tip + 0.72) / 0.2) ** 2))
     return out
 
 
@@ -232,29 +235,29 @@ def _sideways(t: Traits, p: dict[str, float], x: Array, y: Array, front: Array) 
     side, ax = np.sign(x), np.abs(x)
     corner = np.exp(-0.5 * (((ax - 5.7) / 1.3) ** 2 + ((y - p["mouth_y"] - 0.6) / 1.9) ** 2))
     jowl = np.exp(-0.5 * (((ax - 3.9) / 1.3) ** 2 + ((y - p["chin_y"] - 1.4) / 1.0) ** 2))
-    out = np.zeros((*x.shape, 3))
+    out = np.zeros((*x.shape, 3), np.float32)
     out[..., 0] = side * ((0.28 * t["jaw_width"] + 0.3 * t.weight) * corner + 0.25 * max(0.0, t["sag"]) * jowl)
     out[..., 1] = -(0.32 * max(0.0, t["sag"]) + 0.2 * max(0.0, t.weight)) * jowl * front
     return out
 
 
-def _modes(t: Traits, face: Array, front: Array) -> Array:
-    """Broad random bumps with no name, some of them one-sided: what no list of features covers."""
+@lru_cache(maxsize=1)
+def _random_modes() -> Array:
+    """Broad random bumps with no name [modes, rows, U, 3], some one-sided: what no list of features covers."""
     rng = np.random.Generator(np.random.Philox(key=77))
-    out = np.zeros_like(face)
-    weights = t.modes
-    for k in range(weights.size):
-        cx, cy = rng.uniform(0, 5.5), rng.uniform(-10.5, 6.5)
-        size = rng.uniform(1.2, 2.2)
-        direction = rng.normal(size=3)
-        direction *= np.array([0.12, 0.12, 0.22])
+    curves = PchipInterpolator(_RINGS[:, 0], _RINGS[:, 1:])(np.arange(HEAD_ROWS))[:, None, :]
+    face = _rings(curves)[FACE_ROWS]
+    x, y, front = face[..., 0], face[..., 1], _smooth(face[..., 2], 1.0, 4.5)
+    out = np.zeros((RANDOM_MODES, *face.shape), np.float32)
+    for k in range(RANDOM_MODES):
+        cx, cy, size = rng.uniform(0, 5.5), rng.uniform(-10.5, 6.5), rng.uniform(1.1, 2.2)
         mirrored = k % 3 != 0
-        ax = np.abs(face[..., 0]) if mirrored else face[..., 0]
-        bump = weights[k] * np.exp(-0.5 * (((ax - cx) / size) ** 2 + ((face[..., 1] - cy) / size) ** 2)) * front
-        scale = 1.0 if mirrored else 0.45
-        out[..., 0] += scale * direction[0] * bump * (np.clip(face[..., 0] / 1.5, -1, 1) if mirrored else 1.0)
-        out[..., 1] += scale * direction[1] * bump
-        out[..., 2] += scale * direction[2] * bump
+        direction = rng.normal(size=3) * np.array([0.15, 0.15, 0.26]) * (1.0 if mirrored else 0.4)
+        ax = np.abs(x) if mirrored else x
+        bump = np.exp(-0.5 * (((ax - cx) / size) ** 2 + ((y - cy) / size) ** 2)) * front
+        out[k] = bump[..., None] * direction
+        if mirrored:
+            out[k, ..., 0] *= np.clip(x / 1.5, -1, 1)
     return out
 
 
@@ -264,7 +267,7 @@ def _ears(t: Traits, skull: Array) -> Array:
     radius = np.linspace(0, 1, EAR_ROWS)[:, None]
     angle = np.linspace(0, 2 * np.pi, half)[None]
     size = 1 + 0.09 * t["ear_size"]
-    out = 0.32 + 0.16 * t["ear_out"]
+    out = 0.55 + 0.17 * t["ear_out"]
     # Along the ear (backwards) and up; the lobe is narrower, the outline leans back.
     up = radius * np.sin(angle) * 3.1 * size
     back = radius * np.cos(angle) * 1.75 * size * (1 + 0.22 * np.sin(angle)) - 0.16 * up
@@ -275,7 +278,7 @@ def _ears(t: Traits, skull: Array) -> Array:
     lift = -0.4 + 0.35 * t["ear_height"] - anchor[1]
     parts = []
     for side in (-1.0, 1.0):
-        sin, cos = np.sin(np.clip(out, 0.05, 0.9)), np.cos(np.clip(out, 0.05, 0.9))
+        sin, cos = np.sin(np.clip(out, 0.1, 1.1)), np.cos(np.clip(out, 0.1, 1.1))
         x = side * (anchor[0] + 0.15 + (back + 1.2) * sin + rim * cos)
         z = anchor[2] + 0.6 - (back + 1.2) * cos + rim * sin
         parts.append(np.stack([x, up + anchor[1] + lift, z], -1)[:, :: int(-side)])
@@ -286,8 +289,7 @@ def _expression_fields(p: dict[str, float], rest: Array, front: Array) -> Array:
     """Displacements [K, V, U, 3] of each expression at activation 1."""
     fields = np.zeros((len(EXPRESSIONS), ROWS, COLUMNS, 3), np.float32)
     at = {name: fields[k, FACE_ROWS] for k, name in enumerate(EXPRESSIONS)}
-    face = rest[FACE_ROWS].astype(np.float64)
-    x, y, z = np.moveaxis(face, -1, 0)
+    x, y, z = np.ascontiguousarray(np.moveaxis(rest[FACE_ROWS], -1, 0))
     # Pulls to the sides fade out at the midline, where the surface would tear.
     ax, side = np.abs(x), np.clip(x / 1.2, -1, 1)
     ex, ey, my, mw = p["eye_x"], p["eye_y"], p["mouth_y"], p["mouth_w"]
@@ -341,7 +343,7 @@ def _occlusion(rest: Array) -> Array:
     head = rest[:HEAD_ROWS]
     n = normals(rest)[:HEAD_ROWS]
     out = np.ones((ROWS, COLUMNS), np.float32)
-    for size, gain in ((2.5, 1.6), (7.0, 0.45)):
+    for size, gain in ((2.5, 1.1), (7.0, 0.45)):
         inward = ((cv2.GaussianBlur(head, (0, 0), size) - head) * n).sum(-1)
         out[:HEAD_ROWS] *= np.clip(1 - gain * np.maximum(inward, 0) * 1.3 + 0.06 * np.maximum(-inward, 0), 0.35, 1.08)
     radius = np.linspace(0, 1, EAR_ROWS)[:, None]

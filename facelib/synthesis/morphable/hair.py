@@ -46,7 +46,7 @@ def make_hair(t: Traits, skull: Array, noise: Array, rng: np.random.Generator) -
     curl = float(np.clip(t["hair_curl"] + 0.3 * drift[3], -2, 3))
     angles = np.linspace(-np.pi, np.pi, HAIR_COLUMNS)
     edge = _edge(t, angles, length, bald, curl, drift, rng)
-    thick = (0.55 + 0.5 * float(np.clip(0.5 * length + 1.2, 0, 2)) + 0.30 * max(0.0, curl)) * np.exp(0.28 * drift[3])
+    thick = (0.95 + 0.7 * float(np.clip(0.5 * length + 1.2, 0, 2)) + 0.30 * max(0.0, curl)) * np.exp(0.28 * drift[3])
     if curl > 1.6 and length > -1.0:
         thick += 0.9 * min(2.0, length + 1.0)
     if bald > 1.2:
@@ -61,7 +61,7 @@ def make_hair(t: Traits, skull: Array, noise: Array, rng: np.random.Generator) -
 def _edge(t: Traits, angles: Array, length: float, bald: float, curl: float, drift: Array, rng: np.random.Generator) -> Array:
     """Height (cm) at which hair ends at each angle."""
     a = np.abs(angles)
-    line = 6.6 + 0.5 * t["forehead_height"] + 0.3 * t["hairline"] + 1.4 * max(0.0, bald) ** 1.2
+    line = 5.9 + 0.5 * t["forehead_height"] + 0.35 * t["hairline"] + 1.4 * max(0.0, bald) ** 1.2
     line = min(line, 11.2)
     temple = line - 0.4 + 0.5 * max(0.0, bald)
     burn = -0.5 - 0.8 * float(np.clip(drift[1], -1, 1)) if length < 0.3 else -2.0
@@ -76,9 +76,9 @@ def _edge(t: Traits, angles: Array, length: float, bald: float, curl: float, dri
     if length > 0.3:
         # Long hair falls in front of, over or behind the ears.
         open_ = float(np.clip(0.5 + 0.6 * drift[1], 0, 1))
-        heights = np.array([line, line, temple, mid, 1.5 - 4.0 * (1 - open_), bottom * 0.5, bottom, bottom, bottom, bottom])
+        heights = np.array([line, line, temple, mid - 0.2, 0.5 - 5.0 * (1 - open_), bottom * 0.5, bottom, bottom, bottom, bottom])
     else:
-        heights = np.array([line, line, temple, mid + 0.8, 2.2, burn, 1.8, -0.8, bottom, bottom])
+        heights = np.array([line, line, temple, mid - 0.2 + 0.8 * max(0.0, bald), 0.9, burn, 1.2, -1.2, bottom, bottom])
     edge = np.interp(a, knots, heights) - widow
     fringe = drift[1] + 0.5 * t["hair_style"] + 0.25 * min(1.5, length)
     if bald < 0.8 and fringe > 0.35 and curl < 1.8 and length > -1.6:
@@ -91,7 +91,7 @@ def _edge(t: Traits, angles: Array, length: float, bald: float, curl: float, dri
         edge = np.minimum(edge, line - depth * shape)
     wobble = np.interp(angles, np.linspace(-np.pi, np.pi, 25), rng.standard_normal(25))
     fine = rng.standard_normal(angles.size)
-    return edge + (0.22 + 0.1 * max(0.0, curl)) * wobble + 0.16 * fine
+    return edge + (0.22 + 0.1 * max(0.0, curl)) * wobble + 0.06 * fine
 
 
 def _shell(skull: Array, angles: Array, edge: Array, thick: float, drift: Array, length: float) -> Array:
@@ -117,7 +117,7 @@ def _shell(skull: Array, angles: Array, edge: Array, thick: float, drift: Array,
     # Thin where it grows out of the forehead, full on top; sides of short hair lie close.
     taper = 1 - (0.75 * front) * np.clip((t - 0.6) / 0.4, 0, 1) ** 1.5
     side = np.exp(-(((np.abs(angles) - 1.5) / 0.5) ** 2))[None]
-    taper = taper * (1 - (0.55 if length < 0.3 else 0.25) * side * np.clip(rows / 60, 0, 1))
+    taper = taper * (1 - (0.35 if length < 0.3 else 0.1) * side * np.clip(rows / 60, 0, 1))
     lift = thick * taper * (0.75 + 0.25 * rise) * (1 + 0.25 * np.tanh(drift[2]) * np.sin(angles)[None] * (1 - t))
     centre = np.array([0, 1.0, -1.0], np.float32)
     out = base - centre

@@ -68,7 +68,10 @@ def shade(light: Light, position: Array, normal: Array, open_sky: Array, shadow:
     # Half vector with the viewer straight ahead.
     half = light.key + np.array([0, 0, 1.0], np.float32)
     half /= np.linalg.norm(half) + 1e-6
-    shine = np.maximum(normal @ half.astype(np.float32), 0) ** 14
+    shine = np.maximum(normal @ half.astype(np.float32), 0)
+    shine *= shine
+    shine *= shine * shine
+    shine *= shine
     if shadow is not None:
         shine *= shadow
     return out.astype(np.float32), shine.astype(np.float32)
@@ -84,12 +87,13 @@ def cast_shadow(light: Light, position: Array, normal: Array, head_rows: int) ->
     centre = np.array([0, -2.0, 0], np.float32) @ frame.T
     scale = _SHADOW_SIZE / 34.0
     seen[..., :2] = (seen[..., :2] - centre[:2]) * scale + _SHADOW_SIZE / 2
-    buffer = cv2.erode(depth_buffer(seen[:head_rows], _SHADOW_SIZE), np.ones((2, 2), np.uint8))
+    buffer = cv2.erode(depth_buffer(*np.moveaxis(seen[:head_rows], -1, 0), _SHADOW_SIZE), np.ones((2, 2), np.uint8))
     nearest = cv2.remap(
         buffer, seen[..., 0] - 0.5, seen[..., 1] - 0.5, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1e6
     )
-    slope = np.clip(1 - normal @ light.key, 0, 1)
-    lit = np.clip(1.6 - (seen[..., 2] - nearest - 0.25 - 0.7 * slope) * 1.6, 0, 1).astype(np.float32)
+    cos = np.clip(normal @ light.key, 0.15, 1)
+    bias = 0.3 + 0.5 * np.sqrt(1 - cos * cos) / cos
+    lit = np.clip(1.0 - (seen[..., 2] - nearest - bias) * 1.4, 0, 1).astype(np.float32)
     lit[:head_rows] = cv2.GaussianBlur(lit[:head_rows], (0, 0), 1.2 + 2.2 * (1 - light.hardness))
     floor = 0.08 + 0.5 * (1 - light.hardness)
     return floor + (1 - floor) * lit

@@ -65,7 +65,7 @@ def paint_eye(albedo: Array, x: Array, y: Array, side: float, t: Traits, p: dict
 
     _paint_lids(albedo, outward, dy, upper, lower, t, p, state)
     ball = np.empty_like(albedo)
-    shade = 0.80 - 0.16 * np.abs(outward) ** 2
+    shade = 0.74 - 0.16 * np.abs(outward) ** 2
     ball[...] = shade[..., None] * np.array([0.93, 0.88, 0.86], np.float32)
     ball[..., 1:] *= (1 - 0.16 * np.clip(-outward - 0.72, 0, 0.3) / 0.3)[..., None]
     radius = 0.60 * (1 + 0.04 * t["iris_size"]) * (1 + 0.1 * max(0.0, (12 - t.age) / 12))

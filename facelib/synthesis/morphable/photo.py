@@ -20,7 +20,7 @@ def develop(image: Array, z: dict[str, float], rng: np.random.Generator) -> npt.
     size = image.shape[0]
     image = _tone(image, z)
     image = _blur(image, z, rng, size / 128.0)
-    noise = 0.004 + 0.022 * float(ndtr(z["grain"])) ** 3
+    noise = 0.003 + 0.017 * float(ndtr(z["grain"])) ** 4
     grain = rng.standard_normal((size, size, 3), dtype=np.float32)
     if z["grain"] > 0.8:
         grain = cv2.GaussianBlur(grain, (0, 0), 0.7) * 1.8
@@ -38,22 +38,22 @@ def _tone(image: Array, z: dict[str, float]) -> Array:
     gain = np.array([1 + warm, 1 + green, 1 - 1.2 * warm], np.float32) * np.exp(0.10 * z["brightness"])
     image = image * gain.astype(np.float32)
     grey = image @ np.array([0.299, 0.587, 0.114], np.float32)
-    saturation = 0.0 if z["saturation"] > 2.05 else float(np.clip(0.98 + 0.2 * z["saturation"], 0.3, 1.6))
+    saturation = 0.0 if z["saturation"] > 2.05 else float(np.clip(1.12 + 0.2 * z["saturation"], 0.3, 1.6))
     image = grey[..., None] + saturation * (image - grey[..., None])
-    contrast = float(np.exp(0.16 * z["contrast"]))
+    contrast = float(np.exp(0.12 + 0.15 * z["contrast"]))
     image = 0.45 + contrast * (image - 0.45)
     return np.clip(image, 0, 1) ** float(np.exp(0.14 * z["gamma"]))
 
 
 def _blur(image: Array, z: dict[str, float], rng: np.random.Generator, scale: float) -> Array:
     size = image.shape[0]
-    if z["low_resolution"] > 0.9:
-        small = max(24, int(size / (1.0 + 0.9 * min(2.0, z["low_resolution"] - 0.7))))
+    if z["low_resolution"] > 1.1:
+        small = max(24, int(size / (1.0 + 0.6 * min(2.0, z["low_resolution"] - 0.7))))
         kind = cv2.INTER_AREA if rng.random() < 0.7 else cv2.INTER_LINEAR
         image = cv2.resize(cv2.resize(image, (small, small), interpolation=kind), (size, size), interpolation=cv2.INTER_CUBIC)
-    sigma = scale * 0.62 * np.exp(0.55 * z["focus"])
-    if z["motion"] > 1.45:
-        length = int(round(scale * min(9.0, 3 + 4 * (z["motion"] - 1.45)))) | 1
+    sigma = scale * 0.62 * np.exp(0.42 * z["focus"])
+    if z["motion"] > 1.7:
+        length = int(round(scale * min(9.0, 3 + 4 * (z["motion"] - 1.7)))) | 1
         angle = rng.uniform(0, np.pi)
         kernel = np.zeros((length, length), np.float32)
         middle = length // 2
@@ -61,5 +61,5 @@ def _blur(image: Array, z: dict[str, float], rng: np.random.Generator, scale: fl
         cv2.line(kernel, (middle - dx, middle - dy), (middle + dx, middle + dy), 1.0, 1)
         image = cv2.filter2D(image, -1, kernel / kernel.sum())
     if sigma > 0.35:
-        image = cv2.GaussianBlur(image, (0, 0), float(min(sigma, 2.4 * scale)))
+        image = cv2.GaussianBlur(image, (0, 0), float(min(sigma, 1.7 * scale)))
     return image

@@ -20,6 +20,9 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 _FAR = 1e18
 _INDEX_BITS = 22
+# Added to the depth (cm) of points on the far side, and the key above which such points lie.
+_AWAY = 4000.0
+_AWAY_KEY = 0.4 * _AWAY * 2048.0 * 2.0**_INDEX_BITS
 
 
 @dataclass(frozen=True)
@@ -39,63 +42,77 @@ class Visible:
         return cv2.remap(grid, u.astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def rasterise(screen: Array, size: int, up: int, patches: tuple[tuple[slice, slice], ...]) -> Visible:
+def rasterise(
+    screen: Array, size: int, up: int, patches: tuple[tuple[slice, slice], ...], insides: bool = False
+) -> Visible:
     """Visible points of `screen` [V, U, 3] (x, y in pixels, depth in cm), refined `up` times in both directions.
 
-    `patches` are the row and column ranges that are surfaces of their own: nothing is drawn between them.
+    `patches` are the row and column ranges that are surfaces of their own: nothing is drawn between them. The first one's
+    far side is not seen, or with `insides` only where no near side is: never through gaps between points.
     """
-    points, us, vs = [], [], []
-    for rows, columns in patches:
-        dense = _refine(screen[rows, columns], up)
-        points.append(dense)
-        us.append(columns.start + np.arange(dense.shape[1], dtype=np.float32) / up)
-        vs.append(rows.start + np.arange(dense.shape[0], dtype=np.float32) / up)
-    keys = np.full(size * size, _FAR)
-    offset = 0
-    for dense in points:
-        _splat(dense, size, offset, keys)
-        offset += dense.shape[0] * dense.shape[1]
-    image = _close_holes(keys.reshape(size, size))
-    return _resolve(image, points, us, vs, up)
+    planes = [np.ascontiguousarray(screen[..., c], dtype=np.float32) for c in range(3)]
+    # One entry more than pixels: points outside the picture fall there.
+    keys = np.full(size * size + 1, _FAR)
+    points, us, vs, offset = [], [], [], 0
+    derivative = _derivative(planes, patches)
+    # Rows run down and columns right: a surface seen from outside keeps that sense in the picture.
+    away = derivative[..., 0] * derivative[..., 3] < derivative[..., 1] * derivative[..., 2]
+    for number, (rows, columns) in enumerate(patches):
+        x, y, depth = (_refine(plane[rows, columns], up) for plane in planes)
+        far = _refine(np.where(away[rows, columns], np.float32(_AWAY), np.float32(0)), up) if number == 0 else None
+        _splat(x, y, depth if far is None else depth + far, size, offset, keys)
+        offset += x.size
+        u = columns.start + np.arange(x.shape[1], dtype=np.float32) / np.float32(up)
+        v = rows.start + np.arange(x.shape[0], dtype=np.float32) / np.float32(up)
+        points.append((x.ravel(), y.ravel(), depth.ravel()))
+        us.append(np.broadcast_to(u[None], x.shape).ravel())
+        vs.append(np.broadcast_to(v[:, None], x.shape).ravel())
+    image = _close_holes(keys[:-1].reshape(size, size))
+    if not insides:
+        image[image > _AWAY_KEY] = _FAR
+    return _resolve(image, points, us, vs, derivative)
 
 
-def depth_buffer(screen: Array, size: int) -> Array:
-    """Nearest depth [size, size] of the points of `screen` [..., 3]; large where empty. For shadows."""
-    x, y = np.floor(screen[..., 0]).astype(np.int32).ravel(), np.floor(screen[..., 1]).astype(np.int32).ravel()
-    keep = (x >= 0) & (x < size) & (y >= 0) & (y < size)
-    out = np.full(size * size, 1e6, np.float32)
-    np.minimum.at(out, (y * size + x)[keep], screen[..., 2].ravel()[keep])
-    return out.reshape(size, size)
+def depth_buffer(x: Array, y: Array, depth: Array, size: int) -> Array:
+    """Nearest depth [size, size] of points at x, y (pixels); large where empty. For shadows."""
+    out = np.full(size * size + 1, 1e6, np.float32)
+    np.minimum.at(out, _pixels(x, y, size), depth.ravel())
+    return out[:-1].reshape(size, size)
 
 
-def _refine(grid: Array, up: int) -> Array:
+def _pixels(x: Array, y: Array, size: int) -> Array:
+    """Index of each point's pixel, size * size when outside."""
+    inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
+    index = y.astype(np.int32) * size + x.astype(np.int32)
+    return np.where(inside, index, size * size).ravel()
+
+
+def _refine(plane: Array, up: int) -> Array:
     """Linear interpolation: (V - 1) * up + 1 rows, (U - 1) * up + 1 columns."""
     if up == 1:
-        return np.ascontiguousarray(grid)
-    rows, columns = grid.shape[:2]
+        return np.ascontiguousarray(plane)
+    rows, columns = plane.shape
     matrix = np.array([[1 / up, 0, 0], [0, 1 / up, 0]], np.float64)
     size = ((columns - 1) * up + 1, (rows - 1) * up + 1)
-    return cv2.warpAffine(
-        np.ascontiguousarray(grid), matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
-    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(np.ascontiguousarray(plane), matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _splat(dense: Array, size: int, offset: int, keys: Array) -> None:
-    x, y = dense[..., 0].ravel(), dense[..., 1].ravel()
-    keep = np.flatnonzero((x >= 0) & (x < size) & (y >= 0) & (y < size))
-    pixel = y[keep].astype(np.int32) * size + x[keep].astype(np.int32)
-    depth = np.floor(dense[..., 2].ravel()[keep].astype(np.float64) * 2048.0)
-    np.minimum.at(keys, pixel, depth * 2.0**_INDEX_BITS + (keep + offset))
+def _splat(x: Array, y: Array, depth: Array, size: int, offset: int, keys: Array) -> None:
+    # Nearest first, then the lowest index: whole numbers below 2^53, exact in float64 and free of any order.
+    code = np.floor(depth.ravel() * np.float32(2048.0)).astype(np.float64)
+    code *= 2.0**_INDEX_BITS
+    code += np.arange(offset, offset + code.size, dtype=np.float64)
+    np.minimum.at(keys, _pixels(x, y, size), code)
 
 
 def _close_holes(keys: Array) -> Array:
     """Empty pixels between covered ones take their nearest neighbour's key."""
-    covered = (keys < _FAR).astype(np.uint8)
+    # Far-side points between near ones are holes too.
+    covered = (keys < _AWAY_KEY).astype(np.uint8)
     closed = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, _square())
-    holes = (closed > 0) & (covered == 0)
-    if holes.any():
-        keys = np.where(holes, cv2.erode(keys, _square()), keys)
-    return keys
+    holes = closed > covered
+    return np.where(holes, cv2.erode(keys, _square()), keys)
 
 
 @lru_cache(maxsize=1)
@@ -103,33 +120,40 @@ def _square() -> Array:
     return np.ones((3, 3), np.uint8)
 
 
-def _resolve(keys: Array, points: list[Array], us: list[Array], vs: list[Array], up: int) -> Visible:
+def _derivative(planes: list[Array], patches: tuple[tuple[slice, slice], ...]) -> Array:
+    """d(x, y)/d(u, v) at the vertices, [V, U, 4] as xu, yu, xv, yv."""
+    out = np.zeros((*planes[0].shape, 4), np.float32)
+    for rows, columns in patches:
+        for c in (0, 1):
+            part = planes[c][rows, columns]
+            du, dv = out[rows, columns, c], out[rows, columns, c + 2]
+            du[:, 1:-1] = (part[:, 2:] - part[:, :-2]) * np.float32(0.5)
+            du[:, 0], du[:, -1] = part[:, 1] - part[:, 0], part[:, -1] - part[:, -2]
+            dv[1:-1] = (part[2:] - part[:-2]) * np.float32(0.5)
+            dv[0], dv[-1] = part[1] - part[0], part[-1] - part[-2]
+    return out
+
+
+def _resolve(
+    keys: Array, points: list[tuple[Array, Array, Array]], us: list[Array], vs: list[Array], derivative: Array
+) -> Visible:
     """Winning keys -> grid coordinates at pixel centres."""
     size = keys.shape[0]
     mask = keys < _FAR
-    py, px = np.nonzero(mask)
-    winner = (keys[mask] % 2.0**_INDEX_BITS).astype(np.int64)
-    u, v = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
-    depth = np.full((size, size), 1e6, np.float32)
-    start = 0
-    for dense, u_axis, v_axis in zip(points, us, vs):
-        rows, columns = dense.shape[:2]
-        mine = (winner >= start) & (winner < start + rows * columns) if len(points) > 1 else slice(None)
-        local, my, mx = winner[mine] - start, py[mine], px[mine]
-        start += rows * columns
-        row, column = local // columns, local % columns
-        flat = dense.reshape(-1, dense.shape[2])
-        here = flat[local]
-        left, right = local - (column > 0), local + (column < columns - 1)
-        upper, lower = local - columns * (row > 0), local + columns * (row < rows - 1)
-        du = (flat[right, :2] - flat[left, :2]) / (right - left)[:, None].astype(np.float32)
-        dv = (flat[lower, :2] - flat[upper, :2]) / ((lower - upper) // columns)[:, None].astype(np.float32)
-        ox, oy = mx + np.float32(0.5) - here[:, 0], my + np.float32(0.5) - here[:, 1]
-        det = du[:, 0] * dv[:, 1] - du[:, 1] * dv[:, 0]
-        det = np.where(np.abs(det) < 0.02, np.float32(np.inf), det)
-        a = np.clip((ox * dv[:, 1] - oy * dv[:, 0]) / det, -1.5, 1.5)
-        b = np.clip((oy * du[:, 0] - ox * du[:, 1]) / det, -1.5, 1.5)
-        u[my, mx] = np.clip(u_axis[column] + a / up, u_axis[0], u_axis[-1])
-        v[my, mx] = np.clip(v_axis[row] + b / up, v_axis[0], v_axis[-1])
-        depth[my, mx] = here[:, 2]
+    winner = np.where(mask, keys, 0.0)
+    winner -= np.floor(winner * 2.0**-_INDEX_BITS) * 2.0**_INDEX_BITS
+    index = winner.astype(np.int32)
+    x, y, depth = (np.concatenate([patch[c] for patch in points])[index] for c in range(3))
+    u, v = np.concatenate(us)[index], np.concatenate(vs)[index]
+    d = cv2.remap(derivative, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    xu, yu, xv, yv = (d[..., c] for c in range(4))
+    centre = np.arange(size, dtype=np.float32) + np.float32(0.5)
+    ox, oy = centre[None] - x, centre[:, None] - y
+    det = xu * yv - yu * xv
+    det[np.abs(det) < 0.02] = np.inf
+    # At most a vertex and a half: the derivative is local.
+    limit = np.float32(1.5)
+    u += np.clip((ox * yv - oy * xv) / det, -limit, limit)
+    v += np.clip((oy * xu - ox * yu) / det, -limit, limit)
+    depth[~mask] = 1e6
     return Visible(mask, u, v, depth)

@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
 
 from facelib.synthesis.generator import register_generator
 from facelib.synthesis.latents import FACTORS, IDENTITY_SIZE, factor_slices, identity_latents, image_latents
@@ -166,6 +165,11 @@ class MorphableGenerator:
                 out[row] = self._camera(z, shape, self.image_size).project(points)[:, :2]
         return out
 
+    def yaw_degrees(self, factors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Yaw [N] of factors [N, F], degrees; positive turns the nose to the picture's right."""
+        rotation = np.asarray(factors, np.float32)[:, self._slices["rotation"]].astype(np.float64)
+        return np.rad2deg(self._angles(rotation)[:, 0]).astype(np.float32)
+
     def vertices(self, codes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Resting heads float32 [N, V, U, 3], cm: the identity's shape alone."""
         return np.stack([shape_head(traits_of(code)).rest for code in np.asarray(codes, np.float32)])
@@ -184,13 +188,16 @@ class MorphableGenerator:
         shape = shape_head(traits)
         return _Person(traits, shape, paint_skin(traits, shape, self._texels))
 
+    def _angles(self, rotation: Array) -> Array:
+        """Yaw, pitch, roll [N, 3], radians, of rotation latents [N, 3]."""
+        return self._limits * np.tanh(_stretch(np.clip(rotation, -3.5, 3.5)) * np.array([0.3, 0.3, 0.25]))
+
     def _camera(self, z: _Factors, shape: HeadShape, size: int) -> _Camera:
-        angles = self._limits * np.tanh(np.clip(z.rotation, -3.5, 3.5) * np.array([0.33, 0.32, 0.27]))
-        rotation = _rotation(*angles)
+        rotation = _rotation(*self._angles(z.rotation[None])[0])
         distance = 9.0 + 95.0 * np.exp(0.35 * np.clip(z["distance"], -2, 2))
         per_cm = size * self.eye_distance / 6.3 * np.exp(0.07 * np.clip(z["scale"], -2.5, 2.5))
-        face = (np.array([0, -3.2, 7.0]) - _PIVOT) @ rotation.T + _PIVOT
-        shift = np.array([np.clip(z["shift_x"], -2.5, 2.5), np.clip(z["shift_y"], -2.5, 2.5)]) * 0.025 * size
+        face = (np.array([0, -1.6, 7.0]) - _PIVOT) @ rotation.T + _PIVOT
+        shift = np.array([np.clip(z["shift_x"], -2.5, 2.5), np.clip(z["shift_y"], -2.5, 2.5)]) * 0.018 * size
         return _Camera(rotation, distance, per_cm * (distance - 8.0), np.array([size / 2, size / 2]) + shift, face[:2])
 
     def _draw(self, person: _Person, factors: Array) -> npt.NDArray[np.uint8]:
@@ -213,13 +220,13 @@ class MorphableGenerator:
         albedo, gloss = self._albedo(person, z, visible, grid, camera, active, light, rng, k)
         light_map = visible.sample(np.concatenate([lit, shine[..., None]], -1))
         exposure = _exposure(lit, person.skin.tone, z)
-        linear = albedo**2.2 * light_map[..., :3]
+        linear = albedo ** np.float32(2.2) * light_map[..., :3]
         linear += (light.gloss * 0.55 * light_map[..., 3] + gloss)[..., None]
         face = _tone_curve(linear * exposure)
 
         image = scene.paint_background(rng, size)
         ambient = np.clip((light.ambient_up + 0.5 * light.key_colour) * exposure, 0.25, 1.3) ** 0.45
-        scene.paint_clothes(image, rng, camera.project if abs(z.rotation[0]) < 9 else camera.project, ambient, k)
+        scene.paint_clothes(image, rng, camera.project, ambient, k)
         alpha = _soft_mask(visible.mask)
         image += alpha[..., None] * (face - image)
         self._accessories(image, person, z, visible, camera, light, exposure, ambient, rng, k)
@@ -233,12 +240,12 @@ class MorphableGenerator:
     ) -> tuple[Array, Array]:  # fmt: skip
         """Skin, eyes and mouth at the pixels, RGB 0..1 as displayed [S, S, 3], and wet shine [S, S]."""
         t, p, skin = person.traits, person.shape.places, person.skin
-        texture = skin.albedo
         amount = float(np.clip(0.25 + 0.34 * t["beard_growth"] + 0.32 * z["beard"], 0, 1.0)) if t.male > -0.2 else 0.0
+        layers = visible.sample(skin.layers, float(self._texels))
+        albedo = np.ascontiguousarray(layers[..., :3])
         if amount > 0.02:
-            cover = np.clip(skin.beard * amount * 1.15, 0, 0.93)
-            texture = texture + cover[..., None] * (skin.beard_colour * (0.75 + 0.25 * amount) - texture)
-        albedo = np.clip(visible.sample(texture, float(self._texels)), 0.005, 1)
+            cover = np.clip(layers[..., 3:] * (amount * 1.15), 0, 0.93)
+            albedo += cover * (skin.beard_colour * np.float32(0.75 + 0.25 * amount) - albedo)
         tan = np.exp(0.06 * z["tan"])
         albedo *= np.array([tan**0.7, tan, tan * np.exp(0.02 * z["tan"])], np.float32)
         albedo[..., 1:] *= 1 - 0.02 * float(z["flush"])
@@ -281,14 +288,14 @@ class MorphableGenerator:
         return np.clip(albedo, 0.004, 1), gloss
 
     def _accessories(
-        self, image: Array, person: _Person, z: _Factors, visible: Visible, camera: _Camera, light: Light, exposure: float,
+        self, image: Array, person: _Person, z: _Factors, visible: Visible, camera: _Camera, light: Light, exposure: Array,
         ambient: Array, rng: np.random.Generator, k: float,
     ) -> None:  # fmt: skip
         t, shape = person.traits, person.shape
         nuisance = self.variation
         hair = make_hair(t, shape.skull, np.array([z[f"hair_{i}"] for i in range(6)]), rng)
         if hair is not None:
-            _draw_hair(image, hair, visible, camera, light, exposure)
+            _draw_hair(image, hair, visible, camera, light, exposure, self.image_size)
         if wears(t["glasses"] - 0.1, z["glasses"]):
             style = np.array([0.5 * t["eye_distance"] + 0.3 * z["glasses_style"], t["hair_style"], t["beard_kind"], 0.6 * t["glasses"] + z["glasses_style"]])
             scene.draw_glasses(image, visible, shape.places, rng, style, camera.project, k, shape.places["eye_z"])
@@ -344,7 +351,8 @@ def _landmarks_3d(shape: HeadShape, active: Array) -> Array:
     rest = shape.rest[:HEAD_ROWS]
     moved = rest + np.tensordot(active.astype(np.float32), shape.fields[:, :HEAD_ROWS], axes=1)
     targets = [
-        (-p["eye_x"], p["eye_y"]), (p["eye_x"], p["eye_y"]), (0.0, p["nose_y"] + 0.1), (-p["mouth_w"], p["mouth_y"]), (p["mouth_w"], p["mouth_y"]),
+        (-p["eye_x"], p["eye_y"] + 0.12), (p["eye_x"], p["eye_y"] + 0.12), (0.0, p["nose_y"] + 0.3),
+        (-0.94 * p["mouth_w"], p["mouth_y"] + 0.1), (0.94 * p["mouth_w"], p["mouth_y"] + 0.1),
     ]  # fmt: skip
     out = []
     for x, y in targets:
@@ -365,29 +373,39 @@ def _turn_head(camera: _Camera, grid: Array) -> Array:
     return turned
 
 
-def _draw_hair(image: Array, hair: Hair, visible: Visible, camera: _Camera, light: Light, exposure: float) -> None:
-    size = image.shape[0]
+def _draw_hair(image: Array, hair: Hair, visible: Visible, camera: _Camera, light: Light, exposure: Array, size: int) -> None:
+    """Draw hair at `size` pixels, a little less than the face: its strands and edges are soft."""
+    full = image.shape[0]
     turned = camera.turn(hair.grid)
     normal = normals(turned)
     lit, _ = shade(light, turned, normal, np.ones(normal.shape[:2], np.float32), None)
     # Hair shines in a band across the strands.
     band = np.maximum(1 - np.abs(normal[..., 1] - 0.45) * 2.2, 0) ** 2 * np.maximum(normal @ light.key, 0)
     screen = camera.view(turned)
-    k = camera.focal / (camera.distance - 8.0)
-    seen = rasterise(screen, size, max(2, int(np.ceil(k * 0.42 / 0.75))), ((slice(0, hair.grid.shape[0]), slice(0, hair.grid.shape[1])),))
+    screen[..., :2] *= size / full
+    k = camera.focal / (camera.distance - 8.0) * size / full
+    up = max(2, int(np.ceil(k * 0.42 / 0.75)))
+    seen = rasterise(screen, size, up, ((slice(0, hair.grid.shape[0]), slice(0, hair.grid.shape[1])),), insides=True)
     cover = seen.sample(np.stack([hair.cover, hair.strands], -1), 2.0)
     values = seen.sample(np.concatenate([lit, band[..., None]], -1).astype(np.float32))
-    colour = hair.colour**2.2 * cover[..., 1:2] * values[..., :3] + 0.05 * (values[..., 3:] * cover[..., 1:2])
-    alpha = cover[..., 0] * seen.mask * np.clip((visible.depth - seen.depth + 0.35) / 0.3, 0, 1)
-    alpha = cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), 0.6)
-    image += alpha[..., None] * (_tone_curve(colour * exposure) - image)
+    colour = hair.colour ** np.float32(2.2) * cover[..., 1:2] * values[..., :3] + 0.05 * (values[..., 3:] * cover[..., 1:2])
+    behind = cv2.resize(visible.depth, (size, size), interpolation=cv2.INTER_NEAREST)
+    alpha = cover[..., 0] * seen.mask * np.clip((behind - seen.depth + 0.35) / 0.3, 0, 1)
+    layer = np.concatenate([_tone_curve(colour * exposure), cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), 0.5)[..., None]], -1)
+    layer = cv2.resize(layer.astype(np.float32), (full, full), interpolation=cv2.INTER_LINEAR)
+    image += layer[..., 3:] * (layer[..., :3] - image)
 
 
-def _exposure(lit: Array, tone: Array, z: _Factors) -> float:
-    """Exposure that puts the face at a usual brightness, leaving dark skin darker than light skin."""
-    level = float(lit[40:130, 30:98].mean())
-    skin = float((tone**2.2) @ np.array([0.3, 0.59, 0.11], np.float32))
-    return 0.30 / (level * skin**0.62 * 0.50) * float(np.exp(0.22 * z["exposure"])) * 0.62
+def _exposure(lit: Array, tone: Array, z: _Factors) -> Array:
+    """Gain per channel that puts the face at a usual brightness and half undoes the light's colour, as cameras do.
+
+    Dark skin stays darker than light skin.
+    """
+    colour = lit[40:130, 30:98].mean((0, 1))
+    level = float(colour.mean())
+    skin = float((tone ** np.float32(2.2)) @ np.array([0.3, 0.59, 0.11], np.float32))
+    gain = 0.37 / (level * skin**0.62) * np.exp(0.2 * z["exposure"])
+    return (gain * (level / colour) ** 0.6).astype(np.float32)
 
 
 def _tone_curve(linear: Array) -> Array:
@@ -416,6 +434,11 @@ def _sample_region(visible: Visible, grid: Array, region: tuple[slice, slice]) -
     return cv2.remap(grid, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+def _stretch(x: Array) -> Array:
+    """Heavier tails than normal: most faces look at the camera, some far away from it."""
+    return x * (0.8 + 0.2 * np.abs(x))
+
+
 def _rotation(yaw: float, pitch: float, roll: float) -> Array:
     """Rotation by yaw, then pitch, then roll, radians; positive yaw turns the nose to the picture's right."""
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
@@ -437,5 +460,3 @@ def _check(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} is {value}: the morphable generator takes {low} to {high}")
 
-
-_ = ndtr

@@ -36,7 +36,7 @@ def paint_background(rng: np.random.Generator, size: int) -> Array:
         for _ in range(int(rng.integers(2, 16))):
             _shape(rng, image, small)
     if kind in (3, 5):
-        image += cv2.resize(rng.standard_normal((9, 9, 3), dtype=np.float32), (small, small), interpolation=cv2.INTER_CUBIC) * 0.08
+        image += cv2.resize(rng.standard_normal((9, 9), dtype=np.float32), (small, small), interpolation=cv2.INTER_CUBIC)[..., None] * 0.08
     if kind == 4:
         period = rng.uniform(3, 12)
         image *= (1 + 0.2 * np.sign(np.sin(np.arange(small) * 2 * np.pi / period))).astype(np.float32)[None, :, None]
@@ -46,7 +46,7 @@ def paint_background(rng: np.random.Generator, size: int) -> Array:
     if kind in (0, 6):
         grain = rng.standard_normal((size // 2, size // 2), dtype=np.float32) * float(rng.uniform(0.01, 0.06))
         image += cv2.resize(grain, (size, size))[..., None]
-    return np.clip(image * float(rng.uniform(0.55, 1.1)), 0, 1)
+    return np.clip(image * float(rng.uniform(0.6, 1.15)), 0, 1)
 
 
 def paint_clothes(image: Array, rng: np.random.Generator, project: Projection, light: Array, k: float) -> None:
@@ -215,7 +215,7 @@ def _shape(rng: np.random.Generator, image: Array, size: int) -> None:
 def _colour(rng: np.random.Generator) -> Array:
     """A colour as rooms, clothes and gardens have: mostly dull, sometimes strong."""
     value = rng.beta(1.3, 1.6)
-    saturation = rng.beta(1.2, 3.0)
+    saturation = rng.beta(1.0, 4.0)
     hue = rng.uniform(0, 2 * np.pi)
     wheel = 0.5 + 0.5 * np.cos(hue + np.array([0.0, 2.0944, 4.18879]))
     return (value * (1 - saturation + saturation * wheel)).astype(np.float32)

@@ -19,6 +19,8 @@ from facelib.synthesis.morphable.geometry import COLUMNS, HEAD_ROWS, ROWS, HeadS
 from facelib.synthesis.morphable.traits import Traits
 
 Array = npt.NDArray[Any]
+_FACE = (slice(18, 146), slice(14, COLUMNS - 14))
+_CREASE = np.array([1.0, 1.25, 1.35], np.float32)
 _TONE_AT = np.array([-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.2])
 _TONES = np.array([
     [250, 226, 213], [244, 211, 193], [233, 189, 164], [208, 157, 126], [164, 113, 83], [112, 74, 54], [66, 43, 33],
@@ -27,41 +29,41 @@ _TONES = np.array([
 
 @dataclass(frozen=True)
 class Skin:
-    """Albedo without beard [T, W, 3] float32 0..1; beard cover [T, W]; colours RGB 0..1; coordinates [T, W, 3] cm."""
+    """layers [T, W, 4]: albedo without beard and beard cover, float32 0..1; colours RGB 0..1."""
 
-    albedo: Array
-    beard: Array
+    layers: Array
     beard_colour: Array
     hair_colour: Array
     lip_colour: Array
     tone: Array
-    coordinates: Array
 
 
 def paint_skin(traits: Traits, shape: HeadShape, scale: int) -> Skin:
     """Paint one person's skin at `scale` texels per vertex."""
     t, p = traits, shape.places
-    rows, columns = ROWS * scale, COLUMNS * scale
-    where = upscale(shape.rest, scale)
-    x, y, z = np.moveaxis(where, -1, 0)
+    tone, hair, rng = skin_tone(t["melanin"], t["redness"]), hair_colour(t), t.random(1)
+    layers = np.empty((ROWS * scale, COLUMNS * scale, 4), np.float32)
+    layers[..., :3], layers[..., 3] = tone, 0
+    layers[HEAD_ROWS * scale :, :, :3] *= np.array([1.0, 0.9, 0.88], np.float32)
+    # Only the face has details; the rest of the texture is hair, neck and ears.
+    face = layers[_FACE[0].start * scale : _FACE[0].stop * scale, _FACE[1].start * scale : _FACE[1].stop * scale]
+    x, y, z = (_upscale(shape.rest[_FACE][..., c], scale) for c in range(3))
+    skin = np.ascontiguousarray(face[..., :3])
+    rows, columns = x.shape
     ax = np.abs(x)
-    tone = skin_tone(t["melanin"], t["redness"])
-    hair = hair_colour(t)
-    rng = t.random(1)
     front = np.clip((z - 1.0) / 3.0, 0, 1)
-    skin = np.empty((rows, columns, 3), np.float32)
-    skin[:] = tone
-    mottle = _noise(rng, rows, columns, 10 * scale) * 0.030 + _noise(rng, rows, columns, 2 * scale) * 0.022 * (1 + 0.3 * t["pores"])
-    skin *= 1 + mottle[..., None] + (_noise(rng, rows, columns, 16 * scale) * 0.02)[..., None] * np.array([0.4, -1.0, -0.6], np.float32)
+    coarse, fine, hue = _noise(rng, rows, columns, 10 * scale), _noise(rng, rows, columns, 2 * scale), _noise(rng, rows, columns, 16 * scale)
+    mottle = coarse * 0.030 + fine * 0.016 * (1 + 0.3 * t["pores"]) * front
+    skin *= (1 + mottle)[..., None]
+    skin *= 1 + hue[..., None] * np.array([0.008, -0.02, -0.012], np.float32)
     fair = float(np.clip(0.5 - 0.25 * t["melanin"], 0.1, 1.1))
 
     def redden(amount: Array) -> None:
         skin[..., 0] *= 1 + 0.03 * amount
-        skin[..., 1] *= 1 - 0.13 * fair * amount
-        skin[..., 2] *= 1 - 0.13 * fair * amount
+        skin[..., 1:] *= (1 - 0.13 * fair * amount)[..., None]
 
-    def darken(amount: Array, colour: tuple[float, float, float] = (1.0, 1.25, 1.35)) -> None:
-        np.multiply(skin, 1 - np.clip(amount, 0, 0.85)[..., None] * np.asarray(colour, np.float32), out=skin)
+    def darken(amount: Array) -> None:
+        np.multiply(skin, 1 - np.clip(amount, 0, 0.85)[..., None] * _CREASE, out=skin)
 
     def spot(cx: float, cy: float, sx: float, sy: float) -> Array:
         return np.exp(-0.5 * (((ax - cx) / sx) ** 2 + ((y - cy) / sy) ** 2)) * front
@@ -76,12 +78,10 @@ def paint_skin(traits: Traits, shape: HeadShape, scale: int) -> Skin:
     _marks(t, skin, x, y, z, rng, tone)
     _nostrils(t, p, ax, y, front, darken)
     _brows(t, p, skin, x, y, front, hair, rng)
-    beard = _beard(t, p, x, y, z, rng, scale)
-    skin[HEAD_ROWS * scale :] *= np.array([1.0, 0.9, 0.88], np.float32)
-    lips = lip_colour(t, tone)
-    grey = float(np.clip(0.35 * t["grey"] - 0.1, 0, 1))
+    face[..., :3], face[..., 3] = np.clip(skin, 0.01, 1), _beard(t, p, x, y, z, rng, scale)
+    grey = float(np.clip(0.38 * t["grey"] - 0.3, 0, 1))
     beard_colour = hair * 0.85 * (1 - grey) + np.array([0.62, 0.61, 0.6], np.float32) * grey
-    return Skin(np.clip(skin, 0.01, 1), beard, beard_colour.astype(np.float32), hair, lips, tone, where)
+    return Skin(layers, beard_colour.astype(np.float32), hair, lip_colour(t, tone), tone)
 
 
 def skin_tone(melanin: float, redness: float) -> Array:
@@ -100,7 +100,7 @@ def hair_colour(t: Traits, shift: float = 0.0, dyed: float = 0.0) -> Array:
     )]) / 255  # fmt: skip
     red = float(np.clip(0.45 * (t["hair_red"] - 1.0), 0, 0.8)) * float(level < 0.9) + dyed
     colour = dark * (1 - red) + red * np.array([0.58, 0.27, 0.12]) * (0.6 + dark[0])
-    grey = float(np.clip(0.42 * t["grey"] - 0.25, 0, 1)) * (1 - min(1.0, dyed * 3))
+    grey = float(np.clip(0.42 * t["grey"] - 0.5, 0, 1)) * (1 - min(1.0, dyed * 3))
     return np.clip(colour * (1 - grey) + np.array([0.70, 0.69, 0.68]) * grey, 0.04, 1).astype(np.float32)
 
 
@@ -112,13 +112,10 @@ def lip_colour(t: Traits, tone: Array) -> Array:
     return (pale * (1 - weight) + strong * weight).astype(np.float32)
 
 
-def upscale(grid: Array, scale: int) -> Array:
-    """Grid [V, U, C] -> texels [V * scale, U * scale, C], head and ears separately."""
-    size = (COLUMNS * scale, HEAD_ROWS * scale)
-    head = cv2.resize(np.ascontiguousarray(grid[:HEAD_ROWS]), size, interpolation=cv2.INTER_LINEAR)
-    size = (COLUMNS * scale, (ROWS - HEAD_ROWS) * scale)
-    ears = cv2.resize(np.ascontiguousarray(grid[HEAD_ROWS:]), size, interpolation=cv2.INTER_LINEAR)
-    return np.concatenate([head, ears], axis=0)
+def _upscale(plane: Array, scale: int) -> Array:
+    """Values at vertices [V, U] -> texels [V * scale, U * scale]."""
+    size = (plane.shape[1] * scale, plane.shape[0] * scale)
+    return cv2.resize(np.ascontiguousarray(plane), size, interpolation=cv2.INTER_LINEAR)
 
 
 def _noise(rng: np.random.Generator, rows: int, columns: int, cell: float) -> Array:
@@ -155,7 +152,7 @@ def _fold_lines(t: Traits, p: dict[str, float], ax: Array, y: Array, front: Arra
 
 def _nostrils(t: Traits, p: dict[str, float], ax: Array, y: Array, front: Array, darken: Any) -> None:
     x0, y0 = p["nose_w"] * 0.46, p["nose_y"] - 0.62
-    darken((0.55 + 0.08 * t["nostril"]) * np.exp(-0.5 * (((ax - x0) / (0.27 + 0.03 * t["nostril"])) ** 2 + ((y - y0) / 0.15) ** 2)) * front)
+    darken((0.5 + 0.06 * t["nostril"]) * np.exp(-0.5 * (((ax - x0) / (0.22 + 0.03 * t["nostril"])) ** 2 + ((y - y0) / 0.12) ** 2)) * front)
     darken(0.16 * np.exp(-0.5 * (((ax - p["nose_w"] * 1.1) / 0.14) ** 2 + ((y - p["nose_y"] + 0.3) / 0.42) ** 2)) * front)
 
 
@@ -164,17 +161,17 @@ def _marks(t: Traits, skin: Array, x: Array, y: Array, z: Array, rng: np.random.
     rows, columns = x.shape
     front = np.clip((z - 2.0) / 3.0, 0, 1)
     if t["freckles"] > 0.7 and t["melanin"] < 0.8:
-        grain = _noise(rng, rows, columns, 3.0) * _noise(rng, rows, columns, 22.0)
+        grain = _noise(rng, rows, columns, 2.2) + 0.5 * _noise(rng, rows, columns, 22.0)
         middle = np.exp(-0.5 * ((np.abs(x) / 5.0) ** 2 + ((y + 2.2) / 3.0) ** 2))
-        cover = np.clip(grain - 0.5, 0, 1) * middle * min(1.0, 0.35 * t["freckles"]) * front
+        cover = np.clip(grain - 0.7, 0, 1) * middle * min(0.6, 0.22 * t["freckles"]) * front
         skin *= 1 - np.clip(cover, 0, 0.5)[..., None] * np.array([0.5, 0.8, 0.95], np.float32)
     if t["blotch"] > 0.8:
-        patch = np.clip(_noise(rng, rows, columns, 14.0) - 1.0, 0, 1) * front * 0.16 * t["blotch"]
+        patch = np.clip(_noise(rng, rows, columns, 14.0) - 1.0, 0, 1) * front * 0.08 * t["blotch"]
         skin *= 1 - np.clip(patch, 0, 0.4)[..., None] * np.array([0.6, 1.0, 1.1], np.float32)
-    count = int(np.clip(round(1.0 + 1.6 * t["moles"]), 0, 7))
+    count = int(np.clip(round(0.4 + 1.3 * t["moles"]), 0, 5))
     for _ in range(count):
         cx, cy = rng.uniform(-5.5, 5.5), rng.uniform(-10.0, 5.5)
-        size = 0.11 + 0.13 * rng.random() ** 2
+        size = 0.10 + 0.11 * rng.random() ** 2
         spot = np.exp(-(((x - cx) ** 2 + (y - cy) ** 2) / size**2) ** 1.5) * front
         skin *= 1 - (0.75 * spot)[..., None] * np.array([0.75, 0.95, 1.0], np.float32)
     if rng.random() < 0.06:
@@ -215,16 +212,16 @@ def _beard(t: Traits, p: dict[str, float], x: Array, y: Array, z: Array, rng: np
     if t.male < -0.2 or t.age < 17:
         return np.zeros(x.shape, np.float32)
     ax, my, mw, chin = np.abs(x), p["mouth_y"], p["mouth_w"], p["chin_y"]
-    soft = 0.45
+    soft = 0.9
     kind = t["beard_kind"]
     line = np.interp(ax, [0, mw, mw + 1.6, 6.0, 7.4], [my - 1.1, my - 0.3, my + 1.3 + 0.5 * t["beard_growth"] * 0.5, my + 3.2, my + 6.0])
     jaw = np.clip((line - y) / soft, 0, 1) * np.clip((z + 3.5) / 2, 0, 1) * np.clip((y - chin + 2.6) / 1.4, 0, 1)
-    under_nose = (ax < mw + 0.35) & (y < p["nose_y"] - 0.7) & (y > my + 0.25)
-    lip = cv2.GaussianBlur(under_nose.astype(np.float32), (0, 0), 1.2 * scale)
-    lip *= np.clip((p["nose_y"] - 0.85 - y) / 0.3, 0, 1)
-    sides = np.exp(-0.5 * ((ax - mw - 0.35) / 0.35) ** 2) * (y < my + 0.4) * (y > my - 2.2)
+    droop = 0.25 * (ax / mw) ** 2
+    lip = np.clip((p["nose_y"] - 0.85 - droop - y) / 0.5, 0, 1) * np.clip((y - my - 0.2 + 1.2 * droop) / 0.35, 0, 1)
+    lip *= np.clip((mw + 0.45 - ax) / 0.8, 0, 1) * (1 - 0.4 * np.exp(-((ax / 0.22) ** 2)))
+    sides = np.exp(-0.5 * ((ax - mw - 0.35) / 0.35) ** 2) * np.clip((my + 0.7 - y) / 0.6, 0, 1) * np.clip((y - my + 2.4) / 0.5, 0, 1)
     goatee = np.exp(-((ax / (1.9 + 0.3 * t["chin_width"])) ** 4)) * np.clip((my - 1.0 - y) / soft, 0, 1)
-    patch = np.exp(-((ax / 0.5) ** 2)) * (y < my - 0.9) * (y > my - 1.9) * 0.7
+    patch = 0.7 * np.exp(-((ax / 0.5) ** 2)) * np.clip((my - 0.9 - y) / 0.3, 0, 1) * np.clip((y - my + 2.0) / 0.4, 0, 1)
     if kind > 0.9:
         cover = np.maximum(lip, 0.12 * jaw)
     elif kind < -1.1:
@@ -232,7 +229,6 @@ def _beard(t: Traits, p: dict[str, float], x: Array, y: Array, z: Array, rng: np
     elif kind < -0.7:
         cover = np.maximum.reduce([goatee, patch, 0.15 * jaw])
     else:
-        cover = np.maximum.reduce([jaw, lip, patch, sides * (y < my + 0.4)])
+        cover = np.maximum.reduce([jaw, lip, patch, sides])
     cover *= np.clip(0.9 + 0.16 * _noise(rng, *x.shape, 3.0) + 0.12 * _noise(rng, *x.shape, 12.0), 0.2, 1.15)
-    cover[HEAD_ROWS * scale :] = 0
     return np.clip(cover, 0, 1).astype(np.float32)

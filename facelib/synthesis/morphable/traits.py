@@ -132,7 +132,7 @@ def _grow(own: dict[str, float], age: float) -> dict[str, float]:
         ("eye_size", 1.6, -0.7), ("nose_length", -1.6, 0.7), ("nose_width", -0.6, 0.4), ("nose_bridge", -1.2, 0.2), ("jaw_width", -0.8, 0.0),
         ("chin_height", -1.2, 0.0), ("cheek_fat", 1.2, -0.3), ("brow_ridge", -1.4, 0.3), ("wrinkle", -2.0, 2.3), ("sag", -1.5, 2.2), ("bags", -1.5, 1.6),
         ("naso_fold", -1.8, 1.8), ("lip_upper", 0.3, -1.1), ("lip_lower", 0.2, -0.8), ("forehead_height", 0.9, 0.3), ("beard_growth", -5.0, 0.3),
-        ("grey", -6.0, 3.2), ("balding", -6.0, 1.0), ("ear_size", 0.4, 0.8), ("lid_hood", -0.8, 1.4), ("face_length", -1.6, 0.3), ("brow_thick", -0.6, 0.0),
+        ("grey", -6.0, 2.8), ("balding", -6.0, 1.0), ("ear_size", 0.4, 0.8), ("lid_hood", -0.8, 1.4), ("face_length", -1.6, 0.3), ("brow_thick", -0.6, 0.0),
         ("glasses", -0.6, 0.8), ("makeup", -4.0, -0.2), ("nose_tip_up", 0.8, -0.8), ("neck_width", -1.8, 0.2), ("head_width", 0.3, 0.0), ("blotch", -0.8, 1.0),
     ):  # fmt: skip
         own[name] += by_child * child + by_age * old
