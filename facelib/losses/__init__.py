@@ -1,6 +1,7 @@
 """Losses on embeddings and identity labels: margin heads, unified negatives (UNPG), pair terms."""
 
 from facelib.losses.margins import ArcFace, CosFace, MagFace, MarginHead, MarginOutput
+from facelib.losses.sharded import ShardedMarginLoss
 from facelib.losses.unified_negatives import UnifiedNegativeLoss, filter_negatives
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "MagFace",
     "MarginHead",
     "MarginOutput",
+    "ShardedMarginLoss",
     "UnifiedNegativeLoss",
     "filter_negatives",
 ]

@@ -18,6 +18,7 @@ Shapes: N batch, C classes, D embedding.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,15 +81,18 @@ class MarginHead(nn.Module):
         Raises:
             ValueError: shapes do not fit, or a label is outside −1..C−1.
         """
-        check_batch(embeddings, labels, self.weight)
+        check_batch(embeddings, labels, self.weight.shape)
+        return self.compare(embeddings, labels, self.weight)
+
+    def compare(self, embeddings: Tensor, labels: Tensor, weight: Tensor) -> MarginOutput:
+        """forward without its checks, with class weights [C, D] from elsewhere."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = at_least_float32(embeddings)
-            weight = at_least_float32(self.weight).to(embeddings.dtype)
+            weight = at_least_float32(weight).to(embeddings.dtype)
             cosines = F.linear(F.normalize(embeddings), F.normalize(weight))
-            return self.add_margin(cosines, embeddings, labels)
+            return self._add_margin(cosines, embeddings, labels)
 
-    def add_margin(self, cosines: Tensor, embeddings: Tensor, labels: Tensor) -> MarginOutput:
-        """Margin-free cosines [N, C] (changed in place) and embeddings [N, D] they come from -> output with margin."""
+    def _add_margin(self, cosines: Tensor, embeddings: Tensor, labels: Tensor) -> MarginOutput:
         index = labels.clamp(min=0)[:, None]
         target = cosines[torch.arange(len(labels), device=labels.device), index[:, 0]]
         with_margin, penalty = self.margin_of(target, embeddings, labels)
@@ -211,12 +215,12 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def check_batch(embeddings: Tensor, labels: Tensor, weight: Tensor, num_classes: int | None = None) -> None:
-    """Raise ValueError unless embeddings are [N, D], labels [N] and all labels in −1..C−1, for weight [C, D]."""
-    num_classes = num_classes or len(weight)
-    if embeddings.ndim != 2 or embeddings.shape[1] != weight.shape[1]:
+def check_batch(embeddings: Tensor, labels: Tensor, sizes: Sequence[int]) -> None:
+    """Raise ValueError unless embeddings are [N, D], labels [N] and all labels in −1..C−1, for sizes (C, D)."""
+    num_classes, embedding_size = sizes
+    if embeddings.ndim != 2 or embeddings.shape[1] != embedding_size:
         raise ValueError(
-            f"embeddings of shape {list(embeddings.shape)} do not fit a head of embedding_size={weight.shape[1]}"
+            f"embeddings of shape {list(embeddings.shape)} do not fit a head of embedding_size={embedding_size}"
         )
     if labels.shape != embeddings.shape[:1]:
         raise ValueError(f"labels of shape {list(labels.shape)}, expected [{len(embeddings)}], one per embedding")

@@ -64,23 +64,29 @@ class UnifiedNegativeLoss(nn.Module):
             positives = logits.gather(1, labels.clamp(min=0)[:, None])[:, 0]
             normaliser = torch.logsumexp(logits, dim=1)
             if self.whisker is not None:
-                negatives = self.pair_negatives(embeddings, labels, all_labels)
-                if len(negatives):
-                    normaliser = torch.logaddexp(normaliser, torch.logsumexp(output.scale * negatives, dim=0))
+                everybody = at_least_float32(embeddings)
+                if self.gather:
+                    everybody = distributed.gather_with_gradient(everybody)
+                negatives = pair_negatives(everybody, all_labels, self.whisker)
+                normaliser = add_negatives(normaliser, negatives, output.scale)
             labelled = labels >= 0
             rows = torch.where(labelled, normaliser - positives, 0.0)
             # Ranks may differ in rows with a label: weigh by rows, so that the mean over ranks is the global mean.
             ranks = len(all_labels) / len(labels)
             return (rows.sum() + output.penalty * labelled.sum()) * ranks / (all_labels >= 0).sum().clamp(min=1)
 
-    def pair_negatives(self, embeddings: Tensor, labels: Tensor, all_labels: Tensor) -> Tensor:
-        """Kept cosines of the global batch's negative pairs, from this rank's embeddings [N, D] and labels [N]."""
-        if self.whisker is None:
-            raise ValueError("whisker=None: this loss has no pair negatives")
-        unit = F.normalize(at_least_float32(embeddings))
-        if self.gather:
-            unit = distributed.gather_with_gradient(unit)
-        return filter_negatives(_NegativePairs.apply(unit, all_labels), self.whisker)
+
+def pair_negatives(embeddings: Tensor, labels: Tensor, whisker: float) -> Tensor:
+    """Kept cosines of the negative pairs among embeddings [B, D] (any length) with labels [B], −1 taking no part."""
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return filter_negatives(_NegativePairs.apply(F.normalize(at_least_float32(embeddings)), labels), whisker)
+
+
+def add_negatives(normaliser: Tensor, negatives: Tensor, scale: float) -> Tensor:
+    """logsumexp [N] over each row's logits -> the same with cosines [P], possibly none, beside every row."""
+    if len(negatives) == 0:
+        return normaliser
+    return torch.logaddexp(normaliser, torch.logsumexp(scale * negatives, dim=0))
 
 
 def filter_negatives(similarities: Tensor, whisker: float) -> Tensor:

@@ -1,0 +1,210 @@
+"""A margin head split over ranks by class, for class counts whose weights or logits do not fit one device.
+
+Rank r holds the weights of classes r·C/W to (r+1)·C/W. Embeddings and labels of all ranks come to every rank; each
+compares all rows with its own classes, and only two numbers per row, log-sum and positive logit, cross the ranks again.
+Loss and gradients equal those of the unsharded head with `UnifiedNegativeLoss` on the global batch. With sample_rate < 1
+each rank compares with the batch's true classes and a random share of the others (Partial FC, An et al., CVPR 2022,
+arXiv 2203.15565).
+
+The module stays OUTSIDE DistributedDataParallel (every rank owns other classes), the backbone inside; the optimiser
+takes both. Every rank returns the same loss; gradients are scaled so that, after DDP has averaged the backbone's, all
+are those of that loss.
+
+    backbone = DistributedDataParallel(backbone)
+    loss = ShardedMarginLoss(ArcFace, embedding_size=512, num_classes=1_000_000)
+    loss(backbone(images), labels).backward()
+
+Checkpoints hold all classes in order and do not depend on the number of ranks: `full_state_dict`, `gather_classes`.
+
+Shapes: N batch of one rank, B batch of all ranks, W ranks, C classes, D embedding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from facelib import distributed
+from facelib.losses.margins import MarginHead, at_least_float32, check_batch
+from facelib.losses.unified_negatives import UnifiedNegativeLoss, add_negatives, pair_negatives
+
+INITIAL_BLOCK = 4096  # classes per generator: a rank makes its own first weights without making everybody's
+
+
+class ShardedMarginLoss(nn.Module):
+    """Margin softmax over classes that live on several ranks, with unified negatives.
+
+    Args:
+        head: class of the head: ArcFace, CosFace or MagFace.
+        embedding_size: D.
+        num_classes: C of the whole data set.
+        whisker: as in `UnifiedNegativeLoss`; None: no pair negatives.
+        sample_rate: share of its classes a rank compares with, in 0..1; the batch's true classes are always among them.
+            Classes left out get gradient zero, but the optimiser's momentum and weight decay still move them.
+        seed: of the first weights and of the sampling; the same on every rank.
+        settings: the head's own, as scale and margin.
+
+    Raises:
+        ValueError: a setting is out of range, or there are fewer classes than ranks.
+    """
+
+    steps: Tensor
+
+    def __init__(
+        self,
+        head: type[MarginHead],
+        embedding_size: int,
+        num_classes: int,
+        whisker: float | None = 1.5,
+        sample_rate: float = 1.0,
+        seed: int = 0,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        ranks, rank = distributed.world_size(), distributed.rank()
+        if num_classes < ranks:
+            raise ValueError(f"num_classes={num_classes} cannot be split over {ranks} ranks: use the unsharded head")
+        if not 0 < sample_rate <= 1:
+            raise ValueError(f"sample_rate={sample_rate} must be above 0 and at most 1")
+        self.num_classes = num_classes
+        self.embedding_size = embedding_size
+        self.whisker = UnifiedNegativeLoss(whisker).whisker
+        self.sample_rate = sample_rate
+        self.seed = seed
+        self.first, self.end = _bounds(rank, ranks, num_classes)
+        self.head = head(embedding_size, self.end - self.first, **settings)
+        self.head.weight.data.copy_(_first_weights(self.first, self.end, embedding_size, seed))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss of the global batch, the same on every rank.
+
+        Args:
+            embeddings: [N, D] of this rank, any length.
+            labels: [N] in −1..C−1 of the whole data set; rows of −1 are left out.
+
+        Raises:
+            ValueError: shapes do not fit, or a label is outside −1..C−1.
+        """
+        check_batch(embeddings, labels, (self.num_classes, self.embedding_size))
+        all_embeddings = distributed.gather_with_gradient(at_least_float32(embeddings))  # [B, D]
+        all_labels = distributed.gather(labels)
+        labelled = all_labels >= 0
+        with torch.autocast(embeddings.device.type, enabled=False):
+            mine = labelled & (all_labels >= self.first) & (all_labels < self.end)
+            weight, local_labels = self._sample(torch.where(mine, all_labels - self.first, -1))
+            # What follows differs by rank and its gradients add up to one loss's; DDP then divides by the ranks.
+            output = self.head.compare(_scale_gradient(all_embeddings, distributed.world_size()), local_labels, weight)
+            logits = output.scale * output.cosines
+            positives = torch.where(mine, logits.gather(1, local_labels.clamp(min=0)[:, None])[:, 0], 0.0)
+            normaliser = _logsumexp_over_ranks(torch.logsumexp(logits, dim=1))
+            positives = _sum_over_ranks(positives)
+            penalty = _sum_over_ranks(output.penalty * mine.sum()) if isinstance(output.penalty, Tensor) else 0.0
+            if self.whisker is not None:
+                # The same on every rank and with the whole gradient on each, so not scaled: it counts once.
+                negatives = pair_negatives(all_embeddings, all_labels, self.whisker)
+                normaliser = add_negatives(normaliser, negatives, output.scale)
+            rows = torch.where(labelled, normaliser - positives, 0.0)
+            return (rows.sum() + penalty) / labelled.sum().clamp(min=1)
+
+    def full_state_dict(self) -> dict[str, Tensor] | None:
+        """{"weight": [C, D], "steps"} on the CPU of rank 0, None elsewhere. All ranks must call it.
+
+        An unsharded head of C classes loads the "weight" as its own.
+        """
+        weight = self.gather_classes(self.head.weight)
+        return None if weight is None else {"weight": weight, "steps": self.steps.cpu().clone()}
+
+    def load_full_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take this rank's classes out of what `full_state_dict` gave, on however many ranks that was.
+
+        Raises:
+            ValueError: the weight is not [C, D].
+        """
+        expected = (self.num_classes, self.embedding_size)
+        if tuple(state["weight"].shape) != expected:
+            raise ValueError(
+                f"weight of shape {list(state['weight'].shape)}, expected {list(expected)}: the checkpoint belongs to "
+                "another num_classes or embedding_size"
+            )
+        self.head.weight.data.copy_(self.own_classes(state["weight"]))
+        self.steps.copy_(state["steps"])
+
+    def gather_classes(self, tensor: Tensor) -> Tensor | None:
+        """[own classes, ...] of every rank -> [C, ...] on the CPU of rank 0, None elsewhere; all ranks must call it.
+
+        For the weight and for what an optimiser keeps beside it (momentum).
+        """
+        ranks = distributed.world_size()
+        parts = []
+        for source in range(ranks):  # one rank's classes at a time, so that no device ever holds all
+            first, end = _bounds(source, ranks, self.num_classes)
+            own = source == distributed.rank()
+            part = tensor.detach() if own else tensor.new_empty((end - first, *tensor.shape[1:]))
+            part = distributed.broadcast(part, source)
+            if distributed.rank() == 0:
+                parts.append(part.cpu())
+        return torch.cat(parts) if parts else None
+
+    def own_classes(self, tensor: Tensor) -> Tensor:
+        """[C, ...] -> this rank's classes of it, on the weight's device."""
+        return tensor[self.first : self.end].to(self.head.weight.device)
+
+    def _sample(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels [B] among own classes (−1: not mine) -> the weights to compare with and the labels among those."""
+        weight = self.head.weight
+        if self.sample_rate == 1 or not self.training:
+            return weight, labels
+        seed = (self.seed * 0x9E3779B1 + int(self.steps) * distributed.world_size() + distributed.rank()) % 2**63
+        generator = torch.Generator(weight.device).manual_seed(seed)
+        priority = torch.rand(len(weight), generator=generator, device=weight.device)
+        priority[labels[labels >= 0]] = 2.0
+        count = max(1, round(self.sample_rate * len(weight)), int((priority == 2.0).sum()))
+        chosen = priority.topk(count).indices.sort().values
+        self.steps += 1
+        return weight[chosen], torch.where(labels >= 0, torch.searchsorted(chosen, labels), -1)
+
+
+def _bounds(rank: int, ranks: int, num_classes: int) -> tuple[int, int]:
+    return rank * num_classes // ranks, (rank + 1) * num_classes // ranks
+
+
+def _first_weights(first: int, end: int, embedding_size: int, seed: int) -> Tensor:
+    """Rows first..end of random weights [C, D] that depend on seed and class alone, not on the number of ranks."""
+    blocks = range(first // INITIAL_BLOCK, (end - 1) // INITIAL_BLOCK + 1)
+    rows = [
+        torch.randn(INITIAL_BLOCK, embedding_size, generator=torch.Generator().manual_seed((seed << 32) + block))
+        for block in blocks
+    ]
+    offset = first - blocks.start * INITIAL_BLOCK
+    return 0.01 * torch.cat(rows)[offset : offset + end - first]
+
+
+def _logsumexp_over_ranks(own: Tensor) -> Tensor:
+    """logsumexp over ranks of each rank's values [B]; the gradient is the one with respect to the own values."""
+    values = distributed.gather(own[None]).clone()
+    values[distributed.rank()] = -torch.inf
+    return torch.logaddexp(own, torch.logsumexp(values, dim=0))
+
+
+def _sum_over_ranks(own: Tensor) -> Tensor:
+    """Sum over ranks; the gradient is the one with respect to the own values."""
+    return distributed.all_reduce(own) + (own - own.detach())
+
+
+def _scale_gradient(tensor: Tensor, factor: float) -> Tensor:
+    """The tensor as it is, its gradient times factor."""
+    return tensor if factor == 1 else _ScaleGradient.apply(tensor, factor)
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.factor * gradients[0], None
