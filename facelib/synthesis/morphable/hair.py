@@ -142,8 +142,9 @@ def _strands(rng: np.random.Generator, curl: float, length: float, bald: float) 
     brightness = np.clip(1 + 0.26 * texture + 0.16 * clumps, 0.3, 1.9)
     # Strands end at different places; curls have a broken outline.
     end = np.linspace(0, 1, rows, dtype=np.float32)[:, None]
-    ragged = 0.93 + 0.05 * straight + 0.03 * clumps
-    cover = np.clip((ragged - end) / (0.05 + 0.03 * (length < 0)), 0, 1)
+    soft = 0.06 + 0.10 * float(np.clip(rng.random(), 0, 1)) + 0.04 * (length < 0)
+    ragged = 0.95 + 0.032 * straight + 0.03 * clumps
+    cover = np.clip((ragged - end) / soft, 0, 1)
     if length < -1.3:
         cover *= 0.55 + 0.2 * float(np.clip(length + 3.3, 0, 2))
     if bald > 0.9:

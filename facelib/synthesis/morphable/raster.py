@@ -89,13 +89,17 @@ def _pixels(x: Array, y: Array, size: int) -> Array:
 
 def _refine(plane: Array, up: int) -> Array:
     """Linear interpolation: (V - 1) * up + 1 rows, (U - 1) * up + 1 columns."""
-    if up == 1:
-        return np.ascontiguousarray(plane)
     rows, columns = plane.shape
-    matrix = np.array([[1 / up, 0, 0], [0, 1 / up, 0]], np.float64)
-    size = ((columns - 1) * up + 1, (rows - 1) * up + 1)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(np.ascontiguousarray(plane), matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    tall = np.empty(((rows - 1) * up + 1, columns), np.float32)
+    tall[::up] = plane
+    for step in range(1, up):
+        tall[step::up] = plane[:-1] + (plane[1:] - plane[:-1]) * np.float32(step / up)
+    out = np.empty((tall.shape[0], (columns - 1) * up + 1), np.float32)
+    out[:, ::up] = tall
+    slope = tall[:, 1:] - tall[:, :-1]
+    for step in range(1, up):
+        out[:, step::up] = tall[:, :-1] + slope * np.float32(step / up)
+    return out
 
 
 def _splat(x: Array, y: Array, depth: Array, size: int, offset: int, keys: Array) -> None:

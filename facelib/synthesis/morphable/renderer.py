@@ -121,7 +121,7 @@ class MorphableGenerator:
         self._limits = np.deg2rad([max_yaw_degrees, max_pitch_degrees, max_roll_degrees])
         self._slices = factor_slices(self.factors)
         # Drawn larger and reduced: smooth edges. Large pictures are dense enough.
-        self._size = int(self.image_size * (1.5 if self.image_size <= 256 else 1.0))
+        self._size = int(self.image_size * (1.25 if self.image_size <= 256 else 1.0))
         self._texels = 2 if self._size <= 260 else 4
 
     def identity_codes(self, seed: int, identities: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -384,7 +384,7 @@ def _draw_hair(image: Array, hair: Hair, visible: Visible, camera: _Camera, ligh
     screen = camera.view(turned)
     screen[..., :2] *= size / full
     k = camera.focal / (camera.distance - 8.0) * size / full
-    up = max(2, int(np.ceil(k * 0.42 / 0.75)))
+    up = max(2, int(np.ceil(k * 0.42 / 0.9)))
     seen = rasterise(screen, size, up, ((slice(0, hair.grid.shape[0]), slice(0, hair.grid.shape[1])),), insides=True)
     cover = seen.sample(np.stack([hair.cover, hair.strands], -1), 2.0)
     values = seen.sample(np.concatenate([lit, band[..., None]], -1).astype(np.float32))
@@ -404,7 +404,7 @@ def _exposure(lit: Array, tone: Array, z: _Factors) -> Array:
     colour = lit[40:130, 30:98].mean((0, 1))
     level = float(colour.mean())
     skin = float((tone ** np.float32(2.2)) @ np.array([0.3, 0.59, 0.11], np.float32))
-    gain = 0.37 / (level * skin**0.62) * np.exp(0.2 * z["exposure"])
+    gain = 0.45 / (level * skin**0.62) * np.exp(0.2 * z["exposure"])
     return (gain * (level / colour) ** 0.6).astype(np.float32)
 
 

@@ -56,6 +56,7 @@ def paint_skin(traits: Traits, shape: HeadShape, scale: int) -> Skin:
     mottle = coarse * 0.030 + fine * 0.016 * (1 + 0.3 * t["pores"]) * front
     skin *= (1 + mottle)[..., None]
     skin *= 1 + hue[..., None] * np.array([0.008, -0.02, -0.012], np.float32)
+    light = np.ones_like(x)
     fair = float(np.clip(0.5 - 0.25 * t["melanin"], 0.1, 1.1))
 
     def redden(amount: Array) -> None:
@@ -63,7 +64,7 @@ def paint_skin(traits: Traits, shape: HeadShape, scale: int) -> Skin:
         skin[..., 1:] *= (1 - 0.13 * fair * amount)[..., None]
 
     def darken(amount: Array) -> None:
-        np.multiply(skin, 1 - np.clip(amount, 0, 0.85)[..., None] * _CREASE, out=skin)
+        np.multiply(light, 1 - np.clip(amount, 0, 0.8), out=light)
 
     def spot(cx: float, cy: float, sx: float, sy: float) -> Array:
         return np.exp(-0.5 * (((ax - cx) / sx) ** 2 + ((y - cy) / sy) ** 2)) * front
@@ -75,8 +76,11 @@ def paint_skin(traits: Traits, shape: HeadShape, scale: int) -> Skin:
     darken((0.05 + 0.05 * max(0.0, t["bags"])) * spot(p["eye_x"] - 0.2, p["eye_y"] - 1.1, 1.1, 0.35))
     darken(0.08 * spot(p["eye_x"] - 1.5, p["eye_y"], 0.4, 0.5))
     _fold_lines(t, p, ax, y, front, darken)
-    _marks(t, skin, x, y, z, rng, tone)
     _nostrils(t, p, ax, y, front, darken)
+    # Folds are warmer than the skin: blue goes first.
+    skin *= 1 - (1 - light)[..., None] * _CREASE
+    np.maximum(skin, 0.02, out=skin)
+    _marks(t, skin, x, y, z, rng, tone)
     _brows(t, p, skin, x, y, front, hair, rng)
     face[..., :3], face[..., 3] = np.clip(skin, 0.01, 1), _beard(t, p, x, y, z, rng, scale)
     grey = float(np.clip(0.38 * t["grey"] - 0.3, 0, 1))
@@ -131,7 +135,7 @@ def _fold_lines(t: Traits, p: dict[str, float], ax: Array, y: Array, front: Arra
     def line(along: Array, from_: float, to: float, across: Array, width: float, strength: float) -> None:
         if strength > 0.01:
             span = np.clip((along - from_) / 0.5, 0, 1) * np.clip((to - along) / 0.5, 0, 1)
-            darken(strength * span * np.exp(-0.5 * (across / width) ** 2) * front)
+            darken(strength * span * np.exp(-0.5 / width**2 * across * across) * front)
 
     top, bottom = p["nose_y"] + 0.2, my - 0.2
     share = (top - y) / (top - bottom)
