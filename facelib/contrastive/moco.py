@@ -165,7 +165,7 @@ class MoCo(nn.Module):
                 key_parameter.mul_(self.momentum).add_(query_parameter, alpha=1.0 - self.momentum)
 
     def _embed_query(self, images: Tensor) -> Tensor:
-        return self._normalised(self.query_projection(self.query_encoder(images)), len(images))
+        return self._embed(self.query_encoder, self.query_projection, images)
 
     @torch.no_grad()
     def _embed_key(self, images: Tensor) -> Tensor:
@@ -175,21 +175,24 @@ class MoCo(nn.Module):
         the network could find the positive by its batch statistics; so each rank embeds a random share of all images.
         """
         if distributed.world_size() == 1:
-            return self._normalised(self.key_projection(self.key_encoder(images)), len(images))
+            return self._embed(self.key_encoder, self.key_projection, images)
         count, first = len(images), distributed.rank() * len(images)
         # The permutation is a function of (seed, step): the same on every rank and after a resume.
         generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + int(self.steps)) % 2**63)
         order = torch.randperm(count * distributed.world_size(), generator=generator).to(images.device)
         shuffled = distributed.gather(images)[order[first : first + count]]
-        keys = self._normalised(self.key_projection(self.key_encoder(shuffled)), count)
+        keys = self._embed(self.key_encoder, self.key_projection, shuffled)
         return distributed.gather(keys)[torch.argsort(order)[first : first + count]]
 
-    def _normalised(self, embeddings: Tensor, count: int) -> Tensor:
-        if embeddings.shape != (count, len(self.queue)):
+    def _embed(self, encoder: nn.Module, projection: nn.Module, images: Tensor) -> Tensor:
+        """Unit embeddings, in the queue's precision whatever autocast does to the encoder."""
+        embeddings = encoder(images)
+        if embeddings.shape != (len(images), self.embedding_size):
             raise ValueError(
-                f"encoder gave embeddings of shape {list(embeddings.shape)}, expected [{count}, {len(self.queue)}]: "
-                "set embedding_size to the encoder's output width"
+                f"encoder gave embeddings of shape {list(embeddings.shape)}, expected [{len(images)}, "
+                f"{self.embedding_size}]: set embedding_size to the encoder's output width"
             )
+        embeddings = projection(embeddings)
         with torch.autocast(embeddings.device.type, enabled=False):
             return F.normalize(embeddings.to(self.queue.dtype), dim=1)
 

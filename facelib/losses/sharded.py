@@ -1,10 +1,10 @@
 """A margin head split over ranks by class, for class counts whose weights or logits do not fit one device.
 
 Rank r holds the weights of classes r·C/W to (r+1)·C/W. Embeddings and labels of all ranks come to every rank; each
-compares all rows with its own classes, and only two numbers per row, log-sum and positive logit, cross the ranks again.
-Loss and gradients equal those of the unsharded head with `UnifiedNegativeLoss` on the global batch. With sample_rate < 1
-each rank compares with the batch's true classes and a random share of the others (Partial FC, An et al., CVPR 2022,
-arXiv 2203.15565).
+compares all rows with its own classes, and only two numbers per row, log-sum and positive logit, cross back. Loss and
+gradients equal those of the unsharded head with `UnifiedNegativeLoss` on the global batch. With sample_rate < 1 each
+rank compares with the batch's true classes and a random share of the others (Partial FC, An et al., CVPR 2022, arXiv
+2203.15565).
 
 The module stays OUTSIDE DistributedDataParallel (every rank owns other classes), the backbone inside; the optimiser
 takes both. Every rank returns the same loss; gradients are scaled so that, after DDP has averaged the backbone's, all
