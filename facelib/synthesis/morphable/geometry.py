@@ -54,7 +54,7 @@ FACE_ROWS = slice(18, 146)
 class HeadShape:
     """One person's head at rest.
 
-    rest [V, U, 3] cm; skull [HEAD_ROWS, U, 3] without features (hair and hats sit on it); fields [K, V, U, 3] cm;
+    rest [V, U, 3] cm; skull [HEAD_ROWS, U, 3] without features (hair and hats sit on it); fields [K, 3, FACE_ROWS, U] cm;
     occlusion [V, U] in 0..1 (creases are dark); places: where eyes, mouth and nose are, cm.
     """
 
@@ -63,6 +63,13 @@ class HeadShape:
     fields: Array
     occlusion: Array
     places: dict[str, float]
+
+    def moved(self, activations: Array) -> Array:
+        """The head with an expression, coordinates first [3, V, U]; activations [K]."""
+        planes = np.ascontiguousarray(np.moveaxis(self.rest, -1, 0))
+        weights = np.asarray(activations, np.float32)
+        planes[:, FACE_ROWS] += (weights @ self.fields.reshape(weights.size, -1)).reshape(self.fields.shape[1:])
+        return planes
 
 
 def shape_head(traits: Traits) -> HeadShape:
@@ -286,9 +293,9 @@ def _ears(t: Traits, skull: Array) -> Array:
 
 
 def _expression_fields(p: dict[str, float], rest: Array, front: Array) -> Array:
-    """Displacements [K, V, U, 3] of each expression at activation 1."""
-    fields = np.zeros((len(EXPRESSIONS), ROWS, COLUMNS, 3), np.float32)
-    at = {name: fields[k, FACE_ROWS] for k, name in enumerate(EXPRESSIONS)}
+    """Displacements [K, 3, rows, U] of the face's rows by each expression at activation 1."""
+    fields = np.zeros((len(EXPRESSIONS), 3, FACE_ROWS.stop - FACE_ROWS.start, COLUMNS), np.float32)
+    at = {name: np.moveaxis(fields[k], 0, -1) for k, name in enumerate(EXPRESSIONS)}
     x, y, z = np.ascontiguousarray(np.moveaxis(rest[FACE_ROWS], -1, 0))
     # Pulls to the sides fade out at the midline, where the surface would tear.
     ax, side = np.abs(x), np.clip(x / 1.2, -1, 1)
@@ -341,7 +348,7 @@ def _occlusion(rest: Array) -> Array:
     import cv2
 
     head = rest[:HEAD_ROWS]
-    n = normals(rest)[:HEAD_ROWS]
+    n = np.moveaxis(normals(np.ascontiguousarray(np.moveaxis(rest, -1, 0))), 0, -1)[:HEAD_ROWS]
     out = np.ones((ROWS, COLUMNS), np.float32)
     for size, gain in ((2.5, 1.1), (7.0, 0.45)):
         inward = ((cv2.GaussianBlur(head, (0, 0), size) - head) * n).sum(-1)
@@ -352,23 +359,23 @@ def _occlusion(rest: Array) -> Array:
 
 
 def normals(grid: Array) -> Array:
-    """Unit normals [V, U, 3] of an atlas grid [V, U, 3], outward; the patches do not influence each other."""
+    """Unit normals [3, V, U] of a grid [3, V, U], outward; in an atlas the patches do not influence each other."""
     du, dv = np.empty_like(grid), np.empty_like(grid)
-    du[:, 1:-1] = grid[:, 2:] - grid[:, :-2]
-    du[:, 0] = grid[:, 1] - grid[:, 0]
-    du[:, -1] = grid[:, -1] - grid[:, -2]
-    dv[1:-1] = grid[2:] - grid[:-2]
-    dv[0], dv[-1] = dv[1], dv[-2]
-    if grid.shape[0] == ROWS:
-        dv[HEAD_ROWS - 1], dv[HEAD_ROWS] = dv[HEAD_ROWS - 2], dv[HEAD_ROWS + 1]
+    du[..., 1:-1] = grid[..., 2:] - grid[..., :-2]
+    du[..., 0] = grid[..., 1] - grid[..., 0]
+    du[..., -1] = grid[..., -1] - grid[..., -2]
+    dv[:, 1:-1] = grid[:, 2:] - grid[:, :-2]
+    dv[:, 0], dv[:, -1] = dv[:, 1], dv[:, -2]
+    if grid.shape[1] == ROWS:
+        dv[:, HEAD_ROWS - 1], dv[:, HEAD_ROWS] = dv[:, HEAD_ROWS - 2], dv[:, HEAD_ROWS + 1]
         half = COLUMNS // 2
-        du[HEAD_ROWS:, half - 1], du[HEAD_ROWS:, half] = du[HEAD_ROWS:, half - 2], du[HEAD_ROWS:, half + 1]
+        du[:, HEAD_ROWS:, half - 1], du[:, HEAD_ROWS:, half] = du[:, HEAD_ROWS:, half - 2], du[:, HEAD_ROWS:, half + 1]
     n = np.empty_like(grid)
     # Rows run downwards and columns to the right, so dv x du points out.
-    n[..., 0] = dv[..., 1] * du[..., 2] - dv[..., 2] * du[..., 1]
-    n[..., 1] = dv[..., 2] * du[..., 0] - dv[..., 0] * du[..., 2]
-    n[..., 2] = dv[..., 0] * du[..., 1] - dv[..., 1] * du[..., 0]
-    n /= np.sqrt((n * n).sum(-1, keepdims=True)) + 1e-9
+    n[0] = dv[1] * du[2] - dv[2] * du[1]
+    n[1] = dv[2] * du[0] - dv[0] * du[2]
+    n[2] = dv[0] * du[1] - dv[1] * du[0]
+    n *= 1 / (np.sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2]) + np.float32(1e-9))
     return n
 
 

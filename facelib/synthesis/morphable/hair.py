@@ -27,7 +27,7 @@ HAIR_ROWS, HAIR_COLUMNS = 72, 96
 
 @dataclass(frozen=True)
 class Hair:
-    """grid [H, W, 3] cm in the head frame; cover [2H, 2W] 0..1; strands [2H, 2W] brightness; colour RGB 0..1."""
+    """grid [3, H, W] cm in the head frame; cover [2H, 2W] 0..1; strands [2H, 2W] brightness; colour RGB 0..1."""
 
     grid: Array
     cover: Array
@@ -95,7 +95,7 @@ def _edge(t: Traits, angles: Array, length: float, bald: float, curl: float, dri
 
 
 def _shell(skull: Array, angles: Array, edge: Array, thick: float, drift: Array, length: float) -> Array:
-    """Vertices [H, W, 3]: along each angle from the crown down the skull to the edge, then hanging."""
+    """Vertices [3, H, W]: along each angle from the crown down the skull to the edge, then hanging."""
     columns = np.interp(angles, column_angles(), np.arange(skull.shape[1])).astype(np.float32)
     low = 78.0
     levels = skull[: int(low) + 1]
@@ -126,7 +126,7 @@ def _shell(skull: Array, angles: Array, edge: Array, thick: float, drift: Array,
     grid[..., 1] -= drop
     spread = 1 + 0.012 * drop * (1 + 0.5 * drift[3])
     grid[..., 0] *= spread
-    return grid.astype(np.float32)
+    return np.ascontiguousarray(np.moveaxis(grid, -1, 0), dtype=np.float32)
 
 
 def _strands(rng: np.random.Generator, curl: float, length: float, bald: float) -> tuple[Array, Array]:

@@ -55,48 +55,60 @@ def make_light(z: Array) -> Light:
     )  # fmt: skip
 
 
-def shade(light: Light, position: Array, normal: Array, open_sky: Array, shadow: Array | None) -> tuple[Array, Array]:
-    """Diffuse light [V, U, 3] and shine [V, U] at positions (camera frame), normals [V, U, 3] and occlusion [V, U]."""
-    nk, nf = normal @ light.key, normal @ light.fill
-    wrap = 0.25 * (1 - 0.6 * light.hardness)
-    direct = np.maximum((nk + wrap) / (1 + wrap), 0)
+def shade(light: Light, normal: Array, open_sky: Array | float, shadow: Array | None) -> Array:
+    """Diffuse light (three channels) and shine [V, U, 4] for normals [3, V, U] in the camera frame and occlusion [V, U]."""
+    direct, shine = _along(normal, light.key), np.maximum(_along(normal, _half_vector(light.key)), 0)
+    wrap = np.float32(0.25 * (1 - 0.6 * light.hardness))
+    direct = np.maximum((direct + wrap) / (1 + wrap), 0)
+    fill = np.maximum(_along(normal, light.fill), 0)
+    for _ in range(2):
+        shine *= shine
+    shine *= shine * shine
     if shadow is not None:
         direct *= shadow
-    sky = 0.5 + 0.5 * normal[..., 1]
-    out = direct[..., None] * light.key_colour + np.maximum(nf, 0)[..., None] * light.fill_colour
-    out += open_sky[..., None] * (light.ambient_down + sky[..., None] * (light.ambient_up - light.ambient_down))
-    # Half vector with the viewer straight ahead.
-    half = light.key + np.array([0, 0, 1.0], np.float32)
-    half /= np.linalg.norm(half) + 1e-6
-    shine = np.maximum(normal @ half.astype(np.float32), 0)
-    shine *= shine
-    shine *= shine * shine
-    shine *= shine
-    if shadow is not None:
         shine *= shadow
-    return out.astype(np.float32), shine.astype(np.float32)
+    sky = (np.float32(0.5) + np.float32(0.5) * normal[1]) * open_sky
+    below = open_sky - sky
+    out = np.empty((*normal.shape[1:], 4), np.float32)
+    for c in range(3):
+        out[..., c] = (
+            direct * light.key_colour[c] + fill * light.fill_colour[c] + sky * light.ambient_up[c] + below * light.ambient_down[c]
+        )
+    out[..., 3] = shine
+    return out
 
 
 def cast_shadow(light: Light, position: Array, normal: Array, head_rows: int) -> Array:
-    """How much key light reaches each vertex [V, U], 0..1, from a small depth map seen from the light."""
+    """How much key light reaches each vertex [V, U], 0..1, from a small depth map seen from the light; inputs [3, V, U]."""
     right = np.cross(np.array([0.0, 1.0, 0.0]), light.key)
     right /= np.linalg.norm(right) + 1e-6
-    up = np.cross(light.key, right)
-    frame = np.stack([right, up, -light.key]).astype(np.float32)
-    seen = position @ frame.T
-    centre = np.array([0, -2.0, 0], np.float32) @ frame.T
-    scale = _SHADOW_SIZE / 34.0
-    seen[..., :2] = (seen[..., :2] - centre[:2]) * scale + _SHADOW_SIZE / 2
-    buffer = cv2.erode(depth_buffer(*np.moveaxis(seen[:head_rows], -1, 0), _SHADOW_SIZE), np.ones((2, 2), np.uint8))
-    nearest = cv2.remap(
-        buffer, seen[..., 0] - 0.5, seen[..., 1] - 0.5, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1e6
-    )
-    cos = np.clip(normal @ light.key, 0.15, 1)
-    bias = 0.3 + 0.5 * np.sqrt(1 - cos * cos) / cos
-    lit = np.clip(1.0 - (seen[..., 2] - nearest - bias) * 1.4, 0, 1).astype(np.float32)
+    frame = np.stack([right, np.cross(light.key, right), -light.key]).astype(np.float32)
+    centre = frame @ np.array([0, -2.0, 0], np.float32)
+    scale = np.float32(_SHADOW_SIZE / 34.0)
+    x, y, depth = (_along(position, axis) for axis in frame)
+    x = (x - centre[0]) * scale + np.float32(_SHADOW_SIZE / 2)
+    y = (y - centre[1]) * scale + np.float32(_SHADOW_SIZE / 2)
+    buffer = depth_buffer(x[:head_rows], y[:head_rows], depth[:head_rows], _SHADOW_SIZE)
+    buffer = cv2.erode(buffer, np.ones((2, 2), np.uint8))
+    nearest = cv2.remap(buffer, x - 0.5, y - 0.5, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1e6)
+    cos = np.clip(_along(normal, light.key), 0.15, 1)
+    bias = np.float32(0.3) + np.float32(0.5) * np.sqrt(1 - cos * cos) / cos
+    lit = np.clip(1 - (depth - nearest - bias) * np.float32(1.4), 0, 1)
     lit[:head_rows] = cv2.GaussianBlur(lit[:head_rows], (0, 0), 1.2 + 2.2 * (1 - light.hardness))
-    floor = 0.08 + 0.5 * (1 - light.hardness)
+    floor = np.float32(0.08 + 0.5 * (1 - light.hardness))
     return floor + (1 - floor) * lit
+
+
+def _along(vectors: Array, axis: Array) -> Array:
+    """Dot product [V, U] of vectors [3, V, U] with one axis [3]."""
+    x, y, z = (np.float32(a) for a in axis)
+    return vectors[0] * x + vectors[1] * y + vectors[2] * z
+
+
+def _half_vector(key: Array) -> Array:
+    """Between the key light and the viewer straight ahead."""
+    half = key + np.array([0, 0, 1.0], np.float32)
+    return half / (np.linalg.norm(half) + 1e-6)
 
 
 def _direction(azimuth: float, elevation: float) -> Array:

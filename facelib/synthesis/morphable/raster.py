@@ -45,12 +45,12 @@ class Visible:
 def rasterise(
     screen: Array, size: int, up: int, patches: tuple[tuple[slice, slice], ...], insides: bool = False
 ) -> Visible:
-    """Visible points of `screen` [V, U, 3] (x, y in pixels, depth in cm), refined `up` times in both directions.
+    """Visible points of `screen` [3, V, U] (x, y in pixels, depth in cm), refined `up` times in both directions.
 
     `patches` are the row and column ranges that are surfaces of their own: nothing is drawn between them. The first one's
     far side is not seen, or with `insides` only where no near side is: never through gaps between points.
     """
-    planes = [np.ascontiguousarray(screen[..., c], dtype=np.float32) for c in range(3)]
+    planes = [np.ascontiguousarray(plane, dtype=np.float32) for plane in screen]
     # One entry more than pixels: points outside the picture fall there.
     keys = np.full(size * size + 1, _FAR)
     points, us, vs, offset = [], [], [], 0

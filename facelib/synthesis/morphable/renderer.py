@@ -18,13 +18,15 @@ import numpy.typing as npt
 from facelib.synthesis.generator import register_generator
 from facelib.synthesis.latents import FACTORS, IDENTITY_SIZE, factor_slices, identity_latents, image_latents
 from facelib.synthesis.morphable import parts, scene
+from facelib.synthesis.morphable.camera import Camera, make_camera
+from facelib.synthesis.morphable.expression import ImageFactors, expression, eye_openness, landmarks_3d
 from facelib.synthesis.morphable.geometry import COLUMNS, EXPRESSIONS, HEAD_ROWS, ROWS, HeadShape, normals, shape_head
-from facelib.synthesis.morphable.hair import Hair, make_hair, wears
+from facelib.synthesis.morphable.hair import HAIR_COLUMNS, HAIR_ROWS, Hair, make_hair, wears
 from facelib.synthesis.morphable.light import Light, cast_shadow, make_light, shade
 from facelib.synthesis.morphable.photo import develop
 from facelib.synthesis.morphable.raster import Visible, rasterise
 from facelib.synthesis.morphable.skin import Skin, paint_skin
-from facelib.synthesis.morphable.traits import Traits, key_of, traits_of
+from facelib.synthesis.morphable.traits import Traits, traits_of
 
 Array = npt.NDArray[Any]
 _HALF = COLUMNS // 2
@@ -33,13 +35,6 @@ _PATCHES = (
     (slice(HEAD_ROWS, ROWS), slice(0, _HALF)),
     (slice(HEAD_ROWS, ROWS), slice(_HALF, COLUMNS)),
 )
-# Names of the noise latents, in order.
-_NOISE = (
-    "hair_0", "hair_1", "hair_2", "hair_3", "hair_4", "hair_5", "glasses", "glasses_style", "hat", "makeup", "tan", "beard", "distance",
-    "scale", "shift_x", "shift_y", "brightness", "contrast", "gamma", "saturation", "white_balance", "tint", "focus", "motion",
-    "low_resolution", "grain", "jpeg", "occluder", "exposure", "weight", "flush", "detail",
-)  # fmt: skip
-_PIVOT = np.array([0.0, -4.0, -1.0])
 
 
 @dataclass(frozen=True)
@@ -47,31 +42,6 @@ class _Person:
     traits: Traits
     shape: HeadShape
     skin: Skin
-
-
-@dataclass(frozen=True)
-class _Camera:
-    """Head frame -> pixels of a picture of `size`."""
-
-    rotation: Array
-    distance: float
-    focal: float
-    centre: Array
-    origin: Array
-
-    def turn(self, points: Array) -> Array:
-        """Head frame -> camera frame (cm)."""
-        return (points - _PIVOT.astype(points.dtype)) @ self.rotation.T.astype(points.dtype) + _PIVOT.astype(points.dtype)
-
-    def view(self, turned: Array) -> Array:
-        """Camera frame -> (x, y in pixels, depth in cm)."""
-        depth = self.distance - turned[..., 2:]
-        factor = self.focal / depth
-        xy = (turned[..., :2] - self.origin.astype(turned.dtype)) * factor * np.array([1, -1], turned.dtype) + self.centre.astype(turned.dtype)
-        return np.concatenate([xy, depth], axis=-1)
-
-    def project(self, points: Array) -> Array:
-        return self.view(self.turn(points))
 
 
 @register_generator("morphable")
@@ -160,9 +130,9 @@ class MorphableGenerator:
             traits = traits_of(codes[rows[0]])
             shape = shape_head(traits)
             for row in rows:
-                z = _Factors(factors[row], self._slices)
-                points = _landmarks_3d(shape, _expression(z, traits))
-                out[row] = self._camera(z, shape, self.image_size).project(points)[:, :2]
+                z = ImageFactors(factors[row], self._slices)
+                points = landmarks_3d(shape, expression(z, traits))
+                out[row] = self._camera(z, self.image_size).project(points)[:, :2]
         return out
 
     def yaw_degrees(self, factors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -192,33 +162,31 @@ class MorphableGenerator:
         """Yaw, pitch, roll [N, 3], radians, of rotation latents [N, 3]."""
         return self._limits * np.tanh(_stretch(np.clip(rotation, -3.5, 3.5)) * np.array([0.3, 0.3, 0.25]))
 
-    def _camera(self, z: _Factors, shape: HeadShape, size: int) -> _Camera:
-        rotation = _rotation(*self._angles(z.rotation[None])[0])
+    def _camera(self, z: ImageFactors, size: int) -> Camera:
         distance = 9.0 + 95.0 * np.exp(0.35 * np.clip(z["distance"], -2, 2))
-        per_cm = size * self.eye_distance / 6.3 * np.exp(0.07 * np.clip(z["scale"], -2.5, 2.5))
-        face = (np.array([0, -1.6, 7.0]) - _PIVOT) @ rotation.T + _PIVOT
-        shift = np.array([np.clip(z["shift_x"], -2.5, 2.5), np.clip(z["shift_y"], -2.5, 2.5)]) * 0.018 * size
-        return _Camera(rotation, distance, per_cm * (distance - 8.0), np.array([size / 2, size / 2]) + shift, face[:2])
+        scale = size * self.eye_distance / 6.3 * np.exp(0.07 * np.clip(z["scale"], -2.5, 2.5))
+        shift = np.clip([z["shift_x"], z["shift_y"]], -2.5, 2.5) * 0.018 * size
+        return make_camera(self._angles(z.rotation[None])[0], distance, scale, size / 2 + shift)
 
     def _draw(self, person: _Person, factors: Array) -> npt.NDArray[np.uint8]:
         """One picture."""
-        z = _Factors(factors, self._slices)
+        z = ImageFactors(factors, self._slices)
         rng = np.random.Generator(np.random.Philox(key=[z.key, 3]))
         t, shape = person.traits, person.shape
-        camera, size = self._camera(z, shape, self._size), self._size
-        k = camera.focal / (camera.distance - 8.0)
-        active = _expression(z, t)
-        grid = shape.rest + np.tensordot(active.astype(np.float32), shape.fields, axes=1)
-        turned = _turn_head(camera, grid)
+        camera, size = self._camera(z, self._size), self._size
+        k = camera.pixels_per_cm
+        active = expression(z, t)
+        grid = shape.moved(active)
+        turned = camera.turn_head(grid)
         normal = normals(turned)
         light = make_light(z.illumination)
         shadow = cast_shadow(light, turned, normal, HEAD_ROWS)
-        lit, shine = shade(light, turned, normal, shape.occlusion, shadow)
+        lit = shade(light, normal, shape.occlusion, shadow)
         up = max(1, int(np.ceil(k * 0.17 / 0.62)))
         visible = rasterise(camera.view(turned), size, up, _PATCHES)
 
         albedo, gloss = self._albedo(person, z, visible, grid, camera, active, light, rng, k)
-        light_map = visible.sample(np.concatenate([lit, shine[..., None]], -1))
+        light_map = visible.sample(lit)
         exposure = _exposure(lit, person.skin.tone, z)
         linear = albedo ** np.float32(2.2) * light_map[..., :3]
         linear += (light.gloss * 0.55 * light_map[..., 3] + gloss)[..., None]
@@ -235,7 +203,7 @@ class MorphableGenerator:
         return develop(image, z.photo(self.variation), rng)
 
     def _albedo(
-        self, person: _Person, z: _Factors, visible: Visible, grid: Array, camera: _Camera, active: Array, light: Light,
+        self, person: _Person, z: ImageFactors, visible: Visible, grid: Array, camera: Camera, active: Array, light: Light,
         rng: np.random.Generator, k: float,
     ) -> tuple[Array, Array]:  # fmt: skip
         """Skin, eyes and mouth at the pixels, RGB 0..1 as displayed [S, S, 3], and wet shine [S, S]."""
@@ -251,7 +219,7 @@ class MorphableGenerator:
         albedo[..., 1:] *= 1 - 0.02 * float(z["flush"])
         gloss = np.zeros(albedo.shape[:2], np.float32)
         made_up = max(0.0, 0.45 * t["makeup"] + 0.45 * z["makeup"] - 0.1)
-        openness = _openness(z, t, active)
+        openness = eye_openness(z, t, active)
         eye = parts.EyeState(
             openness, (float(np.clip(0.35 * z.expression[8], -0.8, 0.8)), float(np.clip(0.22 * z.expression[9], -0.5, 0.5))),
             float(np.clip(made_up, 0, 1)), float(np.clip(0.4 * (made_up - 0.4), 0, 0.6)), rng.uniform(0.15, 0.7, 3).astype(np.float32),
@@ -265,7 +233,7 @@ class MorphableGenerator:
         smile = float(active[EXPRESSIONS.index("smile")])
         mouth = parts.MouthState(gap, float(np.clip(0.35 + 1.2 * smile + 0.3 * z.expression[16], 0.0, 1)), lips, 0.05 + 0.2 * float(np.clip(made_up, 0, 1)))
 
-        coordinates = np.concatenate([person.shape.rest[..., :2], grid[..., 1:2], grid[..., 2:3]], -1)
+        coordinates = np.stack([person.shape.rest[..., 0], person.shape.rest[..., 1], grid[1], grid[2]], -1)
         for side in (-1.0, 1.0):
             region = _region(camera, np.array([side * p["eye_x"], p["eye_y"], p["eye_z"]]), 2.6 * k, albedo.shape[0])
             if region is None:
@@ -288,7 +256,7 @@ class MorphableGenerator:
         return np.clip(albedo, 0.004, 1), gloss
 
     def _accessories(
-        self, image: Array, person: _Person, z: _Factors, visible: Visible, camera: _Camera, light: Light, exposure: Array,
+        self, image: Array, person: _Person, z: ImageFactors, visible: Visible, camera: Camera, light: Light, exposure: Array,
         ambient: Array, rng: np.random.Generator, k: float,
     ) -> None:  # fmt: skip
         t, shape = person.traits, person.shape
@@ -305,89 +273,20 @@ class MorphableGenerator:
             scene.draw_occluder(image, rng, camera.project, k)
 
 
-class _Factors:
-    """Named access to one row of factors."""
-
-    def __init__(self, row: Array, slices: dict[str, slice]) -> None:
-        self.expression, self.illumination = row[slices["expression"]], row[slices["illumination"]]
-        self.rotation, self.noise = row[slices["rotation"]].astype(np.float64), row[slices["noise"]]
-        self.key = key_of(row)
-
-    def __getitem__(self, name: str) -> float:
-        return float(self.noise[_NOISE.index(name)])
-
-    def photo(self, variation: float) -> dict[str, float]:
-        names = _NOISE[_NOISE.index("brightness") : _NOISE.index("jpeg") + 1]
-        return {name: self[name] * (variation if name not in ("grain", "jpeg", "focus") else 1.0) for name in names}
-
-
-def _expression(z: _Factors, t: Traits) -> Array:
-    """Activations [K] of the expression fields, in the order of EXPRESSIONS."""
-    e = np.clip(z.expression.astype(np.float64), -2.8, 2.8)
-    smile = max(0.0, 0.35 + 0.55 * e[1] + 0.25 * t["smile_habit"])
-    jaw = max(0.0, 0.55 * (e[0] - 0.35)) + 0.28 * max(0.0, smile - 0.45)
-    values = {
-        "jaw": min(jaw, 2.0), "smile": min(smile, 1.6), "wide": 0.5 * max(0.0, e[2]), "pucker": 0.6 * max(0.0, -e[2] - 0.7),
-        "corner_down": max(0.0, 0.6 * e[10] - 0.2) * (smile < 0.4), "upper_lip": 0.5 * max(0.0, e[3]), "brow_up": max(0.0, 0.6 * e[4] - 0.1),
-        "brow_outer": 0.35 * e[6], "frown": max(0.0, 0.6 * e[5] - 0.15), "squint": max(0.0, 0.6 * smile - 0.2) + max(0.0, 0.4 * e[13]),
-        "puff": max(0.0, 0.4 * e[12] - 0.3), "nose_wrinkle": max(0.0, 0.5 * e[14] - 0.3), "mouth_side": 0.25 * e[11], "jaw_side": 0.3 * e[15],
-        "weight": 0.55 * float(np.clip(z["weight"], -2.5, 2.5)),
-    }  # fmt: skip
-    return np.array([values[name] for name in EXPRESSIONS])
-
-
-def _openness(z: _Factors, t: Traits, active: Array) -> float:
-    """How open the eyes are: 0 shut, 1 normal."""
-    e = z.expression
-    if e[7] > 1.95:
-        return 0.05
-    squint = float(active[EXPRESSIONS.index("squint")])
-    return float(np.clip(1.0 + 0.13 * e[6] - 0.34 * squint + 0.1 * float(active[EXPRESSIONS.index("brow_up")]), 0.3, 1.4))
-
-
-def _landmarks_3d(shape: HeadShape, active: Array) -> Array:
-    """Eye centres, nose tip and mouth corners [5, 3] in the head frame, moved by the expression."""
-    p = shape.places
-    rest = shape.rest[:HEAD_ROWS]
-    moved = rest + np.tensordot(active.astype(np.float32), shape.fields[:, :HEAD_ROWS], axes=1)
-    targets = [
-        (-p["eye_x"], p["eye_y"] + 0.12), (p["eye_x"], p["eye_y"] + 0.12), (0.0, p["nose_y"] + 0.3),
-        (-0.94 * p["mouth_w"], p["mouth_y"] + 0.1), (0.94 * p["mouth_w"], p["mouth_y"] + 0.1),
-    ]  # fmt: skip
-    out = []
-    for x, y in targets:
-        distance = (rest[..., 0] - x) ** 2 + (rest[..., 1] - y) ** 2 + 100.0 * (rest[..., 2] < 3)
-        nearest = int(np.argmin(distance))
-        offset = np.array([x, y, 0.0]) - np.append(rest.reshape(-1, 3)[nearest, :2], 0.0)
-        out.append(moved.reshape(-1, 3)[nearest] + offset)
-    return np.asarray(out)
-
-
-def _turn_head(camera: _Camera, grid: Array) -> Array:
-    """Head frame -> camera frame; the neck's lower rows follow the head only in part."""
-    turned = camera.turn(grid)
-    start = 146
-    share = np.linspace(0, 0.7, HEAD_ROWS - start, dtype=np.float32)[:, None, None]
-    still = grid[start:HEAD_ROWS]
-    turned[start:HEAD_ROWS] += share * (still - turned[start:HEAD_ROWS])
-    return turned
-
-
-def _draw_hair(image: Array, hair: Hair, visible: Visible, camera: _Camera, light: Light, exposure: Array, size: int) -> None:
+def _draw_hair(image: Array, hair: Hair, visible: Visible, camera: Camera, light: Light, exposure: Array, size: int) -> None:
     """Draw hair at `size` pixels, a little less than the face: its strands and edges are soft."""
     full = image.shape[0]
     turned = camera.turn(hair.grid)
     normal = normals(turned)
-    lit, _ = shade(light, turned, normal, np.ones(normal.shape[:2], np.float32), None)
+    values = shade(light, normal, 1.0, None)
     # Hair shines in a band across the strands.
-    band = np.maximum(1 - np.abs(normal[..., 1] - 0.45) * 2.2, 0) ** 2 * np.maximum(normal @ light.key, 0)
-    screen = camera.view(turned)
-    screen[..., :2] *= size / full
-    k = camera.focal / (camera.distance - 8.0) * size / full
-    up = max(2, int(np.ceil(k * 0.42 / 0.9)))
-    seen = rasterise(screen, size, up, ((slice(0, hair.grid.shape[0]), slice(0, hair.grid.shape[1])),), insides=True)
+    band = np.maximum(1 - np.abs(normal[1] - np.float32(0.45)) * np.float32(2.2), 0)
+    values[..., 3] = band * band * np.maximum(normal[0] * light.key[0] + normal[1] * light.key[1] + normal[2] * light.key[2], 0)
+    smaller = camera.scaled(size / full)
+    up = max(2, int(np.ceil(smaller.pixels_per_cm * 0.42 / 0.9)))
+    seen = rasterise(smaller.view(turned), size, up, ((slice(0, HAIR_ROWS), slice(0, HAIR_COLUMNS)),), insides=True)
     cover = seen.sample(np.stack([hair.cover, hair.strands], -1), 2.0)
-    values = seen.sample(np.concatenate([lit, band[..., None]], -1).astype(np.float32))
+    values = seen.sample(values)
     colour = hair.colour ** np.float32(2.2) * cover[..., 1:2] * values[..., :3] + 0.05 * (values[..., 3:] * cover[..., 1:2])
     behind = cv2.resize(visible.depth, (size, size), interpolation=cv2.INTER_NEAREST)
     alpha = cover[..., 0] * seen.mask * np.clip((behind - seen.depth + 0.35) / 0.3, 0, 1)
@@ -396,12 +295,12 @@ def _draw_hair(image: Array, hair: Hair, visible: Visible, camera: _Camera, ligh
     image += layer[..., 3:] * (layer[..., :3] - image)
 
 
-def _exposure(lit: Array, tone: Array, z: _Factors) -> Array:
+def _exposure(lit: Array, tone: Array, z: ImageFactors) -> Array:
     """Gain per channel that puts the face at a usual brightness and half undoes the light's colour, as cameras do.
 
     Dark skin stays darker than light skin.
     """
-    colour = lit[40:130, 30:98].mean((0, 1))
+    colour = lit[40:130, 30:98, :3].mean((0, 1))
     level = float(colour.mean())
     skin = float((tone ** np.float32(2.2)) @ np.array([0.3, 0.59, 0.11], np.float32))
     gain = 0.45 / (level * skin**0.62) * np.exp(0.2 * z["exposure"])
@@ -419,7 +318,7 @@ def _soft_mask(mask: Array) -> Array:
     return cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.6)
 
 
-def _region(camera: _Camera, point: Array, radius: float, size: int) -> tuple[slice, slice] | None:
+def _region(camera: Camera, point: Array, radius: float, size: int) -> tuple[slice, slice] | None:
     """The square of pixels round a projected point; None outside the picture."""
     x, y = camera.project(point[None])[0, :2]
     x0, x1 = int(max(0, x - radius)), int(min(size, x + radius + 1))
@@ -437,15 +336,6 @@ def _sample_region(visible: Visible, grid: Array, region: tuple[slice, slice]) -
 def _stretch(x: Array) -> Array:
     """Heavier tails than normal: most faces look at the camera, some far away from it."""
     return x * (0.8 + 0.2 * np.abs(x))
-
-
-def _rotation(yaw: float, pitch: float, roll: float) -> Array:
-    """Rotation by yaw, then pitch, then roll, radians; positive yaw turns the nose to the picture's right."""
-    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
-    ry = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    rx = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-    rz = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    return rz @ rx @ ry
 
 
 def _groups(codes: Array) -> list[list[int]]:
