@@ -10,6 +10,7 @@ Shapes: n images, H height, W width.
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -44,26 +45,30 @@ def shift_scale(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
 
 def gaussian_blur(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
     """Standard deviation up to `amplitude` hundredths of the side. draws [n, 1]."""
-    matrices = []
-    for side in images.shape[2:]:
-        sigma = (draws[:, 0] * amplitude * side / 100).clamp(min=1e-3)[:, None, None]
-        index = torch.arange(side, dtype=torch.float64)
+
+    def matrices(side: int) -> Tensor:
+        sigma = (draws[:, 0] * amplitude * side / 100).clamp(min=1e-2).to(torch.float32)[:, None, None]
+        index = torch.arange(side, dtype=torch.float32)
         weights = torch.exp(-0.5 * ((index[:, None] - index) / sigma) ** 2)
-        matrices.append(weights / weights.sum(2, keepdim=True))
-    return _separable(images, *matrices)
+        # Weights too small to matter are often denormal numbers, with which products take fifty times as long.
+        weights = weights.masked_fill_(weights < 1e-6, 0.0)
+        return weights.div_(weights.sum(2, keepdim=True))
+
+    return _separable(images, *_both_sides(images, matrices))
 
 
 def low_resolution(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
     """Shrink to between 1 and 1 - amplitude of the side, and enlarge again. draws [n, 1]."""
-    matrices = []
-    for side in images.shape[2:]:
+
+    def matrices(side: int) -> Tensor:
         small = torch.round(side * (1 - amplitude * draws[:, 0])).clamp(min=2)[:, None]
         index = torch.arange(side, dtype=torch.float64)
         # Rows past the small size exist too (the batch is rectangular), but no enlarged pixel reads them.
         shrink = _resampling((index + 0.5) * side / small - 0.5, side / small[:, 0], side, black_outside=False)
         source = torch.minimum((index + 0.5) * small / side - 0.5, small - 1)
-        matrices.append(_resampling(source, torch.ones(len(small)), side, black_outside=False) @ shrink)
-    return _separable(images, *matrices)
+        return _resampling(source, torch.ones(len(small)), side, black_outside=False) @ shrink
+
+    return _separable(images, *_both_sides(images, matrices))
 
 
 def additive_noise(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
@@ -128,14 +133,19 @@ def _signed_power(draws: Tensor, amplitude: float) -> Tensor:
 def _resampling(source: Tensor, support: Tensor, side: int, black_outside: bool) -> Tensor:
     """Matrices [n, I, side] reading at `source` [n, I] with a triangle of half width max(1, support [n])."""
     pad = math.ceil(max(1.0, float(support.max()))) + 1
-    index = torch.arange(-pad, side + pad, dtype=torch.float64)
-    width = support.to(torch.float64).clamp(min=1)[:, None, None]
-    weights = (1 - (source[..., None] - index).abs() / width).clamp_(min=0)
-    weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-6)
+    index = torch.arange(-pad, side + pad, dtype=torch.float32)
+    width = support.to(torch.float32).clamp(min=1)[:, None, None]
+    weights = (source.to(torch.float32)[..., None] - index).abs_().div_(width).neg_().add_(1).clamp_(min=0)
     inside = weights[..., pad : pad + side]
-    if black_outside:
-        return inside
-    return inside / inside.sum(2, keepdim=True).clamp(min=1e-6)
+    total = (weights if black_outside else inside).sum(2, keepdim=True)
+    return inside / total.clamp_(min=1e-6)
+
+
+def _both_sides(images: Tensor, matrices: Callable[[int], Tensor]) -> tuple[Tensor, Tensor]:
+    """The matrices for rows and for columns, made once where the image is square."""
+    height, width = images.shape[2:]
+    rows = matrices(height)
+    return rows, rows if width == height else matrices(width)
 
 
 def _separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

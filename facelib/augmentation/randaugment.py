@@ -148,6 +148,6 @@ def magnitude_of_bin(op_name: str, bins: Tensor, width: int) -> Tensor:
         case "Posterize":
             return 8 - torch.round(4 * share)
         case "Solarize":
-            return 255 * (1 - share)
+            return 255 - 8.5 * bins.to(torch.float64)  # exact: at every second bin it is a level
         case _:
             return torch.zeros_like(share)

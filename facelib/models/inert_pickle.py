@@ -150,8 +150,13 @@ def _safe_names() -> dict[tuple[str, str], Callable[..., object]]:
     def rebuild_parameter(data: Tensor, *_: object) -> Tensor:
         return data
 
+    def forget(*_: object) -> None:
+        return None
+
     return {
         ("collections", "OrderedDict"): OrderedDict,
+        ("torch", "Size"): tuple,
+        ("torch", "device"): forget,  # kept by modules wrapped for several GPUs
         ("builtins", "set"): set,
         ("__builtin__", "set"): set,
         ("torch._utils", "_rebuild_tensor"): rebuild_tensor,

@@ -4,9 +4,10 @@ A pre-activation residual network that keeps the full resolution in its stem, so
 that one fully connected layer turns into the embedding. Parameter names and shapes are those of the published
 checkpoints (USynthFace, UNPG, arcface_torch), so their tensors load by name.
 
-Two settings leave the published shape, for CPUs: `width` scales the channels, and `stem_stride=2` halves the
-resolution in the stem instead of in the first stage, which removes the layers that work at full resolution (most of
-the time of a narrow network). Both end in the same 7x7 map.
+Four settings leave the published network, for CPUs, where moving feature maps costs more than multiplying them:
+`width` scales the channels; `stem_stride=2` halves the resolution already in the stem, every stage works at half
+the side, and the last stage keeps it, so that the map is 7x7 again; `stride_first` halves it in a block's first
+convolution; `activation`.
 
 Shapes: N batch, D embedding size, H = W = image_size.
 """
@@ -30,12 +31,18 @@ class IResNet(nn.Module):
         use_se: squeeze-and-excitation in every block.
         width: multiplies every channel count (rounded to a multiple of 8).
         image_size: side of the square input in pixels, a multiple of 16.
-        stem_stride: 1 as published; 2 halves the resolution in the stem instead of the first stage.
+        stem_stride: 1 as published; 2 halves the resolution in the stem, and the last stage no more.
         activation: "prelu" as published, or "relu", which costs far less in the backward pass on CPUs.
+        stride_first: halve the resolution in the first convolution of a block; as published it is the second.
 
     Raises:
         ValueError: a setting is out of its range.
     """
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
 
     def __init__(
         self,
@@ -47,6 +54,7 @@ class IResNet(nn.Module):
         image_size: int = 112,
         stem_stride: int = 1,
         activation: str = "prelu",
+        stride_first: bool = False,
     ) -> None:
         super().__init__()
         layers = tuple(layers)
@@ -66,10 +74,17 @@ class IResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, stem, kernel_size=3, stride=stem_stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.prelu = _activation(activation, stem)
-        self.layer1 = _stage(stem, stages[0], layers[0], use_se, activation, stride=2 // stem_stride)
-        self.layer2 = _stage(stages[0], stages[1], layers[1], use_se, activation, stride=2)
-        self.layer3 = _stage(stages[1], stages[2], layers[2], use_se, activation, stride=2)
-        self.layer4 = _stage(stages[2], stages[3], layers[3], use_se, activation, stride=2)
+        strides = (2, 2, 2, 2 // stem_stride)
+        inputs = [stem, *stages]
+        for index, count in enumerate(layers):
+            blocks = []
+            for block in range(count):
+                channels = inputs[index] if block == 0 else stages[index]
+                stride = strides[index] if block == 0 else 1
+                blocks.append(
+                    ResidualBlock(channels, stages[index], stride, block == 0, use_se, activation, stride_first)
+                )
+            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
         self.bn2 = nn.BatchNorm2d(stages[3])
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(stages[3] * (image_size // 16) ** 2, embedding_size)
@@ -101,16 +116,29 @@ class IResNet(nn.Module):
 class ResidualBlock(nn.Module):
     """BN, 3x3 convolution, BN, PReLU, 3x3 convolution (strided), BN, optional SE, plus the (projected) input."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, activation: str) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        project: bool,
+        use_se: bool,
+        activation: str,
+        stride_first: bool,
+    ) -> None:
         super().__init__()
+        first, second = (stride, 1) if stride_first else (1, stride)
         self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, stride=first, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.prelu = _activation(activation, outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(outputs, outputs, kernel_size=3, stride=second, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.downsample: nn.Module | None = None
-        self.se_block: nn.Module | None = None
+        if project:
+            projection = nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
+        self.se_block = SqueezeExcitation(outputs) if use_se else None
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv1(self.bn1(x))
@@ -163,20 +191,6 @@ def check_images(images: Tensor, image_size: int) -> None:
         )
     if not images.is_floating_point():
         raise ValueError(f"backbone input is {images.dtype}; convert it with facelib.augmentation.to_network_input")
-
-
-def _stage(inputs: int, outputs: int, blocks: int, use_se: bool, activation: str, stride: int) -> nn.Sequential:
-    modules = []
-    for index in range(blocks):
-        block = ResidualBlock(inputs if index == 0 else outputs, outputs, stride if index == 0 else 1, activation)
-        if index == 0:
-            block.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-        if use_se:
-            block.se_block = SqueezeExcitation(outputs)
-        modules.append(block)
-    return nn.Sequential(*modules)
 
 
 def _activation(name: str, channels: int) -> nn.Module:

@@ -56,6 +56,7 @@ class MobileFaceNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(last, embedding_size, bias=False)
         self.features = nn.BatchNorm1d(embedding_size)
+        self.features.weight.requires_grad = False  # as in IResNet: the embedding's scale belongs to the loss
         self._initialise()
 
     def forward(self, images: Tensor) -> Tensor:

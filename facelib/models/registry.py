@@ -9,8 +9,8 @@ from torch import nn
 from facelib.models.iresnet import IResNet
 from facelib.models.mobilefacenet import MobileFaceNet
 
-# Half the channels, and the first halving of the resolution in the stem: for training on a few CPU cores.
-NARROW: Mapping[str, Any] = {"width": 0.5, "stem_stride": 2, "activation": "relu"}
+# For training on a few CPU cores: half the channels, on maps of half the side.
+NARROW: Mapping[str, Any] = {"width": 0.5, "stem_stride": 2, "stride_first": True, "activation": "relu"}
 
 BACKBONES: Mapping[str, tuple[Callable[..., nn.Module], Mapping[str, Any]]] = {
     "iresnet18": (IResNet, {"layers": (2, 2, 2, 2)}),
@@ -36,8 +36,8 @@ def build_backbone(
         dropout: probability of zeroing an input of the last linear layer, in [0, 1).
         use_se: squeeze-and-excitation in every block (IResNets only).
         settings: further settings of that network: `image_size` (side in pixels, a multiple of 16), `width`
-            (multiplies the channels), and for IResNets `layers` (blocks of the four stages), `stem_stride` (1 or 2)
-            and `activation` ("prelu" or "relu").
+            (multiplies the channels), and for IResNets `layers` (blocks of the four stages), `stem_stride` (1 or 2),
+            `activation` ("prelu" or "relu") and `stride_first`; see `IResNet`.
 
     Raises:
         ValueError: unknown name or setting (the message lists what exists), or a value out of range.

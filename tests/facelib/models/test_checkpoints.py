@@ -1,0 +1,150 @@
+"""Backbone files: ours and the published ones."""
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from facelib.models import (
+    CheckpointError,
+    build_backbone,
+    load_backbone,
+    load_checkpoint_contract,
+    read_checkpoint,
+    save_backbone,
+)
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+CONTRACT = {"template": "arcface", "size": 32, "color_order": "RGB", "normalisation": [0.5, 0.5]}
+SETTINGS = {"embedding_size": 8, "image_size": 32}
+PUBLISHED = {"embedding_size": 8, "image_size": 32, "layers": [1, 2, 1, 1], "width": 0.25, "use_se": True}
+
+
+def test_smallest_example(tmp_path):
+    backbone = _trained("iresnet10-narrow", **SETTINGS)
+    save_backbone(tmp_path / "model.pt", backbone, "iresnet10-narrow", SETTINGS, CONTRACT)
+    again = load_backbone(tmp_path / "model.pt")
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(again(images), backbone.eval()(images))
+    assert load_checkpoint_contract(tmp_path / "model.pt") == CONTRACT
+
+
+@pytest.mark.parametrize("name", ["iresnet18-narrow", "mobilefacenet"])
+def test_own_files_load_as_plain_tensors(tmp_path, name):
+    backbone = _trained(name, **SETTINGS)
+    save_backbone(tmp_path / "model.pt", backbone, name, SETTINGS, CONTRACT)
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert (content["name"], content["settings"], content["contract"]) == (name, SETTINGS, CONTRACT)
+    _assert_same(load_backbone(tmp_path / "model.pt"), backbone)
+
+
+def test_saving_replaces_all_or_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "model.pt"
+    first, second = _trained("iresnet10-narrow", **SETTINGS), _trained("iresnet10-narrow", **SETTINGS)
+    save_backbone(path, first, "iresnet10-narrow", SETTINGS, CONTRACT)
+
+    def fails(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match="disk full"):
+            save_backbone(path, second, "iresnet10-narrow", SETTINGS, CONTRACT)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt"], "no temporary file stays behind"
+    _assert_same(load_backbone(path), first)
+
+
+def test_saving_refuses_a_backbone_that_is_not_what_its_settings_say(tmp_path):
+    with pytest.raises(CheckpointError, match=r"of another shape: conv1\.weight"):
+        save_backbone(tmp_path / "m.pt", _trained("iresnet10-narrow", **SETTINGS), "iresnet10-narrow",
+                      {**SETTINGS, "width": 1.0}, CONTRACT)  # fmt: skip
+    with pytest.raises(ValueError, match="contract"):
+        save_backbone(tmp_path / "m.pt", _trained("iresnet10-narrow", **SETTINGS), "iresnet10-narrow", SETTINGS,
+                      {"size": torch.zeros(1)})  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_usynthface_checkpoint_is_the_query_encoder(tmp_path):
+    query, key = _trained("iresnet", **PUBLISHED), _trained("iresnet", **PUBLISHED)
+    state = {f"encoder_q.{n}": v for n, v in query.state_dict().items()}
+    state |= {f"encoder_k.{n}": v for n, v in key.state_dict().items()}
+    state |= {"queue": torch.zeros(8, 16), "queue_ptr": torch.zeros(1, dtype=torch.long)}
+    torch.save(state, tmp_path / "checkpoint_003.pth")
+    torch.save({"state_dict": {f"module.{n}": v for n, v in state.items()}}, tmp_path / "wrapped.pth")
+    for path in tmp_path.iterdir():
+        assert read_checkpoint(path).format == "usynthface"
+        _assert_same(load_backbone(path), query)
+        assert load_checkpoint_contract(path) is None
+
+
+def test_arcface_torch_checkpoint_is_a_plain_state_dict(tmp_path):
+    backbone = _trained("iresnet18", embedding_size=8)
+    torch.save(backbone.state_dict(), tmp_path / "backbone.pth")
+    checkpoint = read_checkpoint(tmp_path / "backbone.pth")
+    assert checkpoint.format == "arcface_torch"
+    assert checkpoint.settings == {"embedding_size": 8, "use_se": False, "layers": [2, 2, 2, 2]}
+    _assert_same(load_backbone(tmp_path / "backbone.pth"), backbone)
+
+
+def test_unpg_checkpoint_made_by_the_original(tmp_path):
+    path = tmp_path / "last.pt"
+    path.write_bytes(gzip.decompress((GOLDEN / "unpg_checkpoint_tiny.pt.gz").read_bytes()))
+    backbone = load_backbone(path)
+    assert read_checkpoint(path).format == "unpg"
+    for index, parameter in enumerate(backbone.parameters()):
+        assert torch.equal(parameter, torch.full_like(parameter, 0.001 * (index + 1)))
+    with torch.no_grad():
+        assert backbone(torch.zeros(1, 3, 112, 112)).shape == (1, 8)
+
+
+def test_missing_and_surplus_parameters_are_listed(tmp_path):
+    state = _trained("iresnet", **PUBLISHED).state_dict()
+    del state["layer2.1.bn2.bias"], state["features.running_var"]
+    torch.save(state | {"layer3.0.extra": torch.zeros(1)}, tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match="2 missing: ") as error:
+        load_backbone(tmp_path / "b.pth")
+    assert "layer2.1.bn2.bias, features.running_var; 1 surplus: layer3.0.extra" in str(error.value)
+
+
+def test_counters_of_batches_may_be_missing(tmp_path):
+    backbone = _trained("iresnet", **PUBLISHED)
+    state = {n: v for n, v in backbone.state_dict().items() if not n.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "old.pth")
+    assert torch.equal(load_backbone(tmp_path / "old.pth").fc.weight, backbone.fc.weight)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list"),
+        ({"epoch": 3}, "no tensors found under"),
+        ({"weight": torch.zeros(3)}, r"no IResNet, parameters conv1\.weight"),
+        ({"format": "facelib.backbone", "version": 99}, "version 99"),
+        ({"format": "facelib.backbone", "version": 1, "name": "iresnet18"}, "field 'settings'"),
+    ],
+)
+def test_other_files_are_explained(tmp_path, content, message):
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=message):
+        load_backbone(tmp_path / "x.pt")
+
+
+def test_absent_file():
+    with pytest.raises(FileNotFoundError, match="nowhere.pt"):
+        load_backbone("nowhere.pt")
+
+
+def _trained(name: str, **settings: object) -> torch.nn.Module:
+    """A backbone whose parameters and statistics all differ from those of a fresh one."""
+    backbone = build_backbone(name, **settings)
+    for value in backbone.state_dict().values():
+        value.copy_(torch.rand(value.shape) + 0.5 if value.is_floating_point() else torch.tensor(7))
+    return backbone
+
+
+def _assert_same(first: torch.nn.Module, second: torch.nn.Module) -> None:
+    assert list(first.state_dict()) == list(second.state_dict())
+    for name, value in second.state_dict().items():
+        assert torch.equal(first.state_dict()[name], value), name
