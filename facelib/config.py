@@ -7,6 +7,7 @@ and impossible combinations are errors that name the field, before anything star
 import difflib
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ class AlignSettings(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="settings of that detector, as a YAML mapping")
     template: str = Field("arcface", description="five-point template: arcface, or arcface-96 (8 px to the left)")
     size: int = Field(112, ge=32, le=512, description="side of the aligned face, pixels (32..512)")
-    min_score: Fraction = Field(0.5, description="detections below this score are rejected (0..1)")
+    min_score: Fraction = Field(0.8, description="detections below this score are rejected (0..1)")
     actors: Count = Field(1, description="aligner actors")
     cpus_per_actor: Positive = Field(0.5, description="CPUs reserved by an aligner actor (fractions allowed)")
     gpus_per_actor: NonNegative = Field(0, description="GPUs reserved by an aligner actor (fractions allowed)")
@@ -278,9 +279,8 @@ def load_settings(path: str | Path | None = None, overrides: Sequence[str] = ())
             raise SettingsError(f"{path}: is no YAML ({error})") from None
         if not isinstance(tree, dict):
             raise SettingsError(f"{path}: must be a mapping of sections, not {type(tree).__name__}")
-    arguments = [
-        f"--{item}" if not item.startswith("--") and "=" in item else item for item in (str(o) for o in overrides)
-    ]
+    # A value may hold "=" itself; only the name of a setting before it makes the word an override.
+    arguments = [f"--{o}" if re.match(r"[a-z_]+(\.[a-z_]+)?=", str(o)) else str(o) for o in overrides]
     return build_settings(tree, arguments, str(path) if path else "settings")
 
 

@@ -198,7 +198,7 @@ def _gains(
     trained = [m.name for m in models if not m.untrained]
     gains: dict[str, Any] = {}
     for name in trained:
-        for other in (n for n in scores if n not in trained and (not n.startswith("untrained") or n.endswith(name))):
+        for other in (n for n in scores if n not in trained):
             for s in sets:
                 compared = compare_auc(scores[name][s.name], scores[other][s.name], s.issame, seed=seed)
                 gains.setdefault(name, {}).setdefault(other, {})[s.name] = {

@@ -59,6 +59,11 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
         load_settings(tmp_path / "missing.yaml")
 
 
+def test_a_value_may_hold_an_equals_sign():
+    settings = load_settings(None, ["--evaluate.sets", '["heldout", "lfw=a.bin"]'])
+    assert settings.evaluate.sets == ["heldout", "lfw=a.bin"]
+
+
 def test_environment_variables_change_nothing(monkeypatch):
     monkeypatch.setenv("SEED", "7")
     monkeypatch.setenv("NAME", "other")

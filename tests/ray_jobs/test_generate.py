@@ -1,0 +1,85 @@
+import signal
+
+import pytest
+from support.commands import run, start, wait_for, workers_of
+
+from facelib.faces import FaceDataset
+
+SETTINGS = (
+    "--generate.identities", 12, "--generate.images_per_identity", 3, "--generate.identities_per_part", 2,
+    "--generate.identities_per_task", 1, "--generate.heldout_identities", 2, "--generate.actors", 1,
+    "--tracking.system_metrics", "false",
+)  # fmt: skip
+
+
+def files(folder):
+    """Name → bytes of what makes the dataset."""
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name.startswith("part-") or p.suffix == ".json"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A dataset made in one go."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = run("generate", "--output", folder / "out", *SETTINGS, folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip().splitlines()[-1].endswith(f"wrote {folder}/out/faces, {folder}/out/heldout")
+    return folder / "out"
+
+
+def test_every_identity_exactly_once(undisturbed):
+    dataset = FaceDataset(str(undisturbed / "faces"))
+    dataset.verify()
+    seen = [i for table in dataset.tables(["identity"]) for i in table["identity"].to_pylist()]
+    assert set(seen) == set(range(12))
+    assert seen == sorted(seen)
+    counts = dataset.manifest.counts
+    assert counts["requested"] == 36 == counts["aligned"] + sum(v for k, v in counts.items() if k.startswith("rejected"))
+    assert (undisturbed / "faces" / "contact_sheet.png").stat().st_size > 10_000
+    heldout = FaceDataset(str(undisturbed / "heldout"))
+    held = {i for table in heldout.tables(["identity"]) for i in table["identity"].to_pylist()}
+    assert len(held) == 2
+    assert not held & set(seen)
+
+
+def test_killed_actor_and_killed_driver_change_no_byte(undisturbed, tmp_path):
+    arguments = ("--output", tmp_path / "out", *SETTINGS)
+    faces = tmp_path / "out" / "faces"
+    driver = start("generate", *arguments, folder=tmp_path)
+    wait_for(lambda: workers_of(driver, "GenerateChunk"), what="a generator actor")
+    wait_for(lambda: list(faces.glob("part-*")), what="a first part")
+    for actor in workers_of(driver, "GenerateChunk"):
+        actor.send_signal(signal.SIGKILL)
+    before = len(list(faces.glob("part-*")))
+    wait_for(lambda: len(list(faces.glob("part-*"))) > before, what="a part after the actor was killed")
+    driver.kill()
+    driver.wait()
+    assert not (faces / "manifest.json").exists(), "the job finished before it was killed: nothing was tested"
+    kept = {p.name: p.stat().st_mtime_ns for p in faces.glob("part-*")}
+    assert 1 < len(kept) < 6
+
+    again = run("generate", *arguments, folder=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"{len(kept)} of 6 parts are there already" in again.stdout
+    assert {name: (faces / name).stat().st_mtime_ns for name in kept} == kept
+    assert files(faces) == files(undisturbed / "faces")
+
+    third = run("generate", *arguments, folder=tmp_path)
+    assert third.returncode == 0
+    assert files(faces) == files(undisturbed / "faces")
+
+
+def test_another_setting_in_an_old_folder_is_refused(undisturbed):
+    before = files(undisturbed / "faces")
+    done = run("generate", "--output", undisturbed, *SETTINGS, "--seed", 5, folder=undisturbed)
+    assert done.returncode == 1
+    assert "made with other settings: seed: 0, now 5." in done.stderr
+    assert files(undisturbed / "faces") == before
+
+
+def test_an_unwritable_target_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = run("generate", "--output", tmp_path / "file" / "out", *SETTINGS, folder=tmp_path)
+    assert done.returncode == 1
+    assert "cannot be created" in done.stderr
+    assert "Traceback" not in done.stderr
