@@ -126,7 +126,7 @@ def _skull(t: Traits) -> Array:
     yb += chin * 0.5 * np.interp(row, [70, 132, 160], [0, 1, 1.2])
     w *= 1 + (0.06 * t["jaw_width"] + 0.035 * t.weight) * _bump(row, 118, 16) + 0.03 * t["temple"] * _bump(row, 45, 16)
     w *= 1 + (0.035 * t["cheekbone"] + 0.02 * t.weight) * _bump(row, 86, 14)
-    w *= 1 + (0.09 * t["chin_width"] + 0.04 * t.weight) * _bump(row, 134, 9)
+    w *= 1 + (0.065 * t["chin_width"] + 0.04 * t.weight) * _bump(row, 134, 9)
     yb += -0.5 * t["jaw_angle"] * down
     zf += 0.3 * t["chin_forward"] * _bump(row, 130, 9) + 0.2 * t["prognathism"] * _bump(row, 110, 14)
     zf += -0.45 * t["forehead_slope"] * np.interp(row, [10, 22, 36, 56], [1, 1.0, 0.6, 0])
@@ -299,7 +299,7 @@ def _expression_fields(p: dict[str, float], rest: Array, front: Array) -> Array:
     x, y, z = np.ascontiguousarray(np.moveaxis(rest[FACE_ROWS], -1, 0))
     # Pulls to the sides fade out at the midline, where the surface would tear.
     ax, side = np.abs(x), np.clip(x / 1.2, -1, 1)
-    ex, ey, my, mw = p["eye_x"], p["eye_y"], p["mouth_y"], p["mouth_w"]
+    ex, my, mw = p["eye_x"], p["mouth_y"], p["mouth_w"]
 
     def bump(cx: float, cy: float, sx: float, sy: float) -> Array:
         return np.exp(-0.5 * (((ax - cx) / sx) ** 2 + ((y - cy) / sy) ** 2)) * front

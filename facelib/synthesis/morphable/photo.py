@@ -51,7 +51,7 @@ def _blur(image: Array, z: dict[str, float], rng: np.random.Generator, scale: fl
         small = max(24, int(size / (1.0 + 0.6 * min(2.0, z["low_resolution"] - 0.7))))
         kind = cv2.INTER_AREA if rng.random() < 0.7 else cv2.INTER_LINEAR
         image = cv2.resize(cv2.resize(image, (small, small), interpolation=kind), (size, size), interpolation=cv2.INTER_CUBIC)
-    sigma = scale * 0.52 * np.exp(0.42 * z["focus"])
+    sigma = scale * 0.42 * np.exp(0.45 * z["focus"])
     if z["motion"] > 1.7:
         length = int(round(scale * min(9.0, 3 + 4 * (z["motion"] - 1.7)))) | 1
         angle = rng.uniform(0, np.pi)
@@ -60,6 +60,6 @@ def _blur(image: Array, z: dict[str, float], rng: np.random.Generator, scale: fl
         dx, dy = int(round(np.cos(angle) * middle)), int(round(np.sin(angle) * middle))
         cv2.line(kernel, (middle - dx, middle - dy), (middle + dx, middle + dy), 1.0, 1)
         image = cv2.filter2D(image, -1, kernel / kernel.sum())
-    if sigma > 0.35:
+    if sigma > 0.3:
         image = cv2.GaussianBlur(image, (0, 0), float(min(sigma, 1.7 * scale)))
     return image

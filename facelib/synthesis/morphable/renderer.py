@@ -218,7 +218,7 @@ class MorphableGenerator:
         albedo *= np.array([tan**0.7, tan, tan * np.exp(0.02 * z["tan"])], np.float32)
         albedo[..., 1:] *= 1 - 0.02 * float(z["flush"])
         gloss = np.zeros(albedo.shape[:2], np.float32)
-        made_up = max(0.0, 0.45 * t["makeup"] + 0.45 * z["makeup"] - 0.1)
+        made_up = max(0.0, 0.45 * t["makeup"] + 0.45 * z["makeup"] - 0.1) if t.male < 0 else 0.0
         openness = eye_openness(z, t, active)
         eye = parts.EyeState(
             openness, (float(np.clip(0.35 * z.expression[8], -0.8, 0.8)), float(np.clip(0.22 * z.expression[9], -0.5, 0.5))),
@@ -265,7 +265,7 @@ class MorphableGenerator:
         if hair is not None:
             _draw_hair(image, hair, visible, camera, light, exposure, self.image_size)
         if wears(t["glasses"] - 0.1, z["glasses"]):
-            style = np.array([0.5 * t["eye_distance"] + 0.3 * z["glasses_style"], t["hair_style"], t["beard_kind"], 0.6 * t["glasses"] + z["glasses_style"]])
+            style = np.array([0.5 * t["eye_distance"] + 0.3 * z["glasses_style"], t["hair_style"], t["beard_kind"], 0.6 * t["pores"] + 0.9 * z["glasses_style"]])
             scene.draw_glasses(image, visible, shape.places, rng, style, camera.project, k, shape.places["eye_z"])
         if z["hat"] * nuisance > 1.45:
             scene.draw_hat(image, visible, shape.skull, rng, camera.project, ambient)
@@ -283,7 +283,7 @@ def _draw_hair(image: Array, hair: Hair, visible: Visible, camera: Camera, light
     band = np.maximum(1 - np.abs(normal[1] - np.float32(0.45)) * np.float32(2.2), 0)
     values[..., 3] = band * band * np.maximum(normal[0] * light.key[0] + normal[1] * light.key[1] + normal[2] * light.key[2], 0)
     smaller = camera.scaled(size / full)
-    up = max(2, int(np.ceil(smaller.pixels_per_cm * 0.42 / 0.9)))
+    up = max(2, int(np.ceil(smaller.pixels_per_cm * 0.42 / 1.1)))
     seen = rasterise(smaller.view(turned), size, up, ((slice(0, HAIR_ROWS), slice(0, HAIR_COLUMNS)),), insides=True)
     cover = seen.sample(np.stack([hair.cover, hair.strands], -1), 2.0)
     values = seen.sample(values)

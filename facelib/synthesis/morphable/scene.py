@@ -84,9 +84,9 @@ def draw_glasses(image: Array, visible: Visible, p: dict[str, float], rng: np.ra
     ex = np.sign(cos) * np.abs(cos) ** (2 / square) * half_w
     ey = np.sign(sin) * np.abs(sin) ** (2 / square) * half_h
     centre = max(p["eye_x"] + 0.05, half_w + 0.75)
-    thick = float(np.exp(-1.75 + 0.55 * style[3])) * k
+    thick = float(np.exp(-1.8 + 0.45 * style[3])) * k
     dark = _colour(rng) * 0.25 if rng.random() < 0.7 else np.clip(_colour(rng) * 0.9, 0, 1)
-    sun = style[3] > 1.9
+    sun = style[3] > 2.0
     rims = []
     for side in (-1, 1):
         x = side * centre + ex
@@ -216,8 +216,9 @@ def _colour(rng: np.random.Generator) -> Array:
     """A colour as rooms, clothes and gardens have: mostly dull, sometimes strong."""
     value = rng.beta(1.3, 1.6)
     saturation = rng.beta(1.0, 4.0)
-    hue = rng.uniform(0, 2 * np.pi)
-    wheel = 0.5 + 0.5 * np.cos(hue + np.array([0.0, 2.0944, 4.18879]))
+    # Wood, skin and brick, sky and leaves are common; violet is not.
+    hue = rng.choice(np.array([0.35, 0.7, 1.1, 2.0, 3.6, 4.0, 5.5])) + rng.normal() * 0.35
+    wheel = 0.5 + 0.5 * np.cos(hue - np.array([0.0, 2.0944, 4.18879]))
     return (value * (1 - saturation + saturation * wheel)).astype(np.float32)
 
 

@@ -128,6 +128,12 @@ def _noise(rng: np.random.Generator, rows: int, columns: int, cell: float) -> Ar
     return cv2.resize(small, (columns, rows), interpolation=cv2.INTER_CUBIC)
 
 
+def _band(y: Array, low: float, high: float) -> slice:
+    """Rows of the texture in which some texel lies between two heights."""
+    rows = np.flatnonzero(((y > low) & (y < high)).any(1))
+    return slice(int(rows[0]), int(rows[-1]) + 1) if rows.size else slice(0, 0)
+
+
 def _fold_lines(t: Traits, p: dict[str, float], ax: Array, y: Array, front: Array, darken: Any) -> None:
     """Creases as dark soft lines: nose to mouth, mouth corners, forehead, crow's feet, frown, under the eyes."""
     ex, ey, my, mw = p["eye_x"], p["eye_y"], p["mouth_y"], p["mouth_w"]
@@ -176,8 +182,9 @@ def _marks(t: Traits, skin: Array, x: Array, y: Array, z: Array, rng: np.random.
     for _ in range(count):
         cx, cy = rng.uniform(-5.5, 5.5), rng.uniform(-10.0, 5.5)
         size = 0.10 + 0.11 * rng.random() ** 2
-        spot = np.exp(-(((x - cx) ** 2 + (y - cy) ** 2) / size**2) ** 1.5) * front
-        skin *= 1 - (0.75 * spot)[..., None] * np.array([0.75, 0.95, 1.0], np.float32)
+        band = _band(y, cy - 0.6, cy + 0.6)
+        spot = np.exp(-(((x[band] - cx) ** 2 + (y[band] - cy) ** 2) / size**2) ** 1.5) * front[band]
+        skin[band] *= 1 - (0.75 * spot)[..., None] * np.array([0.75, 0.95, 1.0], np.float32)
     if rng.random() < 0.06:
         cx, cy, sx, sy = rng.uniform(-5, 5), rng.uniform(-9, 6), rng.uniform(0.4, 1.5), rng.uniform(0.4, 1.5)
         mark = np.exp(-((((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2) ** 2)) * front * (1 + 0.3 * _noise(rng, rows, columns, 6.0))
@@ -192,6 +199,8 @@ def _marks(t: Traits, skin: Array, x: Array, y: Array, z: Array, rng: np.random.
 
 def _brows(t: Traits, p: dict[str, float], skin: Array, x: Array, y: Array, front: Array, hair: Array, rng: np.random.Generator) -> None:
     """Brows: a curve with an arch, a thickness that tapers outwards, hair-like noise."""
+    band = _band(y, p["brow_y"] - 1.8, p["brow_y"] + 2.0)
+    skin, x, y, front = skin[band], x[band], y[band], front[band]
     ax = np.abs(x)
     start = 1.1 + 0.2 * t["brow_gap"] + 0.1 * t["eye_distance"]
     length = 3.9 * np.exp(0.07 * t["brow_length"])

@@ -5,7 +5,7 @@ from facelib.synthesis.morphable.raster import depth_buffer, rasterise
 
 def _plane(size: int, depth: float, rows: int = 20, columns: int = 30) -> np.ndarray:
     y, x = np.meshgrid(np.linspace(4, size - 4, rows), np.linspace(4, size - 4, columns), indexing="ij")
-    return np.stack([x, y, np.full_like(x, depth)], -1).astype(np.float32)
+    return np.stack([x, y, np.full_like(x, depth)]).astype(np.float32)
 
 
 def test_a_plane_is_covered_and_its_coordinates_are_exact() -> None:
@@ -22,11 +22,11 @@ def test_a_plane_is_covered_and_its_coordinates_are_exact() -> None:
 def test_the_nearer_patch_wins_and_the_far_side_is_hidden() -> None:
     size = 40
     near, far = _plane(size, 3.0), _plane(size, 7.0)
-    grid = np.concatenate([far, near])
+    grid = np.concatenate([far, near], axis=1)
     patches = ((slice(0, 20), slice(0, 30)), (slice(20, 40), slice(0, 30)))
     seen = rasterise(grid, size, 4, patches)
     assert (seen.v[8:32, 8:32] >= 20).all()
-    mirrored = far[:, ::-1]
+    mirrored = far[:, :, ::-1]
     assert not rasterise(mirrored, size, 4, patches[:1]).mask.any()
     assert rasterise(mirrored, size, 4, patches[:1], insides=True).mask[8:32, 8:32].all()
 
