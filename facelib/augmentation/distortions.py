@@ -15,16 +15,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from facelib.augmentation.operations import look_up, luminance
+from facelib.augmentation.operations import look_up, luminance, put_rows, rows_of
 
 NOISE_OFFSETS = 1 << 16
 
 
 def horizontal_flip(images: Tensor, mask: Tensor) -> Tensor:
-    """Mirror the images whose mask (bool [n]) is set."""
-    flipped = images.clone()
+    """Mirror the images whose mask (bool [n], on the CPU) is set."""
+    flipped = images.clone(memory_format=torch.contiguous_format)
     rows = mask.nonzero().flatten()
-    flipped[rows] = images[rows].flip(3)
+    put_rows(flipped, rows, rows_of(flipped, rows).flip(3))
     return flipped
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from facelib.augmentation import distortions
-from facelib.augmentation.operations import check_batch
+from facelib.augmentation.operations import check_batch, put_rows, rows_of
 from facelib.augmentation.randaugment import CHUNK, RandAugment
 from facelib.augmentation.randomness import new_generator, uniforms
 
@@ -111,15 +111,14 @@ class FaceAugmentation:
         flip, grey, randaugment, *others = draws.split(widths, dim=1)
         columns = dict(zip(distorting, others))
 
-        images = distortions.horizontal_flip(images, (flip[:, 0] < self.probabilities["flip"]).to(images.device))
+        images = distortions.horizontal_flip(images, flip[:, 0] < self.probabilities["flip"])
         for name in GEOMETRIC:
             self._distort(name, images, columns[name])
         images = self.randaugment.transform(images, randaugment)
         for name in PHOTOMETRIC:
             self._distort(name, images, columns[name])
-        chosen = (grey[:, 0] < self.probabilities["grayscale"]).nonzero().flatten().to(images.device)
-        if len(chosen):
-            images[chosen] = distortions.grayscale(images[chosen])
+        chosen = (grey[:, 0] < self.probabilities["grayscale"]).nonzero().flatten()
+        put_rows(images, chosen, distortions.grayscale(rows_of(images, chosen)))
         return images
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,8 +137,7 @@ class FaceAugmentation:
             return
         function = {**GEOMETRIC, **PHOTOMETRIC}[name][0]
         for chunk in rows.split(CHUNK if images.device.type == "cpu" else len(rows)):
-            there = chunk.to(images.device)
-            images.index_copy_(0, there, function(images.index_select(0, there), draws[chunk, 1:], amplitude))
+            put_rows(images, chunk, function(rows_of(images, chunk), draws[chunk, 1:], amplitude))
 
 
 def _checked_amplitudes(given: dict[str, float]) -> dict[str, float]:

@@ -13,6 +13,7 @@ Sharpness factor - 1; Posterize bits kept; Solarize threshold (values from it on
 from collections.abc import Callable
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,17 +74,8 @@ def sharpness(images: Tensor, magnitudes: Tensor) -> Tensor:
     height, width = images.shape[2:]
     if min(height, width) < 3:
         return images
-    # On the whole batch as one line, where neighbours above and below are `width` away: long sums over contiguous
-    # memory. What that gets wrong at the border is overwritten by the border.
-    line = images.reshape(-1)
-    wide = line.to(torch.int16)
-    rows = (wide[: -2 * width] + wide[width:-width]).add_(wide[2 * width :])
-    total = (rows[:-2] + rows[1:-1]).add_(rows[2:]).add_(wide[width + 1 : -width - 1], alpha=4)
-    smooth = total.to(torch.float32).add_(6.5).mul_(1 / 13).floor_()  # no sum lies on a tie: 13 is odd
-    factors = (1 + magnitudes.to(torch.float32)).repeat_interleave(3 * height * width)[width + 1 : -width - 1]
-    sharp = _truncate(line[width + 1 : -width - 1].to(torch.float32).sub_(smooth).mul_(factors).add_(smooth))
-    result = images.clone(memory_format=torch.contiguous_format)
-    result.view(-1)[width + 1 : -width - 1] = sharp
+    inner = _sharpened_planes if images.device.type == "cpu" else _sharpened
+    result = inner(images.contiguous(), magnitudes)
     for border in (0, -1):
         result[:, :, border] = images[:, :, border]
         result[..., border] = images[..., border]
@@ -149,6 +141,21 @@ def luminance(images: Tensor) -> Tensor:
     return _luma(images.to(torch.float32)).to(torch.uint8)
 
 
+def rows_of(images: Tensor, rows: Tensor) -> Tensor:
+    """images[rows]; rows int64 [n] on the CPU."""
+    if images.device.type == "cpu":
+        return torch.from_numpy(images.numpy()[rows.numpy()])  # copies whole images where torch goes pixel by pixel
+    return images.index_select(0, rows.to(images.device))
+
+
+def put_rows(images: Tensor, rows: Tensor, values: Tensor) -> None:
+    """images[rows] = values, in place; rows int64 [n] on the CPU."""
+    if images.device.type == "cpu":
+        images.numpy()[rows.numpy()] = values.numpy()
+    else:
+        images.index_copy_(0, rows.to(images.device), values)
+
+
 def check_batch(images: Tensor) -> None:
     """Raises ValueError unless images are uint8 [N, 3, H, W]."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
@@ -186,14 +193,43 @@ def _luma(values: Tensor) -> Tensor:
 def look_up(images: Tensor, tables: Tensor) -> Tensor:
     """Tables [n, 256] or [n, 3, 256] of whole levels, one an image or one a channel."""
     tables = tables.to(torch.uint8).reshape(len(images), -1, 256)
-    rows = images.reshape(len(images) * tables.shape[1], -1)
-    tables = tables.view(len(rows), 256)
     if images.device.type != "cpu":
-        return tables.gather(1, rows.to(torch.int64)).view(images.shape)
+        return look_up_by_gather(images, tables)
+    rows = images.reshape(len(images) * tables.shape[1], -1)
     result = torch.empty_like(rows)
-    for row, table, target in zip(rows.numpy(), tables.numpy(), result.numpy()):
+    for row, table, target in zip(rows.numpy(), tables.view(-1, 256).numpy(), result.numpy()):
         cv2.LUT(row[None], table[None], dst=target[None])  # three times as fast as a gather with 64-bit indices
     return result.view(images.shape)
+
+
+def look_up_by_gather(images: Tensor, tables: Tensor) -> Tensor:
+    """`look_up` in torch alone; tables uint8 [n, 1, 256] or [n, 3, 256]."""
+    rows = images.reshape(len(images), tables.shape[1], -1)
+    return tables.gather(2, rows.to(torch.int64)).view(images.shape)
+
+
+SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13
+
+
+def _sharpened(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Sharpness without regard to the border."""
+    kernel = torch.from_numpy(SMOOTH * 13).to(images.device)[None, None]  # whole numbers: sums are exact
+    values = images.to(torch.float32)
+    total = torch.nn.functional.conv2d(values.flatten(0, 1)[:, None], kernel, padding=1).view(images.shape)
+    smooth = total.add_(6.5).mul_(1 / 13).floor_()  # no sum lies on a tie: 13 is odd
+    factors = (1 + magnitudes.to(torch.float32))[:, None, None, None]
+    return _truncate(values.sub_(smooth).mul_(factors).add_(smooth))
+
+
+def _sharpened_planes(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """The same by OpenCV, a channel at a time in the processor's nearest cache: five times as fast."""
+    result = torch.empty_like(images)
+    for image, target, magnitude in zip(images.numpy(), result.numpy(), magnitudes.tolist()):
+        for plane, sharp in zip(image, target):
+            smooth = cv2.filter2D(plane, -1, SMOOTH)
+            # Half a level less, and rounding becomes cutting off.
+            cv2.addWeighted(plane, 1 + magnitude, smooth, -magnitude, -0.499, dst=sharp)
+    return result
 
 
 def _histograms(images: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facelib.augmentation.operations import OPERATIONS, check_batch
+from facelib.augmentation.operations import OPERATIONS, check_batch, put_rows, rows_of
 from facelib.augmentation.randomness import new_generator, uniforms
 
 BINS = 31
@@ -77,7 +77,7 @@ class RandAugment:
 
     def transform(self, images: Tensor, draws: Tensor) -> Tensor:
         """Augment with given draws: uniform numbers [N, draws_per_image] on the CPU. Leaves the images untouched."""
-        result = images.clone()
+        result = images.clone(memory_format=torch.contiguous_format)
         for round_draws in draws.view(len(images), self.num_ops, DRAWS_PER_ROUND).unbind(1):
             self._round(result, round_draws)
         return result
@@ -123,8 +123,7 @@ class RandAugment:
                 magnitudes = magnitudes * signs[rows]
             size = CHUNK if images.device.type == "cpu" else len(rows)
             for chunk, strengths in zip(rows.split(size), magnitudes.split(size)):
-                chunk, strengths = chunk.to(images.device), strengths.to(images.device)
-                images.index_copy_(0, chunk, OPERATIONS[name](images.index_select(0, chunk), strengths))
+                put_rows(images, chunk, OPERATIONS[name](rows_of(images, chunk), strengths.to(images.device)))
 
     def _bins(self, which: Tensor, rounding: Tensor) -> Tensor:
         """Uniform over 1..m, where m is the magnitude rounded at random; 0 where m is 0."""

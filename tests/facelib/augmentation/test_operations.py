@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from facelib.augmentation import RandAugment
+from facelib.augmentation import RandAugment, operations
 from facelib.augmentation.operations import OPERATIONS, luminance
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "randaugment_dev.npz")
@@ -131,6 +131,16 @@ def test_wrong_images_are_refused(images):
 def test_unknown_operation_lists_what_exists():
     with pytest.raises(ValueError, match="'ShearY' does not exist; choose one of Identity, ShearX"):
         RandAugment.apply("ShearY", torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0.1)
+
+
+def test_the_forms_for_cpu_and_gpu_agree():
+    images, magnitudes = _random_images(9, 30, 41), torch.linspace(-0.9, 0.9, 9)
+    difference = operations._sharpened(images, magnitudes).int() - operations._sharpened_planes(images, magnitudes)
+    assert not difference[:, :, 1:-1, 1:-1].any()
+    for shape in ((9, 256), (9, 3, 256)):
+        tables = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0))
+        expected = operations.look_up_by_gather(images, tables.byte().view(9, -1, 256))
+        assert torch.equal(operations.look_up(images, tables), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

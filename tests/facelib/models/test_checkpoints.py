@@ -132,7 +132,7 @@ def test_other_files_are_explained(tmp_path, content, message):
 
 
 def test_absent_file():
-    with pytest.raises(FileNotFoundError, match="nowhere.pt"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pt"):
         load_backbone("nowhere.pt")
 
 
