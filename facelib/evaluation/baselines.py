@@ -3,7 +3,7 @@
 A trained model must beat both. `PixelEmbedding` is the grey picture itself; `WhitenedPixels` is the picture in the
 principal components of given faces, each scaled to unit variance (eigenfaces, Turk & Pentland 1991, with
 whitening), which needs no labels either. Size, crop and colour of the whitened baseline were chosen for the best
-AUC on real pairs.
+AUC on real pairs. Both add the embedding of the mirror image by default, as trained models are evaluated.
 
 Shape legend: N images, D embedding size.
 """
@@ -27,9 +27,12 @@ class PixelEmbedding:
     def __init__(self, size: int = 56) -> None:
         self.size = _positive("size", size)
 
-    def embed(self, images: Any) -> NDArray[np.float32]:
-        """Embeddings [N, D] of RGB uint8 images [N, H, W, 3]."""
-        return _pixels(images, self.size, margin=0, grey=True)
+    def embed(self, images: Any, flip: bool = True) -> NDArray[np.float32]:
+        """Embeddings [N, D] of RGB uint8 images [N, H, W, 3], those of their mirror images added if `flip`."""
+        pixels = _pixels(images, self.size, margin=0, grey=True)
+        if flip:
+            pixels += _pixels(_checked(images)[:, :, ::-1], self.size, margin=0, grey=True)
+        return pixels
 
 
 class WhitenedPixels:
@@ -50,12 +53,12 @@ class WhitenedPixels:
         self.margin = margin
 
     @classmethod
-    def fit(cls, images: Any, components: int = 256, size: int = 28, margin: int = 12) -> WhitenedPixels:
+    def fit(cls, images: Any, components: int | None = None, size: int = 28, margin: int = 12) -> WhitenedPixels:
         """Fit on faces and their mirror images, without labels. 20,000 faces take seconds on one core.
 
         Args:
             images: RGB uint8 faces [N, 112, 112, 3].
-            components: embedding size D, at most 2 N - 1 and 3 size^2.
+            components: embedding size D, at most 2 N - 1 and 3 size^2; left out, 256 or as many as the images support.
             size: side of the downscaled colour picture in pixels.
             margin: pixels cut from each side before downscaling: the border shows hair and background.
 
@@ -64,24 +67,28 @@ class WhitenedPixels:
         """
         images = _checked(images)
         limit = min(2 * len(images) - 1, 3 * size**2)
+        wanted, components = components, min(256, limit) if components is None else components
         if not 1 <= components <= limit:
             raise ValueError(f"components is {components}; {len(images)} images of size {size} support 1 to {limit}")
         pixels = np.concatenate([_pixels(side, size, margin, grey=False) for side in (images, images[:, :, ::-1])])
-        mean = pixels.mean(axis=0, dtype=np.float64).astype(np.float32)
+        mean: NDArray[np.float32] = pixels.mean(axis=0, dtype=np.float64).astype(np.float32)
         pixels -= mean
         variances, directions = _principal_components(pixels, components)
         # float32 pixels carry no information below this share of the largest variance.
-        if variances[-1] <= 1e-6 * variances[0]:
+        supported = int(np.sum(variances > 1e-6 * variances[0]))
+        if supported == 0 or (wanted is not None and supported < components):
             raise ValueError(f"the images span fewer than {components} components; give more different faces")
-        projection = (directions / np.sqrt(variances)).astype(np.float32)
+        projection: NDArray[np.float32] = (directions[:, :supported] / np.sqrt(variances[:supported])).astype("f4")
         return cls(mean, projection, size, margin)
 
-    def embed(self, images: Any) -> NDArray[np.float32]:
-        """Embeddings [N, D] of RGB uint8 images [N, 112, 112, 3]."""
+    def embed(self, images: Any, flip: bool = True) -> NDArray[np.float32]:
+        """Embeddings [N, D] of RGB uint8 images [N, 112, 112, 3], those of their mirror images added if `flip`."""
         pixels = _pixels(images, self.size, self.margin, grey=False)
         pixels -= self.mean
-        embeddings: NDArray[np.float32] = pixels @ self.projection
-        return embeddings
+        if flip:
+            pixels += _pixels(_checked(images)[:, :, ::-1], self.size, self.margin, grey=False)
+            pixels -= self.mean
+        return np.asarray(pixels @ self.projection, dtype=np.float32)
 
 
 def _principal_components(centred: NDArray[np.float32], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -20,7 +20,7 @@ def test_smallest_example():
 def test_fitted_faces_and_their_mirror_images_come_out_white():
     images = pictures(100)
     model = WhitenedPixels.fit(images, components=40)
-    embeddings = np.concatenate([model.embed(images), model.embed(images[:, :, ::-1])])
+    embeddings = np.concatenate([model.embed(side, flip=False) for side in (images, images[:, :, ::-1])])
     np.testing.assert_allclose(embeddings.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(np.cov(embeddings.T, bias=True), np.eye(40), atol=1e-2)
 
@@ -40,8 +40,22 @@ def test_components_are_the_principal_ones():
 def test_brightness_and_contrast_do_not_matter():
     images = pictures(5)
     dimmed = (images * 0.5 + 20).astype(np.uint8)
-    a, b = PixelEmbedding().embed(images), PixelEmbedding().embed(dimmed)
+    a, b = PixelEmbedding().embed(images, flip=False), PixelEmbedding().embed(dimmed, flip=False)
     np.testing.assert_allclose(a, b, atol=0.05)
+
+
+@pytest.mark.parametrize("model", [PixelEmbedding(), WhitenedPixels.fit(pictures(30))])
+def test_flip_adds_the_mirror_image(model):
+    images = pictures(5, seed=1)
+    mirrored = images[:, :, ::-1]
+    expected = model.embed(images, flip=False) + model.embed(mirrored, flip=False)
+    np.testing.assert_allclose(model.embed(images), expected, atol=1e-4)
+    np.testing.assert_allclose(model.embed(mirrored), expected, atol=1e-4)
+
+
+def test_few_faces_give_as_many_components_as_they_support():
+    images = pictures(6).repeat(2, axis=0)
+    assert WhitenedPixels.fit(images).embed(images).shape == (12, 11)
 
 
 def test_picture_of_one_colour_is_finite():

@@ -1,0 +1,181 @@
+"""Time and memory of the evaluation: IJB-C-sized template protocol against the published procedure, k-fold, intervals.
+
+The synthetic set has IJB-C's numbers: 469,375 images of 23,124 templates (3,531 gallery, 19,593 probe) with 512
+features, and 15,658,489 gallery-probe pairs. `--fraction` scales the pairs, its square root images and templates.
+
+    python benchmarks/evaluation.py                 # 2 % of IJB-C, both sides, within a minute
+    python benchmarks/evaluation.py --full          # IJB-C size, ours only (the published procedure takes many minutes)
+    python benchmarks/evaluation.py --full --both   # IJB-C size, both
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+IMAGES, GALLERY, PROBES, PAIRS, FEATURES = 469_375, 3_531, 19_593, 15_658_489, 512
+FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fraction", type=float, default=0.02, help="share of IJB-C's pairs")
+    parser.add_argument("--full", action="store_true", help="the same as --fraction 1, without the published procedure")
+    parser.add_argument("--both", action="store_true", help="with --full: run the published procedure too")
+    parser.add_argument("--scattered", action="store_true", help="pairs of any two templates, not gallery and probe")
+    parser.add_argument("--side", choices=["ours", "published", "pairs"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    fraction = 1.0 if options.full else options.fraction
+    if options.side == "pairs":
+        time_pairs()
+    elif options.side:
+        time_templates(options.side, fraction, options.scattered)
+    else:
+        sides = ["ours", "published", "pairs"] if options.both or not options.full else ["ours", "pairs"]
+        for side in sides:
+            # A process of its own for each, so that its peak memory is its own.
+            flags = ["--side", side, "--fraction", str(fraction)] + ["--scattered"] * options.scattered
+            subprocess.run([sys.executable, os.path.abspath(__file__), *flags], check=True)
+
+
+def synthetic_set(fraction: float, scattered: bool) -> dict[str, np.ndarray]:
+    """Images, templates and pairs with IJB-C's proportions; every template has at least one image."""
+    rng = np.random.default_rng(0)
+    gallery, probes, images = (max(20, int(count * fraction**0.5)) for count in (GALLERY, PROBES, IMAGES))
+    templates, pairs = gallery + probes, max(2000, int(PAIRS * fraction))
+    identity = np.concatenate([np.arange(gallery), rng.integers(0, gallery, probes)])
+    template = np.concatenate([np.arange(templates), rng.integers(0, templates, images - templates)])
+    centres = rng.standard_normal((gallery, FEATURES), dtype=np.float32)
+    features = rng.standard_normal((images, FEATURES), dtype=np.float32)
+    features *= 14
+    for start in range(0, images, 10_000):
+        features[start : start + 10_000] += centres[identity[template[start : start + 10_000]]]
+    first = rng.integers(0, templates if scattered else gallery, pairs, dtype=np.int32)
+    second = rng.integers(0 if scattered else gallery, templates, pairs, dtype=np.int32)
+    # About 1 in 800 IJB-C pairs is genuine.
+    genuine = rng.choice(pairs, pairs // 800, replace=False)
+    second[genuine] = rng.integers(gallery, templates, len(genuine))
+    first[genuine] = identity[second[genuine]]
+    return {
+        "features": features,
+        "templates": template + 1,
+        "medias": template * 8 + rng.integers(0, 8, images),
+        "first": first + 1,
+        "second": second + 1,
+        "labels": identity[first] == identity[second],
+    }
+
+
+def time_templates(side: str, fraction: float, scattered: bool) -> None:
+    data = synthetic_set(fraction, scattered)
+    print(
+        f"\n{side}: {len(data['features']):,} images, {data['templates'].max():,} templates, "
+        f"{len(data['first']):,} pairs, {FEATURES} features ({'scattered' if scattered else 'gallery x probe'})"
+    )
+    print(f"  data in memory         {memory():8.0f} MiB")
+    pool, score, rate = OURS if side == "ours" else PUBLISHED
+    start, processor = time.perf_counter(), time.process_time()
+    features, ids = stage("pooling", pool, data["features"], data["templates"], data["medias"])
+    scores = stage("scoring", score, features, ids, data["first"], data["second"])
+    tar = stage("TAR@FAR", rate, scores, data["labels"])
+    elapsed, processor = time.perf_counter() - start, time.process_time() - processor
+    print(f"  {'total':<22} {elapsed:8.3f} s ({processor:.3f} s of processor time), peak memory {memory():.0f} MiB")
+    print("  TAR % at " + ", ".join(f"{far:g}: {100 * value:.2f}" for far, value in zip(FARS, tar, strict=True)))
+    if side == "ours":
+        from facelib.evaluation import evaluate_scores
+
+        stage("report, 1000 resamples", evaluate_scores, scores, data["labels"])
+
+
+def time_pairs() -> None:
+    from facelib.evaluation import bootstrap_kfold, bootstrap_roc, compare_auc, evaluate_pairs, kfold_accuracy
+
+    rng = np.random.default_rng(0)
+    for pairs in (3_200, 7_000):
+        same = np.arange(pairs) % 2 == 0
+        first = rng.standard_normal((pairs, FEATURES))
+        second = np.where(same[:, None], 0.15 * first, 0) + rng.standard_normal((pairs, FEATURES))
+        scores = np.sum(first * second, axis=1)
+        print(f"\n{pairs:,} pairs, {FEATURES} features")
+        stage("10-fold accuracy", kfold_accuracy, first, second, same)
+        stage("its bootstrap, 1000", bootstrap_kfold, first, second, same)
+        stage("AUC, EER, TAR, 1000", bootstrap_roc, scores, same, FARS)
+        stage("compare_auc, 1000", compare_auc, scores, scores + rng.normal(size=pairs), same)
+        stage("evaluate_pairs, 1000", evaluate_pairs, first, second, same)
+
+
+def stage(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    start, processor = time.perf_counter(), time.process_time()
+    result = function(*arguments)
+    elapsed, processor = time.perf_counter() - start, time.process_time() - processor
+    print(f"  {name:<22} {elapsed:8.3f} s ({processor:.3f} s of processor time)", flush=True)
+    return result
+
+
+def memory() -> float:
+    """Peak resident memory of this process in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def our_tar(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    from facelib.evaluation import tar_at_far
+
+    return tar_at_far(scores, labels, FARS)
+
+
+def our_pooling(*arguments: Any) -> Any:
+    from facelib.evaluation import template_features
+
+    return template_features(*arguments)
+
+
+def our_scores(*arguments: Any) -> Any:
+    from facelib.evaluation import score_templates
+
+    return score_templates(*arguments)
+
+
+def published_pooling(features: np.ndarray, templates: np.ndarray, medias: np.ndarray) -> Any:
+    """Template by template: search its images, then its media."""
+    ids = np.unique(templates)
+    pooled = np.zeros((len(ids), features.shape[1]))
+    for row, template in enumerate(ids):
+        (members,) = np.where(templates == template)
+        inside, media = features[members], medias[members]
+        means = [inside[media == medium].mean(axis=0, keepdims=True) for medium in np.unique(media)]
+        pooled[row] = np.concatenate(means).sum(axis=0)
+    return pooled / np.linalg.norm(pooled, axis=1, keepdims=True), ids
+
+
+def published_scores(features: np.ndarray, ids: np.ndarray, first: np.ndarray, second: np.ndarray) -> Any:
+    """Pairs in batches of 100,000: fetch both sides, multiply, add up."""
+    row = np.zeros(ids.max() + 1, dtype=int)
+    row[ids] = np.arange(len(ids))
+    scores = np.zeros(len(first))
+    for start in range(0, len(first), 100_000):
+        part = slice(start, start + 100_000)
+        scores[part] = np.sum(features[row[first[part]]] * features[row[second[part]]], axis=-1)
+    return scores
+
+
+def published_tar(scores: np.ndarray, labels: np.ndarray) -> Any:
+    """The nearest point of scikit-learn's curve."""
+    from sklearn.metrics import roc_curve
+
+    far, tar, _ = roc_curve(labels, scores)
+    return [tar[::-1][np.argmin(np.abs(far[::-1] - target))] for target in FARS]
+
+
+OURS = (our_pooling, our_scores, our_tar)
+PUBLISHED = (published_pooling, published_scores, published_tar)
+
+if __name__ == "__main__":
+    main()
