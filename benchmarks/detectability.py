@@ -30,7 +30,9 @@ def main() -> None:
     truth = generator.landmarks(codes, factors)  # type: ignore[attr-defined]
     yaw = np.abs(generator.yaw_degrees(factors))  # type: ignore[attr-defined]
     frontal = yaw < arguments.max_yaw
-    print(f"{arguments.images} images of {arguments.image_size} pixels, {int(frontal.sum())} with |yaw| < {arguments.max_yaw}")
+    print(
+        f"{arguments.images} images of {arguments.image_size} pixels, {int(frontal.sum())} with |yaw| < {arguments.max_yaw}"
+    )
     for name in arguments.detectors:
         _measure(name, images[frontal], truth[frontal], arguments.margin)
 
@@ -51,8 +53,12 @@ def _measure(name: str, images: np.ndarray, truth: np.ndarray, margin: float) ->
     offsets = np.asarray(errors)
     distance = np.linalg.norm(offsets, axis=-1)
     seconds = time.perf_counter() - start
-    print(f"{name}: found {len(errors)}/{len(images)} = {len(errors) / len(images):.1%}, {len(images) / seconds:.1f} images/s")
-    print(f"  landmark error, eye distances: median {np.median(distance.mean(1)):.3f}, 90 % {np.percentile(distance.mean(1), 90):.3f}")
+    print(
+        f"{name}: found {len(errors)}/{len(images)} = {len(errors) / len(images):.1%}, {len(images) / seconds:.1f} images/s"
+    )
+    print(
+        f"  landmark error, eye distances: median {np.median(distance.mean(1)):.3f}, 90 % {np.percentile(distance.mean(1), 90):.3f}"
+    )
     for point, label in enumerate(POINTS):
         x, y = offsets[:, point].mean(0)
         print(f"  {label:12s} median {np.median(distance[:, point]):.3f}, mean offset {x:+.3f} {y:+.3f}")
@@ -67,7 +73,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-yaw", type=float, default=45.0, help="degrees")
-    parser.add_argument("--margin", type=float, default=0.0, help="border added before detection, as a fraction of the size")
+    parser.add_argument(
+        "--margin", type=float, default=0.0, help="border added before detection, as a fraction of the size"
+    )
     parser.add_argument("--detectors", nargs="+", default=["retinaface", "mtcnn"])
     return parser.parse_args()
 

@@ -45,7 +45,9 @@ class Camera:
         r = self.rotation.astype(grid.dtype)
         out = np.empty_like(grid)
         for axis in range(3):
-            out[axis] = grid[0] * r[axis, 0] + grid[1] * r[axis, 1] + grid[2] * r[axis, 2] + grid.dtype.type(shift[axis])
+            out[axis] = (
+                grid[0] * r[axis, 0] + grid[1] * r[axis, 1] + grid[2] * r[axis, 2] + grid.dtype.type(shift[axis])
+            )
         return out
 
     def turn_head(self, grid: Array) -> Array:

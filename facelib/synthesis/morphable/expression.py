@@ -59,7 +59,9 @@ def eye_openness(z: ImageFactors, t: Traits, active: Array) -> float:
     if e[7] > 1.95:
         return 0.05
     squint = float(active[EXPRESSIONS.index("squint")])
-    return float(np.clip(1.0 + 0.13 * e[6] - 0.34 * squint + 0.1 * float(active[EXPRESSIONS.index("brow_up")]), 0.3, 1.4))
+    return float(
+        np.clip(1.0 + 0.13 * e[6] - 0.34 * squint + 0.1 * float(active[EXPRESSIONS.index("brow_up")]), 0.3, 1.4)
+    )
 
 
 def landmarks_3d(shape: HeadShape, active: Array) -> Array:

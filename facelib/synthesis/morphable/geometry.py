@@ -92,7 +92,14 @@ def shape_head(traits: Traits) -> HeadShape:
 def _places(t: Traits) -> dict[str, float]:
     """Landmarks of the face plane in cm, and the sizes of eyes and mouth."""
     nose_length = 3.85 + 0.32 * t["nose_length"] + 0.12 * t["midface"]
-    mouth_y = -(nose_length + 2.95 + 0.24 * t["midface"] + 0.22 * t["philtrum"] + 0.2 * t["face_length"] + 0.12 * t["mouth_height"])
+    mouth_y = -(
+        nose_length
+        + 2.95
+        + 0.24 * t["midface"]
+        + 0.22 * t["philtrum"]
+        + 0.2 * t["face_length"]
+        + 0.12 * t["mouth_height"]
+    )
     return {
         "eye_x": 3.15 + 0.19 * t["eye_distance"] + 0.05 * t["head_width"],
         "eye_y": 0.12 * t["eye_height"],
@@ -130,7 +137,11 @@ def _skull(t: Traits) -> Array:
     yb += -0.5 * t["jaw_angle"] * down
     zf += 0.3 * t["chin_forward"] * _bump(row, 130, 9) + 0.2 * t["prognathism"] * _bump(row, 110, 14)
     zf += -0.45 * t["forehead_slope"] * np.interp(row, [10, 22, 36, 56], [1, 1.0, 0.6, 0])
-    n += 0.13 * t["jaw_angle"] * _bump(row, 120, 14) + 0.12 * t["cheekbone"] * _bump(row, 84, 12) + 0.1 * t["forehead_height"] * _bump(row, 36, 12)
+    n += (
+        0.13 * t["jaw_angle"] * _bump(row, 120, 14)
+        + 0.12 * t["cheekbone"] * _bump(row, 84, 12)
+        + 0.1 * t["forehead_height"] * _bump(row, 36, 12)
+    )
     n += 0.1 * t["chin_width"] * _bump(row, 132, 8)
     w[-3:] *= 1 + 0.07 * t["neck_width"] + 0.07 * t.weight
     zf[-3:] += 0.35 * max(0.0, t.weight) + 0.15 * t["sag"]
@@ -225,7 +236,7 @@ def _nose(t: Traits, p: dict[str, float], x: Array, y: Array) -> Array:
     h, w = np.moveaxis(profile(lines), -1, 0)
     axis = 0.09 * t["nose_twist"] * np.exp(-0.5 * ((y - tip * 0.6) / 1.6) ** 2)
     h, w = h.astype(np.float32), w.astype(np.float32)
-    out = h * np.exp(-np.abs((x - axis) / w) ** 1.7)
+    out = h * np.exp(-(np.abs((x - axis) / w) ** 1.7))
     ball = 0.34 + 0.1 * t["nose_tip"]
     out += ball * np.exp(-0.5 * (((x - axis) / (0.55 * width / 1.62)) ** 2 + ((y - tip - 0.05) / 0.5) ** 2))
     ax = np.abs(x - axis)
@@ -233,7 +244,9 @@ def _nose(t: Traits, p: dict[str, float], x: Array, y: Array) -> Array:
     out += wing * np.exp(-0.5 * (((ax - width * 0.72) / 0.36) ** 2 + ((y - tip + 0.35) / 0.42) ** 2))
     # Groove round the wing, and under the tip where the nostrils are.
     out -= 0.18 * np.exp(-0.5 * (((ax - width * 1.12) / 0.22) ** 2 + ((y - tip + 0.3) / 0.5) ** 2))
-    out -= (0.14 + 0.04 * t["nostril"]) * np.exp(-0.5 * (((ax - width * 0.42) / 0.25) ** 2 + ((y - tip + 0.72) / 0.2) ** 2))
+    out -= (0.14 + 0.04 * t["nostril"]) * np.exp(
+        -0.5 * (((ax - width * 0.42) / 0.25) ** 2 + ((y - tip + 0.72) / 0.2) ** 2)
+    )
     return out
 
 
@@ -278,7 +291,11 @@ def _ears(t: Traits, skull: Array) -> Array:
     # Along the ear (backwards) and up; the lobe is narrower, the outline leans back.
     up = radius * np.sin(angle) * 3.1 * size
     back = radius * np.cos(angle) * 1.75 * size * (1 + 0.22 * np.sin(angle)) - 0.16 * up
-    rim = np.exp(-0.5 * ((radius - 0.88) / 0.09) ** 2) * 0.35 - np.exp(-0.5 * ((radius - 0.3) / 0.3) ** 2) * 0.5 + 0.25 * radius
+    rim = (
+        np.exp(-0.5 * ((radius - 0.88) / 0.09) ** 2) * 0.35
+        - np.exp(-0.5 * ((radius - 0.3) / 0.3) ** 2) * 0.5
+        + 0.25 * radius
+    )
     row = 74
     column = int(np.argmin(np.abs(column_angles() - 0.58 * np.pi)))
     anchor = skull[row, column]
@@ -307,7 +324,11 @@ def _expression_fields(p: dict[str, float], rest: Array, front: Array) -> Array:
     # The slit between the lips (0.56 cm at rest) takes up the jaw's fall in the middle; at the corners the skin stretches.
     middle = np.exp(-((ax / (mw * 0.98)) ** 4))
     sharp, wide = _smooth(my + 0.28 - y, 0.0, 0.56), _smooth(my + 1.3 - y, 0.0, 2.6)
-    fall = (middle * sharp + (1 - middle) * wide) * _smooth(z, -3.0, 4.0) * _smooth(y, p["chin_y"] - 3.5, p["chin_y"] - 0.8)
+    fall = (
+        (middle * sharp + (1 - middle) * wide)
+        * _smooth(z, -3.0, 4.0)
+        * _smooth(y, p["chin_y"] - 3.5, p["chin_y"] - 0.8)
+    )
     at["jaw"][..., 1] = -fall
     at["jaw"][..., 2] = -0.28 * fall
     at["jaw_side"][..., 0] = 0.35 * fall

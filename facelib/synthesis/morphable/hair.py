@@ -58,7 +58,9 @@ def make_hair(t: Traits, skull: Array, noise: Array, rng: np.random.Generator) -
     return Hair(grid, cover, strands, colour)
 
 
-def _edge(t: Traits, angles: Array, length: float, bald: float, curl: float, drift: Array, rng: np.random.Generator) -> Array:
+def _edge(
+    t: Traits, angles: Array, length: float, bald: float, curl: float, drift: Array, rng: np.random.Generator
+) -> Array:
     """Height (cm) at which hair ends at each angle."""
     a = np.abs(angles)
     line = 5.9 + 0.5 * t["forehead_height"] + 0.35 * t["hairline"] + 1.4 * max(0.0, bald) ** 1.2
@@ -76,13 +78,15 @@ def _edge(t: Traits, angles: Array, length: float, bald: float, curl: float, dri
     if length > 0.3:
         # Long hair falls in front of, over or behind the ears.
         open_ = float(np.clip(0.5 + 0.6 * drift[1], 0, 1))
-        heights = np.array([line, line, temple, mid - 0.2, 0.5 - 5.0 * (1 - open_), bottom * 0.5, bottom, bottom, bottom, bottom])
+        heights = np.array(
+            [line, line, temple, mid - 0.2, 0.5 - 5.0 * (1 - open_), bottom * 0.5, bottom, bottom, bottom, bottom]
+        )
     else:
         heights = np.array([line, line, temple, mid - 0.2 + 0.8 * max(0.0, bald), 0.9, burn, 1.2, -1.2, bottom, bottom])
     edge = np.interp(a, knots, heights) - widow
     fringe = drift[1] + 0.5 * t["hair_style"] + 0.25 * min(1.5, length)
-    if bald < 0.8 and fringe > 0.35 and curl < 1.8 and length > -1.6:
-        drop = min(1.0, (fringe - 0.35) * 1.1)
+    if bald < 0.8 and fringe > 0.7 and curl < 1.8 and length > -1.6:
+        drop = min(1.0, 0.15 + (fringe - 0.7) * 1.1)
         part = 0.5 * np.tanh(drift[2] + 0.4 * t["hair_style"])
         depth = (line - 2.6 - 0.5 * rng.random()) * drop
         shape = np.clip(1.25 - (np.abs(angles - part * 0.6) / 0.95) ** 2, 0, 1)
@@ -110,7 +114,9 @@ def _shell(skull: Array, angles: Array, edge: Array, thick: float, drift: Array,
     share = (np.linspace(0, 1, HAIR_ROWS)[:, None] * (arc + hang)[None]).astype(np.float32)
     rows = np.minimum(share / 0.25, stop[None]).astype(np.float32)
     drop = np.maximum(0.0, share - arc[None])
-    base = cv2.remap(skull[: int(low) + 1], np.tile(columns, (HAIR_ROWS, 1)), rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    base = cv2.remap(
+        skull[: int(low) + 1], np.tile(columns, (HAIR_ROWS, 1)), rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     t = np.linspace(0, 1, HAIR_ROWS)[:, None]
     front = np.exp(-((angles / 1.0) ** 2))[None]
     rise = np.clip(rows / 20, 0, 1)

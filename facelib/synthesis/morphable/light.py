@@ -72,7 +72,10 @@ def shade(light: Light, normal: Array, open_sky: Array | float, shadow: Array | 
     out = np.empty((*normal.shape[1:], 4), np.float32)
     for c in range(3):
         out[..., c] = (
-            direct * light.key_colour[c] + fill * light.fill_colour[c] + sky * light.ambient_up[c] + below * light.ambient_down[c]
+            direct * light.key_colour[c]
+            + fill * light.fill_colour[c]
+            + sky * light.ambient_up[c]
+            + below * light.ambient_down[c]
         )
     out[..., 3] = shine
     return out

@@ -59,7 +59,10 @@ def paint_eye(albedo: Array, x: Array, y: Array, side: float, t: Traits, p: dict
     span = np.clip(1 - np.abs(outward) ** (2.3 - 0.25 * np.clip(t["eye_round"], -1.5, 1.5)), 0, 1)
     upper = height * 1.18 * state.openness * span * (1 - 0.14 * outward) - 0.05
     upper -= 0.07 * max(0.0, t["lid_hood"]) * np.clip(outward + 0.2, 0, 1) + 0.04 * fold * np.clip(-outward, 0, 1)
-    lower = -height * (0.72 + 0.07 * t["lower_lid"]) * span * (1 + 0.16 * outward) * min(1.0, 0.35 + 0.65 * state.openness) - 0.05
+    lower = (
+        -height * (0.72 + 0.07 * t["lower_lid"]) * span * (1 + 0.16 * outward) * min(1.0, 0.35 + 0.65 * state.openness)
+        - 0.05
+    )
     soft = 0.07
     inside = np.clip((upper - dy) / soft, 0, 1) * np.clip((dy - lower) / soft, 0, 1) * (np.abs(outward) < 1.02)
 
@@ -83,7 +86,11 @@ def paint_eye(albedo: Array, x: Array, y: Array, side: float, t: Traits, p: dict
     albedo += inside[..., None] * (ball - albedo)
     lash = np.clip(1 - np.abs(dy - upper) / (0.085 + 0.05 * state.liner), 0, 1) * (np.abs(outward) < 1.08)
     lash *= 0.55 + 0.35 * (outward > 0) + 0.5 * state.liner
-    low_lash = np.clip(1 - np.abs(dy - lower + 0.03) / 0.06, 0, 1) * (np.abs(outward) < 1.0) * (0.22 + 0.5 * state.liner * (outward > 0))
+    low_lash = (
+        np.clip(1 - np.abs(dy - lower + 0.03) / 0.06, 0, 1)
+        * (np.abs(outward) < 1.0)
+        * (0.22 + 0.5 * state.liner * (outward > 0))
+    )
     albedo *= 1 - np.clip(np.maximum(lash, low_lash), 0, 0.92)[..., None]
     glint_x, glint_y = ix - side * state.light_side * 0.2, iy - 0.2
     glint = inside * np.clip(1.5 - (glint_x**2 + glint_y**2) / 0.014, 0, 1) * (cover > 0)
@@ -91,7 +98,14 @@ def paint_eye(albedo: Array, x: Array, y: Array, side: float, t: Traits, p: dict
 
 
 def _paint_lids(
-    albedo: Array, outward: Array, dy: Array, upper: Array, lower: Array, t: Traits, p: dict[str, float], state: EyeState
+    albedo: Array,
+    outward: Array,
+    dy: Array,
+    upper: Array,
+    lower: Array,
+    t: Traits,
+    p: dict[str, float],
+    state: EyeState,
 ) -> None:
     """Crease of the upper lid, lid shade and make-up, in place."""
     near = np.clip(1.25 - np.abs(outward + 0.02) ** 3, 0, 1)
@@ -112,7 +126,9 @@ def _paint_lids(
         albedo *= 1 - inner[..., None] * 0.5
 
 
-def paint_mouth(albedo: Array, x: Array, y: Array, deformed_y: Array, t: Traits, p: dict[str, float], state: MouthState) -> Array:
+def paint_mouth(
+    albedo: Array, x: Array, y: Array, deformed_y: Array, t: Traits, p: dict[str, float], state: MouthState
+) -> Array:
     """Paint the lips and what is between them into albedo [h, w, 3] (in place); returns the glossy region [h, w]."""
     width, my = p["mouth_w"], p["mouth_y"]
     s = x / width
@@ -125,7 +141,11 @@ def paint_mouth(albedo: Array, x: Array, y: Array, deformed_y: Array, t: Traits,
     top = p["lip_u"] * bow * np.clip(1 - across**1.7, 0, 1) + 0.03
     low = -p["lip_l"] * np.clip(1 - across**2.3, 0, 1) * (0.85 + 0.15 * np.cos(2.6 * s)) - 0.03
     soft = 0.11
-    inside = np.clip((top - dy) / soft + 0.5, 0, 1) * np.clip((dy - low) / soft + 0.5, 0, 1) * np.clip((1.02 - across) / 0.08, 0, 1)
+    inside = (
+        np.clip((top - dy) / soft + 0.5, 0, 1)
+        * np.clip((dy - low) / soft + 0.5, 0, 1)
+        * np.clip((1.02 - across) / 0.08, 0, 1)
+    )
     lips = state.lips * np.where(dy > 0, 0.88, 1.04)[..., None]
     lips = lips * (1 + 0.05 * np.sin(x * 11.0) * span)[..., None]
     albedo += (0.85 * inside)[..., None] * (lips - albedo)
@@ -142,7 +162,15 @@ def paint_mouth(albedo: Array, x: Array, y: Array, deformed_y: Array, t: Traits,
 
 
 def _paint_inside(
-    albedo: Array, x: Array, s: Array, dy: Array, deformed_y: Array, slit: Array, t: Traits, p: dict[str, float], state: MouthState
+    albedo: Array,
+    x: Array,
+    s: Array,
+    dy: Array,
+    deformed_y: Array,
+    slit: Array,
+    t: Traits,
+    p: dict[str, float],
+    state: MouthState,
 ) -> None:
     hole = np.clip((slit - np.abs(dy)) / 0.045 + 0.5, 0, 1) * np.clip(slit / 0.05, 0, 1)
     cavity = np.empty_like(albedo)
@@ -151,7 +179,11 @@ def _paint_inside(
     upper_edge = p["mouth_y"] + 0.32
     down = upper_edge - deformed_y
     curve = 1 - 0.42 * np.abs(s) ** 2
-    teeth = np.clip(((0.98 + 0.03 * t["gap_teeth"]) * curve - down) / 0.07, 0, 1) * np.clip((0.93 - np.abs(s)) / 0.15, 0, 1) * state.teeth
+    teeth = (
+        np.clip(((0.98 + 0.03 * t["gap_teeth"]) * curve - down) / 0.07, 0, 1)
+        * np.clip((0.93 - np.abs(s)) / 0.15, 0, 1)
+        * state.teeth
+    )
     ivory = np.array([0.90, 0.86, 0.79], np.float32) * (1 - 0.04 * max(0.0, t["wrinkle"]))
     gaps = 1 - 0.16 * np.exp(-((((x * 1.18 + 0.5) % 1.0) - 0.5) ** 2) / 0.004)
     if t["gap_teeth"] > 1.3:

@@ -38,9 +38,9 @@ def _tone(image: Array, z: dict[str, float]) -> Array:
     gain = np.array([1 + warm, 1 + green, 1 - 1.2 * warm], np.float32) * np.exp(0.10 * z["brightness"])
     image = image * gain.astype(np.float32)
     grey = image @ np.array([0.299, 0.587, 0.114], np.float32)
-    saturation = 0.0 if z["saturation"] > 2.05 else float(np.clip(1.06 + 0.2 * z["saturation"], 0.3, 1.6))
+    saturation = 0.0 if z["saturation"] > 2.05 else float(np.clip(1.10 + 0.2 * z["saturation"], 0.3, 1.6))
     image = grey[..., None] + saturation * (image - grey[..., None])
-    contrast = float(np.exp(0.12 + 0.15 * z["contrast"]))
+    contrast = float(np.exp(0.17 + 0.15 * z["contrast"]))
     image = 0.45 + contrast * (image - 0.45)
     return np.clip(image, 0, 1) ** float(np.exp(0.14 * z["gamma"]))
 
@@ -50,7 +50,9 @@ def _blur(image: Array, z: dict[str, float], rng: np.random.Generator, scale: fl
     if z["low_resolution"] > 1.1:
         small = max(24, int(size / (1.0 + 0.6 * min(2.0, z["low_resolution"] - 0.7))))
         kind = cv2.INTER_AREA if rng.random() < 0.7 else cv2.INTER_LINEAR
-        image = cv2.resize(cv2.resize(image, (small, small), interpolation=kind), (size, size), interpolation=cv2.INTER_CUBIC)
+        image = cv2.resize(
+            cv2.resize(image, (small, small), interpolation=kind), (size, size), interpolation=cv2.INTER_CUBIC
+        )
     sigma = scale * 0.42 * np.exp(0.45 * z["focus"])
     if z["motion"] > 1.7:
         length = int(round(scale * min(9.0, 3 + 4 * (z["motion"] - 1.7)))) | 1

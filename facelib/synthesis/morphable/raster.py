@@ -39,7 +39,9 @@ class Visible:
         if scale == 1.0:
             return cv2.remap(grid, self.u, self.v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         u, v = (self.u + 0.5) * scale - 0.5, (self.v + 0.5) * scale - 0.5
-        return cv2.remap(grid, u.astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return cv2.remap(
+            grid, u.astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
 
 
 def rasterise(

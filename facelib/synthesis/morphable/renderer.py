@@ -82,7 +82,9 @@ class MorphableGenerator:
         _check("variation", variation, 0, 1.5)
         _check("eye_distance", eye_distance, 0.08, 0.4)
         if device != "cpu":
-            raise ValueError(f"device is {device!r}: the morphable generator draws on the CPU, use 'cpu' and more processes")
+            raise ValueError(
+                f"device is {device!r}: the morphable generator draws on the CPU, use 'cpu' and more processes"
+            )
         self.image_size = int(image_size)
         self.device = device
         self.factors = dict(FACTORS)
@@ -189,7 +191,9 @@ class MorphableGenerator:
         light_map = visible.sample(lit)
         exposure = _exposure(lit, person.skin.tone, z)
         linear = albedo ** np.float32(2.2) * light_map[..., :3]
-        linear += (light.gloss * 0.55 * light_map[..., 3] + gloss)[..., None]
+        # Shine does not depend on the pigment, but the exposure does.
+        oily = np.float32(light.gloss * 0.8 * float(person.skin.tone.mean()) ** 0.9)
+        linear += (oily * light_map[..., 3] + gloss)[..., None]
         face = _tone_curve(linear * exposure)
 
         image = scene.paint_background(rng, size)
@@ -227,11 +231,19 @@ class MorphableGenerator:
         )  # fmt: skip
         lips = skin.lip_colour
         if made_up > 0.3:
-            stick = np.array([0.55, 0.12, 0.16], np.float32) * rng.uniform(0.6, 1.5) + np.array([0.15, 0.1, 0.1], np.float32) * rng.random()
+            stick = (
+                np.array([0.55, 0.12, 0.16], np.float32) * rng.uniform(0.6, 1.5)
+                + np.array([0.15, 0.1, 0.1], np.float32) * rng.random()
+            )
             lips = lips + float(np.clip(0.7 * (made_up - 0.3), 0, 0.85)) * (stick.astype(np.float32) - lips)
         gap = float(active[EXPRESSIONS.index("jaw")])
         smile = float(active[EXPRESSIONS.index("smile")])
-        mouth = parts.MouthState(gap, float(np.clip(0.35 + 1.2 * smile + 0.3 * z.expression[16], 0.0, 1)), lips, 0.05 + 0.2 * float(np.clip(made_up, 0, 1)))
+        mouth = parts.MouthState(
+            gap,
+            float(np.clip(0.35 + 1.2 * smile + 0.3 * z.expression[16], 0.0, 1)),
+            lips,
+            0.05 + 0.2 * float(np.clip(made_up, 0, 1)),
+        )
 
         coordinates = np.stack([person.shape.rest[..., 0], person.shape.rest[..., 1], grid[1], grid[2]], -1)
         for side in (-1.0, 1.0):
@@ -243,15 +255,17 @@ class MorphableGenerator:
             near = visible.mask[region] & (values[..., 3] > 2)
             painted = patch.copy()
             glint = parts.paint_eye(painted, values[..., 0], values[..., 1], side, t, p, eye)
-            patch[near] = painted[near]
+            np.copyto(patch, painted, where=near[..., None])
             gloss[region] += glint * near * 0.8
-        region = _region(camera, np.array([0, p["mouth_y"] - 0.4 * gap, 9.5]), (p["mouth_w"] + 1.2 + 0.6 * gap) * k, albedo.shape[0])
+        region = _region(
+            camera, np.array([0, p["mouth_y"] - 0.4 * gap, 9.5]), (p["mouth_w"] + 1.2 + 0.6 * gap) * k, albedo.shape[0]
+        )
         if region is not None:
             values = _sample_region(visible, coordinates, region)
             patch, painted = albedo[region], albedo[region].copy()
             near = visible.mask[region] & (values[..., 3] > 2)
             shine = parts.paint_mouth(painted, values[..., 0], values[..., 1], values[..., 2], t, p, mouth)
-            patch[near] = painted[near]
+            np.copyto(patch, painted, where=near[..., None])
             gloss[region] += shine * near
         return np.clip(albedo, 0.004, 1), gloss
 
@@ -265,7 +279,14 @@ class MorphableGenerator:
         if hair is not None:
             _draw_hair(image, hair, visible, camera, light, exposure, self.image_size)
         if wears(t["glasses"] - 0.1, z["glasses"]):
-            style = np.array([0.5 * t["eye_distance"] + 0.3 * z["glasses_style"], t["hair_style"], t["beard_kind"], 0.6 * t["pores"] + 0.9 * z["glasses_style"]])
+            style = np.array(
+                [
+                    0.5 * t["eye_distance"] + 0.3 * z["glasses_style"],
+                    t["hair_style"],
+                    t["beard_kind"],
+                    0.6 * t["pores"] + 0.9 * z["glasses_style"],
+                ]
+            )
             scene.draw_glasses(image, visible, shape.places, rng, style, camera.project, k, shape.places["eye_z"])
         if z["hat"] * nuisance > 1.45:
             scene.draw_hat(image, visible, shape.skull, rng, camera.project, ambient)
@@ -273,7 +294,9 @@ class MorphableGenerator:
             scene.draw_occluder(image, rng, camera.project, k)
 
 
-def _draw_hair(image: Array, hair: Hair, visible: Visible, camera: Camera, light: Light, exposure: Array, size: int) -> None:
+def _draw_hair(
+    image: Array, hair: Hair, visible: Visible, camera: Camera, light: Light, exposure: Array, size: int
+) -> None:
     """Draw hair at `size` pixels, a little less than the face: its strands and edges are soft."""
     full = image.shape[0]
     turned = camera.turn(hair.grid)
@@ -281,16 +304,22 @@ def _draw_hair(image: Array, hair: Hair, visible: Visible, camera: Camera, light
     values = shade(light, normal, 1.0, None)
     # Hair shines in a band across the strands.
     band = np.maximum(1 - np.abs(normal[1] - np.float32(0.45)) * np.float32(2.2), 0)
-    values[..., 3] = band * band * np.maximum(normal[0] * light.key[0] + normal[1] * light.key[1] + normal[2] * light.key[2], 0)
+    values[..., 3] = (
+        band * band * np.maximum(normal[0] * light.key[0] + normal[1] * light.key[1] + normal[2] * light.key[2], 0)
+    )
     smaller = camera.scaled(size / full)
-    up = max(2, int(np.ceil(smaller.pixels_per_cm * 0.42 / 1.1)))
+    up = max(2, int(np.ceil(smaller.pixels_per_cm * 0.42 / 0.9)))
     seen = rasterise(smaller.view(turned), size, up, ((slice(0, HAIR_ROWS), slice(0, HAIR_COLUMNS)),), insides=True)
     cover = seen.sample(np.stack([hair.cover, hair.strands], -1), 2.0)
     values = seen.sample(values)
-    colour = hair.colour ** np.float32(2.2) * cover[..., 1:2] * values[..., :3] + 0.05 * (values[..., 3:] * cover[..., 1:2])
+    colour = hair.colour ** np.float32(2.2) * cover[..., 1:2] * values[..., :3] + 0.05 * (
+        values[..., 3:] * cover[..., 1:2]
+    )
     behind = cv2.resize(visible.depth, (size, size), interpolation=cv2.INTER_NEAREST)
     alpha = cover[..., 0] * seen.mask * np.clip((behind - seen.depth + 0.35) / 0.3, 0, 1)
-    layer = np.concatenate([_tone_curve(colour * exposure), cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), 0.5)[..., None]], -1)
+    layer = np.concatenate(
+        [_tone_curve(colour * exposure), cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), 0.5)[..., None]], -1
+    )
     layer = cv2.resize(layer.astype(np.float32), (full, full), interpolation=cv2.INTER_LINEAR)
     image += layer[..., 3:] * (layer[..., :3] - image)
 
@@ -349,4 +378,3 @@ def _groups(codes: Array) -> list[list[int]]:
 def _check(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} is {value}: the morphable generator takes {low} to {high}")
-

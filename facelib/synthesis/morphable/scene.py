@@ -36,7 +36,12 @@ def paint_background(rng: np.random.Generator, size: int) -> Array:
         for _ in range(int(rng.integers(2, 16))):
             _shape(rng, image, small)
     if kind in (3, 5):
-        image += cv2.resize(rng.standard_normal((9, 9), dtype=np.float32), (small, small), interpolation=cv2.INTER_CUBIC)[..., None] * 0.08
+        image += (
+            cv2.resize(rng.standard_normal((9, 9), dtype=np.float32), (small, small), interpolation=cv2.INTER_CUBIC)[
+                ..., None
+            ]
+            * 0.08
+        )
     if kind == 4:
         period = rng.uniform(3, 12)
         image *= (1 + 0.2 * np.sign(np.sin(np.arange(small) * 2 * np.pi / period))).astype(np.float32)[None, :, None]
@@ -64,7 +69,9 @@ def paint_clothes(image: Array, rng: np.random.Generator, project: Projection, l
         shirt = np.clip(_colour(rng) * 1.2 + 0.1, 0, 1) if rng.random() < 0.5 else np.array([0.85, 0.85, 0.86])
         _fill(image, neck, shirt * light)
         if rng.random() < 0.6:
-            tie = project(np.array([[-1.0, top - 1, 5], [1.0, top - 1, 5], [2.0, top - 20, 6], [-2.0, top - 20, 6]]))[:, :2]
+            tie = project(np.array([[-1.0, top - 1, 5], [1.0, top - 1, 5], [2.0, top - 20, 6], [-2.0, top - 20, 6]]))[
+                :, :2
+            ]
             _fill(image, tie, _colour(rng) * 0.7 * light)
     if rng.random() < 0.3:
         stripes = 1 + 0.25 * np.sign(np.sin(np.arange(size) / (k * rng.uniform(0.3, 1.2)))).astype(np.float32)
@@ -72,7 +79,16 @@ def paint_clothes(image: Array, rng: np.random.Generator, project: Projection, l
         image[low:] *= stripes[low:, None, None] if rng.random() < 0.5 else stripes[None, :, None]
 
 
-def draw_glasses(image: Array, visible: Visible, p: dict[str, float], rng: np.random.Generator, style: Array, project: Projection, k: float, depth_z: float) -> None:
+def draw_glasses(
+    image: Array,
+    visible: Visible,
+    p: dict[str, float],
+    rng: np.random.Generator,
+    style: Array,
+    project: Projection,
+    k: float,
+    depth_z: float,
+) -> None:
     """Glasses on the nose: frame, bridge, temples, tint and reflection. `style`: 4 numbers of the person and today."""
     size = image.shape[0]
     half_w = 2.35 + 0.25 * style[0]
@@ -93,18 +109,28 @@ def draw_glasses(image: Array, visible: Visible, p: dict[str, float], rng: np.ra
         z = z0 - 0.03 * (np.abs(x) - 2) ** 2
         rims.append(project(np.stack([x, y0 + ey, z], -1)))
     layer = np.zeros((size, size), np.uint8)
+    slope = np.linspace(0, 1, size, dtype=np.float32)
     for rim in rims:
-        lens = np.zeros((size, size), np.uint8)
-        cv2.fillPoly(lens, [_fixed(rim[:, :2])], 255, cv2.LINE_AA, _SHIFT)
-        alpha = lens.astype(np.float32)[..., None] / 255
-        tint = 0.9 if sun else float(np.clip(0.05 + 0.1 * rng.random() ** 3, 0, 1))
-        image += alpha * tint * (dark * 0.5 + 0.02 - image)
-        if rng.random() < 0.35:
-            slope = np.linspace(0, 1, size, dtype=np.float32)
-            glare = np.clip(np.sin(slope[None] * rng.uniform(4, 14) + slope[:, None] * rng.uniform(3, 9) + rng.uniform(0, 6)) - 0.6, 0, 1)
-            image += alpha * glare[..., None] * float(rng.uniform(0.1, 0.9))
+        box, lens = _cover(rim[:, :2], size)
+        if lens is not None:
+            part, alpha = image[box], lens[..., None]
+            tint = 0.9 if sun else 0.05 + 0.1 * float(rng.random()) ** 3
+            part += alpha * np.float32(tint) * (dark * 0.5 + 0.02 - part).astype(np.float32)
+            if rng.random() < 0.35:
+                phase = (
+                    slope[None, box[1]] * rng.uniform(4, 14)
+                    + slope[box[0], None] * rng.uniform(3, 9)
+                    + rng.uniform(0, 6)
+                )
+                part += (
+                    alpha
+                    * np.clip(np.sin(phase) - 0.6, 0, 1)[..., None].astype(np.float32)
+                    * float(rng.uniform(0.1, 0.9))
+                )
         cv2.polylines(layer, [_fixed(rim[:, :2])], True, 255, max(1, round(thick)), cv2.LINE_AA, _SHIFT)
-    bridge = project(np.array([[-(centre - half_w), y0 + 0.35, z0], [0, y0 + 0.6, z0 + 0.15], [centre - half_w, y0 + 0.35, z0]]))
+    bridge = project(
+        np.array([[-(centre - half_w), y0 + 0.35, z0], [0, y0 + 0.6, z0 + 0.15], [centre - half_w, y0 + 0.35, z0]])
+    )
     cv2.polylines(layer, [_fixed(bridge[:, :2])], False, 255, max(1, round(thick)), cv2.LINE_AA, _SHIFT)
     for side in (-1, 1):
         start = np.array([side * (centre + half_w), y0 + 0.4, z0 - 0.9])
@@ -126,12 +152,13 @@ def _draw_visible(layer: Array, points: Array, visible: Visible, thickness: int)
             cv2.polylines(layer, [_fixed(points[a : a + 2, :2])], False, 255, thickness, cv2.LINE_AA, _SHIFT)
 
 
-def draw_hat(image: Array, visible: Visible, skull: Array, rng: np.random.Generator, project: Projection, light: Array) -> None:
+def draw_hat(
+    image: Array, visible: Visible, skull: Array, rng: np.random.Generator, project: Projection, light: Array
+) -> None:
     """Cap, beanie, headscarf or headband: a shell above a line, and a brim."""
     kind = int(rng.integers(0, 4))
     colour = _colour(rng) * float(rng.uniform(0.3, 1.1))
     line = float(rng.uniform(3.6, 6.0))
-    rows = skull[..., 1].mean(1)
     ring = int(np.argmin(np.abs(skull[:, 64, 1] - line)))
     centre = np.array([0, 0, -1.0])
     grow = 1.0 + float(rng.uniform(0.08, 0.16))
@@ -141,27 +168,26 @@ def draw_hat(image: Array, visible: Visible, skull: Array, rng: np.random.Genera
         shell = shell[-5:]
     points = project(shell.reshape(-1, 3))
     hull = cv2.convexHull(points[:, :2].astype(np.float32)).reshape(-1, 2)
-    del rows
-    mask = np.zeros(image.shape[:2], np.uint8)
     if kind == 3:
         front = project(shell[:, 24:105].reshape(-1, 3))[:, :2]
         hull = cv2.convexHull(front.astype(np.float32)).reshape(-1, 2)
-    cv2.fillPoly(mask, [_fixed(hull)], 255, cv2.LINE_AA, _SHIFT)
+    box, mask = _cover(hull, image.shape[0])
+    if mask is None:
+        return
     low = project(np.array([[0, line, 9.0]]))[0, :2]
     top = project(np.array([[0, 14.0, 0.0]]))[0, :2]
     along = top - low
-    yy, xx = np.mgrid[0 : image.shape[0], 0 : image.shape[1]].astype(np.float32)
+    yy, xx = np.mgrid[box].astype(np.float32)
     across = ((xx - low[0]) * -along[1] + (yy - low[1]) * along[0]) / (np.hypot(*along) + 1e-6) ** 2
     shade = np.clip(1.05 - 0.55 * np.abs(across + 0.1) ** 1.5, 0.4, 1.1)
     if rng.random() < 0.4:
         shade = shade * (1 + 0.15 * np.sin(across * rng.uniform(20, 60)))
-    alpha = mask.astype(np.float32)[..., None] / 255
-    image += alpha * ((colour * light)[None, None] * shade[..., None] - image)
+    image[box] += mask[..., None] * ((colour * light)[None, None] * shade[..., None] - image[box])
     if kind == 0:
         a = np.linspace(-1.25, 1.25, 24)
         reach = float(rng.uniform(4.0, 6.5))
         back = np.stack([7.6 * np.sin(a), np.full(24, line + 0.2), 9.0 * np.cos(a)], -1)
-        brim = back + np.stack([0 * a, -0.15 * reach * np.cos(a), reach * np.cos(a) ** 0.7 if False else reach * np.cos(a * 0.9)], -1)
+        brim = back + np.stack([0 * a, -0.15 * reach * np.cos(a), reach * np.cos(a * 0.9)], -1)
         polygon = np.concatenate([project(back)[:, :2], project(brim)[::-1, :2]])
         _fill(image, polygon, colour * light * 0.7)
 
@@ -176,7 +202,14 @@ def draw_occluder(image: Array, rng: np.random.Generator, project: Projection, k
         _ellipse(image, head - 0.5 * k, (0.7 * k, 0.9 * k), 0, np.array([0.2, 0.2, 0.2]))
         end = head + np.array([rng.uniform(-4, 4), 12]) * k
         layer = image.copy()
-        cv2.line(layer, head.astype(int).tolist(), end.astype(int).tolist(), (0.08, 0.08, 0.09), max(1, int(1.2 * k)), cv2.LINE_AA)
+        cv2.line(
+            layer,
+            head.astype(int).tolist(),
+            end.astype(int).tolist(),
+            (0.08, 0.08, 0.09),
+            max(1, int(1.2 * k)),
+            cv2.LINE_AA,
+        )
         image[...] = layer
     elif kind == 1:
         side = rng.choice([-1.0, 1.0])
@@ -209,7 +242,9 @@ def _shape(rng: np.random.Generator, image: Array, size: int) -> None:
     if rng.random() < 0.5:
         cv2.rectangle(image, (int(x - w / 2), int(y - h / 2)), (int(x + w / 2), int(y + h / 2)), colour, -1)
     else:
-        cv2.ellipse(image, (int(x), int(y)), (int(w / 2) + 1, int(h / 2) + 1), float(rng.uniform(0, 180)), 0, 360, colour, -1)
+        cv2.ellipse(
+            image, (int(x), int(y)), (int(w / 2) + 1, int(h / 2) + 1), float(rng.uniform(0, 180)), 0, 360, colour, -1
+        )
 
 
 def _colour(rng: np.random.Generator) -> Array:
@@ -223,9 +258,22 @@ def _colour(rng: np.random.Generator) -> Array:
 
 
 def _fill(image: Array, polygon: Array, colour: Array) -> None:
-    mask = np.zeros(image.shape[:2], np.uint8)
-    cv2.fillPoly(mask, [_fixed(polygon)], 255, cv2.LINE_AA, _SHIFT)
-    image += mask.astype(np.float32)[..., None] / 255 * (np.clip(colour, 0, 1).astype(np.float32) - image)
+    """Fill a polygon [n, 2], smooth-edged, in place."""
+    box, mask = _cover(polygon, image.shape[0])
+    if mask is not None:
+        image[box] += mask[..., None] * (np.clip(colour, 0, 1).astype(np.float32) - image[box])
+
+
+def _cover(polygon: Array, size: int) -> tuple[tuple[slice, slice], Array | None]:
+    """The box of a polygon within the picture and its cover there, 0..1; None when it lies outside."""
+    low = np.clip(np.floor(polygon.min(0)).astype(int) - 1, 0, size)
+    high = np.clip(np.ceil(polygon.max(0)).astype(int) + 2, 0, size)
+    box = (slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0])))
+    if (high <= low).any():
+        return box, None
+    mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
+    cv2.fillPoly(mask, [_fixed(polygon - low)], 255, cv2.LINE_AA, _SHIFT)
+    return box, mask.astype(np.float32) / 255
 
 
 def _ellipse(image: Array, centre: Array, axes: tuple[float, float], angle: float, colour: Array) -> None:

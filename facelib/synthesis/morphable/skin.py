@@ -23,7 +23,7 @@ _FACE = (slice(18, 146), slice(14, COLUMNS - 14))
 _CREASE = np.array([1.0, 1.25, 1.35], np.float32)
 _TONE_AT = np.array([-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.2])
 _TONES = np.array([
-    [250, 226, 213], [244, 211, 193], [233, 189, 164], [208, 157, 126], [164, 113, 83], [112, 74, 54], [66, 43, 33],
+    [240, 208, 190], [234, 197, 175], [224, 180, 153], [205, 155, 124], [164, 113, 83], [112, 74, 54], [66, 43, 33],
 ], np.float32) / 255  # fmt: skip
 
 
@@ -52,7 +52,11 @@ def paint_skin(traits: Traits, shape: HeadShape, scale: int) -> Skin:
     rows, columns = x.shape
     ax = np.abs(x)
     front = np.clip((z - 1.0) / 3.0, 0, 1)
-    coarse, fine, hue = _noise(rng, rows, columns, 10 * scale), _noise(rng, rows, columns, 2 * scale), _noise(rng, rows, columns, 16 * scale)
+    coarse, fine, hue = (
+        _noise(rng, rows, columns, 10 * scale),
+        _noise(rng, rows, columns, 2 * scale),
+        _noise(rng, rows, columns, 16 * scale),
+    )
     mottle = coarse * 0.030 + fine * 0.016 * (1 + 0.3 * t["pores"]) * front
     skin *= (1 + mottle)[..., None]
     skin *= 1 + hue[..., None] * np.array([0.008, -0.02, -0.012], np.float32)
@@ -70,12 +74,16 @@ def paint_skin(traits: Traits, shape: HeadShape, scale: int) -> Skin:
         return np.exp(-0.5 * (((ax - cx) / sx) ** 2 + ((y - cy) / sy) ** 2)) * front
 
     blush = 0.7 + 0.35 * t["redness"]
-    redden(blush * spot(4.0, p["nose_y"] + 0.2, 1.4, 1.1) + 0.9 * blush * spot(0, p["nose_y"], 0.9, 0.7) + 0.4 * spot(0, p["chin_y"] + 1.2, 1.2, 0.8))
+    redden(
+        blush * spot(4.0, p["nose_y"] + 0.2, 1.4, 1.1)
+        + 0.9 * blush * spot(0, p["nose_y"], 0.9, 0.7)
+        + 0.4 * spot(0, p["chin_y"] + 1.2, 1.2, 0.8)
+    )
     # Sockets and the shadows under the eyes.
     darken((0.05 + 0.03 * max(0.0, t["eye_depth"])) * spot(p["eye_x"], p["eye_y"] + 0.5, 1.3, 0.7))
     darken((0.05 + 0.05 * max(0.0, t["bags"])) * spot(p["eye_x"] - 0.2, p["eye_y"] - 1.1, 1.1, 0.35))
     darken(0.08 * spot(p["eye_x"] - 1.5, p["eye_y"], 0.4, 0.5))
-    _fold_lines(t, p, ax, y, front, darken)
+    _fold_lines(t, p, ax, y, front, darken, rng)
     _nostrils(t, p, ax, y, front, darken)
     # Folds are warmer than the skin: blue goes first.
     skin *= 1 - (1 - light)[..., None] * _CREASE
@@ -134,7 +142,9 @@ def _band(y: Array, low: float, high: float) -> slice:
     return slice(int(rows[0]), int(rows[-1]) + 1) if rows.size else slice(0, 0)
 
 
-def _fold_lines(t: Traits, p: dict[str, float], ax: Array, y: Array, front: Array, darken: Any) -> None:
+def _fold_lines(
+    t: Traits, p: dict[str, float], ax: Array, y: Array, front: Array, darken: Any, rng: np.random.Generator
+) -> None:
     """Creases as dark soft lines: nose to mouth, mouth corners, forehead, crow's feet, frown, under the eyes."""
     ex, ey, my, mw = p["eye_x"], p["eye_y"], p["mouth_y"], p["mouth_w"]
 
@@ -145,12 +155,25 @@ def _fold_lines(t: Traits, p: dict[str, float], ax: Array, y: Array, front: Arra
 
     top, bottom = p["nose_y"] + 0.2, my - 0.2
     share = (top - y) / (top - bottom)
-    line(y, bottom - 0.4, top + 0.2, ax - (p["nose_w"] * 1.25 + (mw + 0.75 - p["nose_w"] * 1.25) * np.clip(share, 0, 1) ** 0.8), 0.16, 0.05 + 0.075 * t["naso_fold"])
+    line(
+        y,
+        bottom - 0.4,
+        top + 0.2,
+        ax - (p["nose_w"] * 1.25 + (mw + 0.75 - p["nose_w"] * 1.25) * np.clip(share, 0, 1) ** 0.8),
+        0.16,
+        0.05 + 0.075 * t["naso_fold"],
+    )
     line(y, my - 1.8, my + 0.1, ax - (mw + 0.25 + 0.15 * (my - y)), 0.14, 0.05 * t["sag"])
     wrinkle = t["wrinkle"]
     for k in range(4):
-        height = p["brow_y"] + 1.3 + 0.95 * k + 0.12 * np.cos(ax * (0.5 + 0.1 * k))
-        line(-ax, -(4.3 - 0.4 * k), 1.0, y - height, 0.09, 0.055 * (wrinkle - 0.4 - 0.25 * k))
+        start, reach = 1.2 + 0.95 * k + 0.35 * rng.standard_normal(), 3.4 + 0.8 * rng.standard_normal() - 0.3 * k
+        height = (
+            p["brow_y"]
+            + start
+            + 0.14 * np.cos(ax * (0.5 + 0.3 * rng.random()))
+            + 0.06 * np.sin(ax * 2.3 + 6 * rng.random())
+        )
+        line(-ax, -reach, 1.0, y - height, 0.09, 0.045 * (wrinkle - 0.4 - 0.2 * k) * (0.6 + 0.8 * rng.random()))
     line(y, p["brow_y"] - 0.6, p["brow_y"] + 0.9, ax - 0.42, 0.09, 0.06 * (0.6 * wrinkle + 0.5 * t["glabella"] - 0.3))
     for k in (-1, 0, 1):
         line(ax, ex + 1.75, ex + 3.1, y - ey - 0.05 - k * 0.28 * (ax - ex - 1.2), 0.07, 0.06 * (wrinkle - 0.5))
@@ -162,8 +185,14 @@ def _fold_lines(t: Traits, p: dict[str, float], ax: Array, y: Array, front: Arra
 
 def _nostrils(t: Traits, p: dict[str, float], ax: Array, y: Array, front: Array, darken: Any) -> None:
     x0, y0 = p["nose_w"] * 0.46, p["nose_y"] - 0.62
-    darken((0.5 + 0.06 * t["nostril"]) * np.exp(-0.5 * (((ax - x0) / (0.22 + 0.03 * t["nostril"])) ** 2 + ((y - y0) / 0.12) ** 2)) * front)
-    darken(0.16 * np.exp(-0.5 * (((ax - p["nose_w"] * 1.1) / 0.14) ** 2 + ((y - p["nose_y"] + 0.3) / 0.42) ** 2)) * front)
+    darken(
+        (0.5 + 0.06 * t["nostril"])
+        * np.exp(-0.5 * (((ax - x0) / (0.22 + 0.03 * t["nostril"])) ** 2 + ((y - y0) / 0.12) ** 2))
+        * front
+    )
+    darken(
+        0.16 * np.exp(-0.5 * (((ax - p["nose_w"] * 1.1) / 0.14) ** 2 + ((y - p["nose_y"] + 0.3) / 0.42) ** 2)) * front
+    )
 
 
 def _marks(t: Traits, skin: Array, x: Array, y: Array, z: Array, rng: np.random.Generator, tone: Array) -> None:
@@ -183,11 +212,15 @@ def _marks(t: Traits, skin: Array, x: Array, y: Array, z: Array, rng: np.random.
         cx, cy = rng.uniform(-5.5, 5.5), rng.uniform(-10.0, 5.5)
         size = 0.10 + 0.11 * rng.random() ** 2
         band = _band(y, cy - 0.6, cy + 0.6)
-        spot = np.exp(-(((x[band] - cx) ** 2 + (y[band] - cy) ** 2) / size**2) ** 1.5) * front[band]
+        spot = np.exp(-((((x[band] - cx) ** 2 + (y[band] - cy) ** 2) / size**2) ** 1.5)) * front[band]
         skin[band] *= 1 - (0.75 * spot)[..., None] * np.array([0.75, 0.95, 1.0], np.float32)
     if rng.random() < 0.06:
         cx, cy, sx, sy = rng.uniform(-5, 5), rng.uniform(-9, 6), rng.uniform(0.4, 1.5), rng.uniform(0.4, 1.5)
-        mark = np.exp(-((((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2) ** 2)) * front * (1 + 0.3 * _noise(rng, rows, columns, 6.0))
+        mark = (
+            np.exp(-((((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2) ** 2))
+            * front
+            * (1 + 0.3 * _noise(rng, rows, columns, 6.0))
+        )
         skin *= 1 - np.clip(0.4 * mark, 0, 0.6)[..., None] * np.array([0.3, 1.0, 0.9], np.float32)
     if rng.random() < 0.08:
         cx, cy, angle = rng.uniform(-5, 5), rng.uniform(-9, 6), rng.uniform(0, np.pi)
@@ -197,7 +230,9 @@ def _marks(t: Traits, skin: Array, x: Array, y: Array, z: Array, rng: np.random.
         skin += (scar * 0.5)[..., None] * (np.array([0.86, 0.66, 0.62], np.float32) * (0.5 + 0.5 * tone) - skin)
 
 
-def _brows(t: Traits, p: dict[str, float], skin: Array, x: Array, y: Array, front: Array, hair: Array, rng: np.random.Generator) -> None:
+def _brows(
+    t: Traits, p: dict[str, float], skin: Array, x: Array, y: Array, front: Array, hair: Array, rng: np.random.Generator
+) -> None:
     """Brows: a curve with an arch, a thickness that tapers outwards, hair-like noise."""
     band = _band(y, p["brow_y"] - 1.8, p["brow_y"] + 2.0)
     skin, x, y, front = skin[band], x[band], y[band], front[band]
@@ -213,7 +248,7 @@ def _brows(t: Traits, p: dict[str, float], skin: Array, x: Array, y: Array, fron
     inside = np.clip((s + 0.03) / 0.1, 0, 1) * np.clip((1.02 - s) / 0.12, 0, 1)
     if t["brow_gap"] < -1.7:
         inside = np.maximum(inside, 0.5 * (ax < start + 0.2))
-    cover = inside * np.exp(-np.abs((y - line) / thick) ** 2.6) * front
+    cover = inside * np.exp(-(np.abs((y - line) / thick) ** 2.6)) * front
     cover *= np.clip(0.86 + 0.22 * _noise(rng, *x.shape, 2.5), 0.3, 1.1)
     dark = float(np.clip(0.70 + 0.13 * t["brow_dark"] + 0.06 * t["brow_thick"], 0.28, 0.95))
     colour = np.minimum(hair * 0.62, np.array([0.45, 0.35, 0.27], np.float32))
@@ -227,18 +262,26 @@ def _beard(t: Traits, p: dict[str, float], x: Array, y: Array, z: Array, rng: np
     ax, my, mw, chin = np.abs(x), p["mouth_y"], p["mouth_w"], p["chin_y"]
     soft = 0.9
     kind = t["beard_kind"]
-    line = np.interp(ax, [0, mw, mw + 1.6, 6.0, 7.4], [my - 1.1, my - 0.3, my + 1.3 + 0.5 * t["beard_growth"] * 0.5, my + 3.2, my + 6.0])
+    line = np.interp(
+        ax,
+        [0, mw, mw + 1.6, 6.0, 7.4],
+        [my - 1.1, my - 0.3, my + 1.3 + 0.5 * t["beard_growth"] * 0.5, my + 3.2, my + 6.0],
+    )
     jaw = np.clip((line - y) / soft, 0, 1) * np.clip((z + 3.5) / 2, 0, 1) * np.clip((y - chin + 2.6) / 1.4, 0, 1)
     droop = 0.25 * (ax / mw) ** 2
     lip = np.clip((p["nose_y"] - 0.85 - droop - y) / 0.5, 0, 1) * np.clip((y - my - 0.2 + 1.2 * droop) / 0.35, 0, 1)
     lip *= np.clip((mw + 0.45 - ax) / 0.8, 0, 1) * (1 - 0.4 * np.exp(-((ax / 0.22) ** 2)))
-    sides = np.exp(-0.5 * ((ax - mw - 0.35) / 0.35) ** 2) * np.clip((my + 0.7 - y) / 0.6, 0, 1) * np.clip((y - my + 2.4) / 0.5, 0, 1)
+    sides = (
+        np.exp(-0.5 * ((ax - mw - 0.35) / 0.35) ** 2)
+        * np.clip((my + 0.7 - y) / 0.6, 0, 1)
+        * np.clip((y - my + 2.4) / 0.5, 0, 1)
+    )
     goatee = np.exp(-((ax / (1.9 + 0.3 * t["chin_width"])) ** 4)) * np.clip((my - 1.0 - y) / soft, 0, 1)
     patch = 0.7 * np.exp(-((ax / 0.5) ** 2)) * np.clip((my - 0.9 - y) / 0.3, 0, 1) * np.clip((y - my + 2.0) / 0.4, 0, 1)
     if kind > 0.9:
         cover = np.maximum(lip, 0.12 * jaw)
     elif kind < -1.1:
-        cover = np.maximum.reduce([lip * 0.9, goatee, sides * 0.8, 0.1 * jaw])
+        cover = np.maximum.reduce([lip * 0.9, goatee, sides * 0.55, 0.1 * jaw])
     elif kind < -0.7:
         cover = np.maximum.reduce([goatee, patch, 0.15 * jaw])
     else:

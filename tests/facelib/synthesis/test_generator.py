@@ -28,7 +28,8 @@ def test_unknown_setting_lists_the_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("image_size", 63), ("image_size", 513), ("max_yaw_degrees", -1), ("device", "tpu"), ("variation", 9)]
+    ("setting", "value"),
+    [("image_size", 63), ("image_size", 513), ("max_yaw_degrees", -1), ("device", "tpu"), ("variation", 9)],
 )
 def test_bad_values_name_the_setting(setting: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{setting} is .*{value}"):

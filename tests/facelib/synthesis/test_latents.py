@@ -8,7 +8,9 @@ def test_latents_depend_on_seed_identity_and_image_only() -> None:
     identities, indices = np.array([5, 9, 5, 2**40, 0]), np.array([0, 3, 1, 7, 0])
     batch = image_latents(1, identities, indices)
     for row in range(len(identities)):
-        np.testing.assert_array_equal(batch[row : row + 1], image_latents(1, identities[row : row + 1], indices[row : row + 1]))
+        np.testing.assert_array_equal(
+            batch[row : row + 1], image_latents(1, identities[row : row + 1], indices[row : row + 1])
+        )
     order = np.array([4, 2, 0, 1, 3])
     np.testing.assert_array_equal(batch[order], image_latents(1, identities[order], indices[order]))
     np.testing.assert_array_equal(identity_latents(1, identities)[0], identity_latents(1, identities)[2])

@@ -119,7 +119,10 @@ def test_pose_bounds_hold() -> None:
 @pytest.mark.parametrize("size", [64, 160, 512])
 def test_sizes(size: int) -> None:
     generator = build_generator("morphable", image_size=size)
-    codes, factors = generator.identity_codes(0, np.array([1])), generator.image_factors(0, np.array([1]), np.array([0]))
+    codes, factors = (
+        generator.identity_codes(0, np.array([1])),
+        generator.image_factors(0, np.array([1]), np.array([0])),
+    )
     image = generator.render(codes, factors)[0]
     assert image.shape == (size, size, 3)
     assert image.std() > 15
