@@ -17,7 +17,9 @@ BoolArray = NDArray[np.bool_]
 def as_numpy(values: Any) -> NDArray[Any]:
     """NumPy view of an array, list or tensor (a tensor on a GPU is copied to the host)."""
     if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        # NumPy knows no bfloat16.
+        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
     return np.asarray(values)
 
 

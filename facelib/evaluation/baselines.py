@@ -53,7 +53,7 @@ class WhitenedPixels:
         self.margin = margin
 
     @classmethod
-    def fit(cls, images: Any, components: int | None = None, size: int = 28, margin: int = 12) -> WhitenedPixels:
+    def fit(cls, images: Any, components: int | None = None, size: int = 28, margin: int = 18) -> WhitenedPixels:
         """Fit on faces and their mirror images, without labels. 20,000 faces take seconds on one core.
 
         Args:

@@ -57,8 +57,9 @@ def test_distances_on_a_threshold_are_rejected():
     assert result.fold_thresholds.tolist() == pytest.approx([2.01, 2.01])
 
 
-def test_takes_tensors_and_integer_labels():
-    embeddings = torch.eye(4)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_takes_tensors_and_integer_labels(dtype):
+    embeddings = torch.eye(4, dtype=dtype, requires_grad=True)
     result = kfold_accuracy(embeddings, embeddings, torch.ones(4, dtype=torch.int64), folds=2)
     assert result.accuracy == 1.0
 
