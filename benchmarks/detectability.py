@@ -2,8 +2,9 @@
 
     python benchmarks/detectability.py --images 240 --detectors retinaface mtcnn
 
-Prints, for faces with |yaw| below the limit: share found (best face over 0.5), and the distance of detected to projected landmarks
-in eye distances (median over images of the mean over five points), overall and for each point with its mean offset (x right, y down).
+Prints, for faces with |yaw| below the limit: share found (best face over 0.5), and the distance of detected to
+projected landmarks in eye distances (median over images of the mean over five points), overall and for each point
+with its mean offset (x right, y down).
 """
 
 from __future__ import annotations
@@ -30,9 +31,8 @@ def main() -> None:
     truth = generator.landmarks(codes, factors)  # type: ignore[attr-defined]
     yaw = np.abs(generator.yaw_degrees(factors))  # type: ignore[attr-defined]
     frontal = yaw < arguments.max_yaw
-    print(
-        f"{arguments.images} images of {arguments.image_size} pixels, {int(frontal.sum())} with |yaw| < {arguments.max_yaw}"
-    )
+    seen = f"{int(frontal.sum())} with |yaw| < {arguments.max_yaw}"
+    print(f"{arguments.images} images of {arguments.image_size} pixels, {seen}")
     for name in arguments.detectors:
         _measure(name, images[frontal], truth[frontal], arguments.margin)
 
@@ -53,12 +53,9 @@ def _measure(name: str, images: np.ndarray, truth: np.ndarray, margin: float) ->
     offsets = np.asarray(errors)
     distance = np.linalg.norm(offsets, axis=-1)
     seconds = time.perf_counter() - start
-    print(
-        f"{name}: found {len(errors)}/{len(images)} = {len(errors) / len(images):.1%}, {len(images) / seconds:.1f} images/s"
-    )
-    print(
-        f"  landmark error, eye distances: median {np.median(distance.mean(1)):.3f}, 90 % {np.percentile(distance.mean(1), 90):.3f}"
-    )
+    rate, mean = len(images) / seconds, distance.mean(1)
+    print(f"{name}: found {len(errors)}/{len(images)} = {len(errors) / len(images):.1%}, {rate:.1f} images/s")
+    print(f"  landmark error, eye distances: median {np.median(mean):.3f}, 90 % {np.percentile(mean, 90):.3f}")
     for point, label in enumerate(POINTS):
         x, y = offsets[:, point].mean(0)
         print(f"  {label:12s} median {np.median(distance[:, point]):.3f}, mean offset {x:+.3f} {y:+.3f}")

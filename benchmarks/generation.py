@@ -1,4 +1,4 @@
-"""Speed of the built-in face generator on one core, from latents to pixels, against straightforward ways to draw the same.
+"""Speed of the built-in face generator on one core, from latents to pixels, against straightforward ways.
 
     python benchmarks/generation.py --people 12 --images 6 --repeats 5
 
@@ -33,17 +33,14 @@ def main() -> None:
     _together(generator, identities[:2], indices[:2])
 
     print(f"{platform.processor() or platform.machine()}, OpenCV {cv2.__version__}, numpy {np.__version__}")
-    print(
-        f"{arguments.people} identities of {arguments.images} images, {arguments.image_size} pixels, {arguments.repeats} repeats"
-    )
+    print(f"{arguments.people} identities of {arguments.images} images, {arguments.image_size} pixels")
     together = _measure("together", _together, generator, identities, indices, arguments.repeats)
     single = _measure("one by one", _one_by_one, generator, identities, indices, arguments.repeats)
     slow = _measure("triangles", _triangles, generator, identities[few], indices[few], min(2, arguments.repeats))
     for name, rates in (("one by one", single), ("triangles", slow)):
         ratios = [a / b for a in together for b in rates]
-        print(
-            f"together is {np.median(ratios):.1f} times as fast as {name} (range {min(ratios):.1f} to {max(ratios):.1f})"
-        )
+        spread = f"range {min(ratios):.1f} to {max(ratios):.1f}"
+        print(f"together is {np.median(ratios):.1f} times as fast as {name} ({spread})")
 
 
 _Way = Callable[[FaceGenerator, np.ndarray, np.ndarray], object]

@@ -18,7 +18,8 @@ or, from a package of your own, name the class in its pyproject.toml and skip th
     [project.entry-points."facelib.generators"]
     mine = "my_package.my_module:MyGenerator"
 
-Settings are the keyword arguments of the constructor. Shapes: N batch, I identity size, F sum of factor sizes, R image size.
+Settings are the keyword arguments of the constructor. Shapes: N batch, I identity size, F sum of factor sizes, R
+image size.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Latents as pure functions of (seed, identity, image), independent of batch, order and worker.
 
-Counter-based: every number is a hash (SplitMix64 finaliser) of (seed, stream, identity, image, column), turned into N(0, 1)
-by the inverse normal distribution. There is no generator state, so image 7 of identity 5 can be drawn alone, and
-two workers never share or repeat a stream.
+Counter-based: every number is a hash (SplitMix64 finaliser) of (seed, stream, identity, image, column), turned into
+N(0, 1) by the inverse normal distribution. There is no generator state, so image 7 of identity 5 can be drawn alone,
+and two workers never share or repeat a stream.
 
-Sizes follow the DiscoFaceGAN convention used by USynthFace: identity 128, expression 32, illumination 16, rotation 3, noise 32.
+Sizes follow the DiscoFaceGAN convention used by USynthFace: identity 128, expression 32, illumination 16, rotation 3,
+noise 32.
 
 Shapes: N batch, I identity size, F factor size.
 """

@@ -22,7 +22,9 @@ _NECK_ROW = 146
 
 @dataclass(frozen=True)
 class Camera:
-    """rotation [3, 3]; distance cm; focal pixels; the point `origin` (x, y cm, camera frame) is seen at pixel `centre`."""
+    """rotation [3, 3]; distance cm; focal pixels; the point `origin` (x, y cm, camera frame) is seen at pixel
+    `centre`.
+    """
 
     rotation: Array
     distance: float

@@ -16,8 +16,10 @@ from facelib.synthesis.morphable.traits import Traits, key_of
 Array = npt.NDArray[Any]
 # Names of the noise latents, in order.
 _NOISE = (
-    "hair_0", "hair_1", "hair_2", "hair_3", "hair_4", "hair_5", "glasses", "glasses_style", "hat", "makeup", "tan", "beard", "distance",
-    "scale", "shift_x", "shift_y", "brightness", "contrast", "gamma", "saturation", "white_balance", "tint", "focus", "motion",
+    "hair_0", "hair_1", "hair_2", "hair_3", "hair_4", "hair_5", "glasses", "glasses_style", "hat", "makeup", "tan",
+    "beard", "distance",
+    "scale", "shift_x", "shift_y", "brightness", "contrast", "gamma", "saturation", "white_balance", "tint",
+    "focus", "motion",
     "low_resolution", "grain", "jpeg", "occluder", "exposure", "weight", "flush", "detail",
 )  # fmt: skip
 
@@ -44,10 +46,14 @@ def expression(z: ImageFactors, t: Traits) -> Array:
     smile = max(0.0, 0.35 + 0.55 * e[1] + 0.25 * t["smile_habit"])
     jaw = max(0.0, 0.55 * (e[0] - 0.35)) + 0.28 * max(0.0, smile - 0.45)
     values = {
-        "jaw": min(jaw, 2.0), "smile": min(smile, 1.6), "wide": 0.5 * max(0.0, e[2]), "pucker": 0.6 * max(0.0, -e[2] - 0.7),
-        "corner_down": max(0.0, 0.6 * e[10] - 0.2) * (smile < 0.4), "upper_lip": 0.5 * max(0.0, e[3]), "brow_up": max(0.0, 0.6 * e[4] - 0.1),
-        "brow_outer": 0.35 * e[6], "frown": max(0.0, 0.6 * e[5] - 0.15), "squint": max(0.0, 0.6 * smile - 0.2) + max(0.0, 0.4 * e[13]),
-        "puff": max(0.0, 0.4 * e[12] - 0.3), "nose_wrinkle": max(0.0, 0.5 * e[14] - 0.3), "mouth_side": 0.25 * e[11], "jaw_side": 0.3 * e[15],
+        "jaw": min(jaw, 2.0), "smile": min(smile, 1.6), "wide": 0.5 * max(0.0, e[2]), "pucker": 0.6 * max(0.0,
+        -e[2] - 0.7),
+        "corner_down": max(0.0, 0.6 * e[10] - 0.2) * (smile < 0.4), "upper_lip": 0.5 * max(0.0, e[3]),
+        "brow_up": max(0.0, 0.6 * e[4] - 0.1),
+        "brow_outer": 0.35 * e[6], "frown": max(0.0, 0.6 * e[5] - 0.15), "squint": max(0.0,
+        0.6 * smile - 0.2) + max(0.0, 0.4 * e[13]),
+        "puff": max(0.0, 0.4 * e[12] - 0.3), "nose_wrinkle": max(0.0, 0.5 * e[14] - 0.3),
+        "mouth_side": 0.25 * e[11], "jaw_side": 0.3 * e[15],
         "weight": 0.55 * float(np.clip(z["weight"], -2.5, 2.5)),
     }  # fmt: skip
     return np.array([values[name] for name in EXPRESSIONS])

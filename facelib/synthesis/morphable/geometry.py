@@ -1,9 +1,10 @@
 """The head: a grid of vertices whose shape follows the traits, and the fields that move it with the expression.
 
-Units are centimetres in the head frame: x to the image's right, y up, z towards the viewer; the pupils of the mean head lie at
-(+-3.15, 0, ~8.4). Rows of the grid are rings from crown to collar; a ring is a superellipse whose height in front and
-behind, half-width, depth and exponent are smooth (PCHIP) functions of the row. Features (nose, sockets, lips ...) are Gaussians and
-profiles over the face plane (x, y), added to that skull; all their places and sizes are traits. The ears are two further patches.
+Units are centimetres in the head frame: x to the image's right, y up, z towards the viewer; the pupils of the mean
+head lie at (+-3.15, 0, ~8.4). Rows of the grid are rings from crown to collar; a ring is a superellipse whose height
+in front and behind, half-width, depth and exponent are smooth (PCHIP) functions of the row. Features (nose, sockets,
+lips ...) are Gaussians and profiles over the face plane (x, y), added to that skull; all their places and sizes are
+traits. The ears are two further patches.
 
 Shapes: V rows, U columns of the whole atlas (head rows, then ear rows), K expression fields.
 """
@@ -26,7 +27,8 @@ HEAD_ROWS, EAR_ROWS, COLUMNS = 160, 24, 128
 ROWS = HEAD_ROWS + EAR_ROWS
 # Expression fields in order; `HeadShape.fields` holds the displacement (cm) at activation 1.
 EXPRESSIONS = (
-    "jaw", "smile", "wide", "pucker", "corner_down", "upper_lip", "brow_up", "brow_outer", "frown", "squint", "puff", "nose_wrinkle",
+    "jaw", "smile", "wide", "pucker", "corner_down", "upper_lip", "brow_up", "brow_outer", "frown", "squint",
+    "puff", "nose_wrinkle",
     "mouth_side", "jaw_side", "weight",
 )  # fmt: skip
 
@@ -54,8 +56,8 @@ FACE_ROWS = slice(18, 146)
 class HeadShape:
     """One person's head at rest.
 
-    rest [V, U, 3] cm; skull [HEAD_ROWS, U, 3] without features (hair and hats sit on it); fields [K, 3, FACE_ROWS, U] cm;
-    occlusion [V, U] in 0..1 (creases are dark); places: where eyes, mouth and nose are, cm.
+    rest [V, U, 3] cm; skull [HEAD_ROWS, U, 3] without features (hair and hats sit on it); fields [K, 3, FACE_ROWS, U]
+    cm; occlusion [V, U] in 0..1 (creases are dark); places: where eyes, mouth and nose are, cm.
     """
 
     rest: Array
@@ -201,8 +203,10 @@ def _features(t: Traits, p: dict[str, float], x: Array, y: Array) -> Array:
     singles = [
         (0, 1.6, 1.0, 1.0, 0.12 + 0.14 * t["glabella"]),
         (0, my, mw * 1.1, 1.7, 0.55 + 0.22 * t["prognathism"]),
-        (0, my + 0.42 * p["lip_u"] + 0.1, mw * 0.62, 0.36 * p["lip_u"] + 0.14, 0.22 + 0.12 * t["lip_forward"] + 0.08 * t["lip_upper"]),
-        (0, my - 0.5 * p["lip_l"] - 0.08, mw * 0.52, 0.38 * p["lip_l"] + 0.12, 0.26 + 0.1 * t["lip_forward"] + 0.08 * t["lip_lower"]),
+        (0, my + 0.42 * p["lip_u"] + 0.1, mw * 0.62, 0.36 * p["lip_u"] + 0.14,
+        0.22 + 0.12 * t["lip_forward"] + 0.08 * t["lip_upper"]),
+        (0, my - 0.5 * p["lip_l"] - 0.08, mw * 0.52, 0.38 * p["lip_l"] + 0.12,
+        0.26 + 0.1 * t["lip_forward"] + 0.08 * t["lip_lower"]),
         (0, my, mw * 0.85, 0.13, -0.22),
         (0, my - 1.75, 1.7, 0.5, -(0.38 + 0.1 * t["chin_forward"])),
         (0, chin + 1.05, 1.25 + 0.2 * t["chin_width"], 0.95, 0.5 + 0.25 * t["chin_forward"] + 0.1 * t["chin_height"]),
@@ -226,7 +230,8 @@ def _nose(t: Traits, p: dict[str, float], x: Array, y: Array) -> Array:
     knots = np.array([tip - 1.5, tip - 0.95, tip - 0.45, tip + 0.05, tip + 0.75, tip * 0.45, 0.25, 1.5, 3.0])
     high = np.array([
         0.0, 0.25, 1.2 + 0.3 * t["nose_tip_up"], 1.95 + 0.2 * bridge + 0.12 * t["nose_tip_up"], 1.85 + 0.2 * bridge,
-        1.25 + 0.24 * bridge + 0.15 * t["nose_hump"] + 0.05 * root, 0.42 + 0.14 * bridge + 0.2 * root, 0.12 + 0.1 * root, 0.0,
+        1.25 + 0.24 * bridge + 0.15 * t["nose_hump"] + 0.05 * root, 0.42 + 0.14 * bridge + 0.2 * root,
+        0.12 + 0.1 * root, 0.0,
     ])  # fmt: skip
     high[2:6] *= 0.85 + 0.15 * scale
     wide = np.array([1.0, 0.85, 0.80, 0.78, 0.70, 0.58, 0.52, 0.75, 1.2]) * (0.55 + 0.45 * width / 1.62)
@@ -321,7 +326,8 @@ def _expression_fields(p: dict[str, float], rest: Array, front: Array) -> Array:
     def bump(cx: float, cy: float, sx: float, sy: float) -> Array:
         return np.exp(-0.5 * (((ax - cx) / sx) ** 2 + ((y - cy) / sy) ** 2)) * front
 
-    # The slit between the lips (0.56 cm at rest) takes up the jaw's fall in the middle; at the corners the skin stretches.
+    # The slit between the lips (0.56 cm at rest) takes up the jaw's fall in the middle; at the corners the skin
+    # stretches.
     middle = np.exp(-((ax / (mw * 0.98)) ** 4))
     sharp, wide = _smooth(my + 0.28 - y, 0.0, 0.56), _smooth(my + 1.3 - y, 0.0, 2.6)
     fall = (

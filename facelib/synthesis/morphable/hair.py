@@ -1,7 +1,8 @@
 """Hair: a shell round the skull that ends at a line drawn round the head, and hangs below it when long.
 
-The edge height as a function of the angle round the head makes hairline, fringe, sideburns, length and baldness; thickness
-and strand noise make volume, curls and wisps. The person has a tendency, the image decides (people change their hair).
+The edge height as a function of the angle round the head makes hairline, fringe, sideburns, length and baldness;
+thickness and strand noise make volume, curls and wisps. The person has a tendency, the image decides (people change
+their hair).
 
 Shapes: H rows, W columns of the hair grid.
 """
@@ -36,7 +37,9 @@ class Hair:
 
 
 def make_hair(t: Traits, skull: Array, noise: Array, rng: np.random.Generator) -> Hair | None:
-    """Hair of one image from the person, the skull [rows, U, 3] and 6 normal numbers; None when there is none to see."""
+    """Hair of one image from the person, the skull [rows, U, 3] and 6 normal numbers; None when there is none to
+    see.
+    """
     drift = noise
     restyle = 1.0 if drift[5] > 0.9 else 0.35
     bald = t["balding"] * float(np.clip(t.male, 0, 1)) * min(1.0, max(0.0, (t.age - 22) / 20)) * 1.5
@@ -67,11 +70,7 @@ def _edge(
     line = min(line, 11.2)
     temple = line - 0.4 + 0.5 * max(0.0, bald)
     burn = -0.5 - 0.8 * float(np.clip(drift[1], -1, 1)) if length < 0.3 else -2.0
-    if length > 0.3:
-        bottom = -6.0 - 6.0 * (length - 0.3)
-    else:
-        bottom = -4.0 + 1.0 * min(0.0, length)
-    bottom = max(bottom, -22.0)
+    bottom = max(-6.0 - 6.0 * (length - 0.3) if length > 0.3 else -4.0 + min(0.0, length), -22.0)
     widow = 0.5 * np.tanh(t["hairline"]) * np.exp(-((angles / 0.12) ** 2))
     knots = np.array([0, 0.35, 0.62, 0.85, 1.1, 1.30, 1.5, 1.72, 2.0, np.pi])
     mid = 0.5 * (temple + 2.0)
@@ -173,5 +172,7 @@ def _noise_bank() -> tuple[Array, Array, Array]:
 
 
 def wears(tendency: float, today: float) -> bool:
-    """Whether somebody with a tendency (sigma) has it on in this image (a normal number): habits are steady, not absolute."""
+    """Whether somebody with a tendency (sigma) has it on in this image (a normal number): habits are steady, not
+    absolute.
+    """
     return bool(ndtr(1.8 * (tendency - 0.9)) > ndtr(today))

@@ -56,7 +56,9 @@ def make_light(z: Array) -> Light:
 
 
 def shade(light: Light, normal: Array, open_sky: Array | float, shadow: Array | None) -> Array:
-    """Diffuse light (three channels) and shine [V, U, 4] for normals [3, V, U] in the camera frame and occlusion [V, U]."""
+    """Diffuse light (three channels) and shine [V, U, 4] for normals [3, V, U] in the camera frame and occlusion [V,
+    U].
+    """
     direct, shine = _along(normal, light.key), np.maximum(_along(normal, _half_vector(light.key)), 0)
     wrap = np.float32(0.25 * (1 - 0.6 * light.hardness))
     direct = np.maximum((direct + wrap) / (1 + wrap), 0)
@@ -82,7 +84,9 @@ def shade(light: Light, normal: Array, open_sky: Array | float, shadow: Array | 
 
 
 def cast_shadow(light: Light, position: Array, normal: Array, head_rows: int) -> Array:
-    """How much key light reaches each vertex [V, U], 0..1, from a small depth map seen from the light; inputs [3, V, U]."""
+    """How much key light reaches each vertex [V, U], 0..1, from a small depth map seen from the light; inputs [3, V,
+    U].
+    """
     right = np.cross(np.array([0.0, 1.0, 0.0]), light.key)
     right /= np.linalg.norm(right) + 1e-6
     frame = np.stack([right, np.cross(light.key, right), -light.key]).astype(np.float32)

@@ -1,7 +1,8 @@
-"""Eyes and mouth, painted per pixel from the resting head's coordinates, so that they stay sharp and move with the skin.
+"""Eyes and mouth, painted per pixel from the resting head's coordinates, so that they stay sharp and move with the
+skin.
 
-The eye's aperture is the region between two lid curves; lids close by moving the curves. The mouth's slit is a band of the
-resting face which the jaw's field stretches: teeth and tongue appear inside it.
+The eye's aperture is the region between two lid curves; lids close by moving the curves. The mouth's slit is a band
+of the resting face which the jaw's field stretches: teeth and tongue appear inside it.
 
 Shapes: h, w a region of the image; colours RGB 0..1 as displayed.
 """
@@ -50,7 +51,9 @@ def iris_colour(level: float, hue: float) -> Array:
 
 
 def paint_eye(albedo: Array, x: Array, y: Array, side: float, t: Traits, p: dict[str, float], state: EyeState) -> Array:
-    """Paint one eye into albedo [h, w, 3] at resting coordinates x, y [h, w] cm (in place); returns the wet region [h, w]."""
+    """Paint one eye into albedo [h, w, 3] at resting coordinates x, y [h, w] cm (in place); returns the wet region
+    [h, w].
+    """
     width, height = p["eye_w"], p["eye_h"]
     outward = (x * side - p["eye_x"]) / width
     dy = y - p["eye_y"] - np.tan(p["eye_tilt"]) * (x * side - p["eye_x"])

@@ -29,7 +29,7 @@ def develop(image: Array, z: dict[str, float], rng: np.random.Generator) -> npt.
     quality = int(np.clip(88 - 42 * max(0.0, z["jpeg"]) + 6 * min(0.0, z["jpeg"]), 22, 95))
     if z["jpeg"] > -0.5:
         _, data = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        out = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        out = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     return out
 
 
@@ -55,11 +55,11 @@ def _blur(image: Array, z: dict[str, float], rng: np.random.Generator, scale: fl
         )
     sigma = scale * 0.42 * np.exp(0.45 * z["focus"])
     if z["motion"] > 1.7:
-        length = int(round(scale * min(9.0, 3 + 4 * (z["motion"] - 1.7)))) | 1
+        length = round(scale * min(9.0, 3 + 4 * (z["motion"] - 1.7))) | 1
         angle = rng.uniform(0, np.pi)
         kernel = np.zeros((length, length), np.float32)
         middle = length // 2
-        dx, dy = int(round(np.cos(angle) * middle)), int(round(np.sin(angle) * middle))
+        dx, dy = round(float(np.cos(angle)) * middle), round(float(np.sin(angle)) * middle)
         cv2.line(kernel, (middle - dx, middle - dy), (middle + dx, middle + dy), 1.0, 1)
         image = cv2.filter2D(image, -1, kernel / kernel.sum())
     if sigma > 0.3:

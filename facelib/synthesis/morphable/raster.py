@@ -1,8 +1,9 @@
 """Visibility: a grid of projected vertices -> for each pixel, which point of the grid is seen.
 
-The grid is refined until its points lie closer than a pixel, every point falls into its pixel, the nearest wins (minimum
-over whole-number keys, so the result does not depend on any order), and the winner's grid coordinates are
-corrected to the pixel's centre with the local derivative. Attributes are then read with `cv2.remap`, smooth and without triangles.
+The grid is refined until its points lie closer than a pixel, every point falls into its pixel, the nearest wins
+(minimum over whole-number keys, so the result does not depend on any order), and the winner's grid coordinates are
+corrected to the pixel's centre with the local derivative. Attributes are then read with `cv2.remap`, smooth and
+without triangles.
 
 Shapes: V rows, U columns of the grid, S image size.
 """
@@ -27,7 +28,9 @@ _AWAY_KEY = 0.4 * _AWAY * 2048.0 * 2.0**_INDEX_BITS
 
 @dataclass(frozen=True)
 class Visible:
-    """mask bool [S, S]; u, v float32 [S, S] grid coordinates (columns, rows); depth float32 [S, S] cm, large where empty."""
+    """mask bool [S, S]; u, v float32 [S, S] grid coordinates (columns, rows); depth float32 [S, S] cm, large where
+    empty.
+    """
 
     mask: Array
     u: Array
@@ -49,8 +52,8 @@ def rasterise(
 ) -> Visible:
     """Visible points of `screen` [3, V, U] (x, y in pixels, depth in cm), refined `up` times in both directions.
 
-    `patches` are the row and column ranges that are surfaces of their own: nothing is drawn between them. The first one's
-    far side is not seen, or with `insides` only where no near side is: never through gaps between points.
+    `patches` are the row and column ranges that are surfaces of their own: nothing is drawn between them. The first
+    one's far side is not seen, or with `insides` only where no near side is: never through gaps between points.
     """
     planes = [np.ascontiguousarray(plane, dtype=np.float32) for plane in screen]
     # One entry more than pixels: points outside the picture fall there.

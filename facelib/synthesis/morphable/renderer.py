@@ -1,7 +1,8 @@
 """The built-in generator: codes and factors -> pictures, one image at a time over cached identities.
 
-`MorphableGenerator` draws a procedural head: no scans, no weights, no outside data. Images are drawn one by one with arrays that fit the
-cache (faster on a CPU than large batches), and every array has the same size whatever the batch, so a row's bytes depend on the row alone.
+`MorphableGenerator` draws a procedural head: no scans, no weights, no outside data. Images are drawn one by one with
+arrays that fit the cache (faster on a CPU than large batches), and every array has the same size whatever the batch,
+so a row's bytes depend on the row alone.
 
 Shapes: N batch, I = 128, F = 83, R image size, S size drawn before the reduction to R.
 """
@@ -51,7 +52,7 @@ class MorphableGenerator:
     Args:
         image_size: R, 64..512 pixels.
         device: "cpu"; drawing runs on the CPU only (scale by processes).
-        max_yaw_degrees, max_pitch_degrees, max_roll_degrees: bounds of the pose, degrees; the spread is about 0.3 of the bound.
+        max_yaw_degrees, max_pitch_degrees, max_roll_degrees: bounds of the pose; the spread is about 0.3 of the bound.
         variation: 0..1.5 scales hats, occluders, blur, noise and other nuisances; 1 is the mixture found in the wild.
         eye_distance: mean distance of the eyes in a frontal picture, as a fraction of R.
 
@@ -62,7 +63,7 @@ class MorphableGenerator:
     name = "morphable"
     identity_size = IDENTITY_SIZE
     identities: int | None = None
-    licence = "Pictures are computed from random numbers by this code, without scans or weights; no person is depicted. Apache-2.0 code."
+    licence = "Drawn from random numbers without scans or weights; no person is depicted. Code: Apache-2.0."
     weights_hash: str | None = None
 
     def __init__(
@@ -121,7 +122,8 @@ class MorphableGenerator:
         return out
 
     def landmarks(self, codes: npt.NDArray[np.float32], factors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Projected eye centres, nose tip and mouth corners float32 [N, 5, 2], (x, y) pixels; what is left in the picture first.
+        """Projected eye centres, nose tip and mouth corners float32 [N, 5, 2], (x, y) pixels; what is left in the
+        picture first.
 
         Raises:
             ValueError: wrong shapes.
@@ -207,7 +209,8 @@ class MorphableGenerator:
         return develop(image, z.photo(self.variation), rng)
 
     def _albedo(
-        self, person: _Person, z: ImageFactors, visible: Visible, grid: Array, camera: Camera, active: Array, light: Light,
+        self, person: _Person, z: ImageFactors, visible: Visible, grid: Array, camera: Camera, active: Array,
+        light: Light,
         rng: np.random.Generator, k: float,
     ) -> tuple[Array, Array]:  # fmt: skip
         """Skin, eyes and mouth at the pixels, RGB 0..1 as displayed [S, S, 3], and wet shine [S, S]."""
@@ -225,8 +228,10 @@ class MorphableGenerator:
         made_up = max(0.0, 0.45 * t["makeup"] + 0.45 * z["makeup"] - 0.1) if t.male < 0 else 0.0
         openness = eye_openness(z, t, active)
         eye = parts.EyeState(
-            openness, (float(np.clip(0.35 * z.expression[8], -0.8, 0.8)), float(np.clip(0.22 * z.expression[9], -0.5, 0.5))),
-            float(np.clip(made_up, 0, 1)), float(np.clip(0.4 * (made_up - 0.4), 0, 0.6)), rng.uniform(0.15, 0.7, 3).astype(np.float32),
+            openness, (float(np.clip(0.35 * z.expression[8], -0.8, 0.8)), float(np.clip(0.22 * z.expression[9],
+            -0.5, 0.5))),
+            float(np.clip(made_up, 0, 1)), float(np.clip(0.4 * (made_up - 0.4), 0, 0.6)), rng.uniform(0.15, 0.7,
+            3).astype(np.float32),
             float(light.key[0]),
         )  # fmt: skip
         lips = skin.lip_colour
@@ -270,7 +275,8 @@ class MorphableGenerator:
         return np.clip(albedo, 0.004, 1), gloss
 
     def _accessories(
-        self, image: Array, person: _Person, z: ImageFactors, visible: Visible, camera: Camera, light: Light, exposure: Array,
+        self, image: Array, person: _Person, z: ImageFactors, visible: Visible, camera: Camera, light: Light,
+        exposure: Array,
         ambient: Array, rng: np.random.Generator, k: float,
     ) -> None:  # fmt: skip
         t, shape = person.traits, person.shape

@@ -1,7 +1,7 @@
 """What surrounds the face: backgrounds, clothes, glasses, hats, things in front of it.
 
-All are drawn with OpenCV into float32 pictures [S, S, 3] 0..1 as displayed. `project` maps points [n, 3] of the head frame (cm) to
-(x, y in pixels, depth).
+All are drawn with OpenCV into float32 pictures [S, S, 3] 0..1 as displayed. `project` maps points [n, 3] of the head
+frame (cm) to (x, y in pixels, depth).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Painted skin: one person's albedo texture, with brows, beard, wrinkles, freckles and marks.
 
-Everything is painted where the resting head's coordinates (cm) put it, so it moves with the face. Colours are painted as
-displayed (sRGB), the renderer turns them linear.
+Everything is painted where the resting head's coordinates (cm) put it, so it moves with the face. Colours are painted
+as displayed (sRGB), the renderer turns them linear.
 
 Shapes: T rows, W columns of the texture (a multiple of the atlas grid).
 """
@@ -249,7 +249,7 @@ def _brows(
     if t["brow_gap"] < -1.7:
         inside = np.maximum(inside, 0.5 * (ax < start + 0.2))
     cover = inside * np.exp(-(np.abs((y - line) / thick) ** 2.6)) * front
-    cover *= np.clip(0.86 + 0.22 * _noise(rng, *x.shape, 2.5), 0.3, 1.1)
+    cover *= np.clip(0.86 + 0.22 * _noise(rng, x.shape[0], x.shape[1], 2.5), 0.3, 1.1)
     dark = float(np.clip(0.70 + 0.13 * t["brow_dark"] + 0.06 * t["brow_thick"], 0.28, 0.95))
     colour = np.minimum(hair * 0.62, np.array([0.45, 0.35, 0.27], np.float32))
     skin += np.clip(cover * dark, 0, 0.97)[..., None] * (colour - skin)
@@ -286,5 +286,9 @@ def _beard(t: Traits, p: dict[str, float], x: Array, y: Array, z: Array, rng: np
         cover = np.maximum.reduce([goatee, patch, 0.15 * jaw])
     else:
         cover = np.maximum.reduce([jaw, lip, patch, sides])
-    cover *= np.clip(0.9 + 0.16 * _noise(rng, *x.shape, 3.0) + 0.12 * _noise(rng, *x.shape, 12.0), 0.2, 1.15)
+    cover *= np.clip(
+        0.9 + 0.16 * _noise(rng, x.shape[0], x.shape[1], 3.0) + 0.12 * _noise(rng, x.shape[0], x.shape[1], 12.0),
+        0.2,
+        1.15,
+    )
     return np.clip(cover, 0, 1).astype(np.float32)

@@ -1,8 +1,9 @@
 """Identity code -> traits: what makes one person differ from another, in standard deviations.
 
-A fixed orthogonal matrix first mixes the code, so that every code number touches every trait. A trait is then its own normal
-number plus the mean of the person's population cluster (blurred: most people are mixtures), sex, age and weight. These correlations
-are what makes people differ as people do: broad and flat features, colours and hair come together.
+A fixed orthogonal matrix first mixes the code, so that every code number touches every trait. A trait is then its own
+normal number plus the mean of the person's population cluster (blurred: most people are mixtures), sex, age and
+weight. These correlations are what makes people differ as people do: broad and flat features, colours and hair come
+together.
 
 Shapes: a code is float32 [128]; `Traits` holds plain floats.
 """
@@ -20,18 +21,17 @@ from facelib.synthesis.latents import IDENTITY_SIZE, mix64
 
 CLUSTERS = 6
 # Own normal number of each trait; order is part of the identity code's meaning.
-NAMES = """
-melanin redness hair_dark hair_red hair_curl beard_growth grey
-head_width head_height head_depth forehead_height forehead_slope temple jaw_width jaw_angle chin_width chin_height chin_forward
-cheekbone cheek_fat face_length midface prognathism brow_ridge glabella neck_width
-nose_length nose_width nose_bridge nose_root nose_hump nose_tip nose_tip_up ala_size nostril nose_twist columella
-eye_distance eye_size eye_tilt eye_height eye_depth eye_fold eye_bulge lid_hood lower_lid eye_round iris_size
-brow_height brow_arch brow_thick brow_tilt brow_length brow_gap brow_dark
-mouth_width lip_upper lip_lower cupid mouth_height mouth_corner philtrum lip_colour lip_forward
-ear_size ear_out ear_height
-wrinkle sag bags naso_fold freckles moles eye_colour blotch glasses makeup hair_style hair_length hairline balding
-smile_habit beard_kind gap_teeth pores
-""".split()
+_TABLE = """
+melanin redness hair_dark hair_red hair_curl beard_growth grey head_width head_height head_depth
+forehead_height forehead_slope temple jaw_width jaw_angle chin_width chin_height chin_forward cheekbone cheek_fat
+face_length midface prognathism brow_ridge glabella neck_width nose_length nose_width nose_bridge nose_root nose_hump
+nose_tip nose_tip_up ala_size nostril nose_twist columella eye_distance eye_size eye_tilt eye_height eye_depth
+eye_fold eye_bulge lid_hood lower_lid eye_round iris_size brow_height brow_arch brow_thick brow_tilt brow_length
+brow_gap brow_dark mouth_width lip_upper lip_lower cupid mouth_height mouth_corner philtrum lip_colour lip_forward
+ear_size ear_out ear_height wrinkle sag bags naso_fold freckles moles eye_colour blotch glasses makeup hair_style
+hair_length hairline balding smile_habit beard_kind gap_teeth pores
+"""
+NAMES = tuple(_TABLE.split())
 _FIRST_RANDOM = 6 + 2 + len(NAMES)
 RANDOM_MODES = IDENTITY_SIZE - _FIRST_RANDOM
 
@@ -129,11 +129,16 @@ def _grow(own: dict[str, float], age: float) -> dict[str, float]:
     child = max(0.0, (17 - age) / 13)
     old = max(0.0, (age - 32) / 45)
     for name, by_child, by_age in (
-        ("eye_size", 1.6, -0.7), ("nose_length", -1.6, 0.7), ("nose_width", -0.6, 0.4), ("nose_bridge", -1.2, 0.2), ("jaw_width", -0.8, 0.0),
-        ("chin_height", -1.2, 0.0), ("cheek_fat", 1.2, -0.3), ("brow_ridge", -1.4, 0.3), ("wrinkle", -2.0, 2.3), ("sag", -1.5, 2.2), ("bags", -1.5, 1.6),
-        ("naso_fold", -1.8, 1.8), ("lip_upper", 0.3, -1.1), ("lip_lower", 0.2, -0.8), ("forehead_height", 0.9, 0.3), ("beard_growth", -5.0, 0.3),
-        ("grey", -6.0, 2.8), ("balding", -6.0, 1.0), ("ear_size", 0.4, 0.8), ("lid_hood", -0.8, 1.4), ("face_length", -1.6, 0.3), ("brow_thick", -0.6, 0.0),
-        ("glasses", -0.6, 0.8), ("makeup", -4.0, -0.2), ("nose_tip_up", 0.8, -0.8), ("neck_width", -1.8, 0.2), ("head_width", 0.3, 0.0), ("blotch", -0.8, 1.0),
+        ("eye_size", 1.6, -0.7), ("nose_length", -1.6, 0.7), ("nose_width", -0.6, 0.4), ("nose_bridge", -1.2, 0.2),
+        ("jaw_width", -0.8, 0.0),
+        ("chin_height", -1.2, 0.0), ("cheek_fat", 1.2, -0.3), ("brow_ridge", -1.4, 0.3), ("wrinkle", -2.0, 2.3),
+        ("sag", -1.5, 2.2), ("bags", -1.5, 1.6),
+        ("naso_fold", -1.8, 1.8), ("lip_upper", 0.3, -1.1), ("lip_lower", 0.2, -0.8), ("forehead_height", 0.9,
+        0.3), ("beard_growth", -5.0, 0.3),
+        ("grey", -6.0, 2.8), ("balding", -6.0, 1.0), ("ear_size", 0.4, 0.8), ("lid_hood", -0.8, 1.4),
+        ("face_length", -1.6, 0.3), ("brow_thick", -0.6, 0.0),
+        ("glasses", -0.6, 0.8), ("makeup", -4.0, -0.2), ("nose_tip_up", 0.8, -0.8), ("neck_width", -1.8, 0.2),
+        ("head_width", 0.3, 0.0), ("blotch", -0.8, 1.0),
     ):  # fmt: skip
         own[name] += by_child * child + by_age * old
     return {name: float(np.clip(value, -3.6, 3.6)) for name, value in own.items()}
