@@ -1,4 +1,4 @@
-"""K-FACE, the KIST face database: Korean faces under controlled accessory, light, expression and pose (Choi et al. 2021).
+"""K-FACE, the KIST face database: faces under controlled accessory, light, expression and pose (Choi et al. 2021).
 
 Pictures lie at `<identity>/<S001..S006>/<L1..L30>/<E01..E03>/<C1..C20>.jpg`: accessory, lux, expression, pose.
 Variances are chosen as the published training lists write them: `s1~6`, `l1~6,8~30`, `e1~3`, `c1~20`. Cameras are
