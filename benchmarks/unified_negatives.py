@@ -3,7 +3,8 @@
     python benchmarks/unified_negatives.py [--batches 256 512 1024] [--classes 10000] [--repeats 15] [--threads 1]
 
 A step is the head's forward, the loss and the backward to embeddings and class weights, without a backbone. The forms
-take turns within one process, so that a busy machine slows all of them; "ratio" is the median over rounds of (this
+take turns within one process, so that a busy machine slows all of them; one CPU thread is measured in CPU time, which
+other processes disturb less, anything else in wall time. "ratio" is the median over rounds of (this
 form's step / ArcFace's step of the same round), with the quartiles in brackets. Memory is the growth of a fresh
 process's peak over one step (on a GPU: of the allocator's peak). The concatenating form, [N, C+P] logits, runs at most
 three rounds, and not at all where it would not fit into the free memory.
@@ -110,16 +111,17 @@ def build_step(form: str, arguments: argparse.Namespace) -> Callable[[], None]:
 
 def rounds_of_steps(forms: list[str], arguments: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds per step of each form, one entry a round."""
+    clock = time.process_time if arguments.device == "cpu" and arguments.threads == 1 else time.perf_counter
     steps = {form: build_step(form, arguments) for form in forms}
     times: dict[str, list[float]] = {form: [] for form in forms}
     for repeat in range(arguments.repeats + 1):
         for form, step in steps.items():
             if form == "concatenated" and repeat > 3:
                 continue
-            start = time.perf_counter()
+            start = clock()
             step()
             if repeat:  # the first round warms up
-                times[form].append(time.perf_counter() - start)
+                times[form].append(clock() - start)
     return times
 
 
