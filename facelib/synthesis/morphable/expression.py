@@ -1,6 +1,6 @@
 """One row of factors by name, and what it does to the face: expression, eyelids, landmarks.
 
-Shapes: K expression fields, see `geometry.EXPRESSIONS`.
+Shapes: K expression fields, see `motion.EXPRESSIONS`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facelib.synthesis.morphable.geometry import EXPRESSIONS, HEAD_ROWS, HeadShape
+from facelib.synthesis.morphable.geometry import HEAD_ROWS, HeadShape
+from facelib.synthesis.morphable.motion import EXPRESSIONS
 from facelib.synthesis.morphable.traits import Traits, key_of
 
 Array = npt.NDArray[Any]
@@ -76,7 +77,7 @@ def landmarks_3d(shape: HeadShape, active: Array) -> Array:
     rest = shape.rest[:HEAD_ROWS]
     moved = np.moveaxis(shape.moved(active)[:, :HEAD_ROWS], 0, -1)
     targets = [
-        (-p["eye_x"], p["eye_y"] + 0.12), (p["eye_x"], p["eye_y"] + 0.12), (0.0, p["nose_y"] + 0.3),
+        (-p["eye_x"], p["eye_y"] + 0.18), (p["eye_x"], p["eye_y"] + 0.18), (0.0, p["nose_y"] + 0.38),
         (-0.94 * p["mouth_w"], p["mouth_y"] + 0.1), (0.94 * p["mouth_w"], p["mouth_y"] + 0.1),
     ]  # fmt: skip
     out = []

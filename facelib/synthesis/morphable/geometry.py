@@ -19,19 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
 
+from facelib.synthesis.morphable.motion import expression_fields, smoothstep
 from facelib.synthesis.morphable.traits import RANDOM_MODES, Traits
 
 Array = npt.NDArray[Any]
 
 HEAD_ROWS, EAR_ROWS, COLUMNS = 160, 24, 128
 ROWS = HEAD_ROWS + EAR_ROWS
-# Expression fields in order; `HeadShape.fields` holds the displacement (cm) at activation 1.
-EXPRESSIONS = (
-    "jaw", "smile", "wide", "pucker", "corner_down", "upper_lip", "brow_up", "brow_outer", "frown", "squint",
-    "puff", "nose_wrinkle",
-    "mouth_side", "jaw_side", "weight",
-)  # fmt: skip
-
 # Rings: row, front y, back y, half-width, front z, back z, exponent.
 _RINGS = np.array([
     [0, 11.7, 11.7, 0.05, -0.95, -1.05, 2.0],
@@ -81,14 +75,16 @@ def shape_head(traits: Traits) -> HeadShape:
     skull = _skull(t)
     face = skull[FACE_ROWS]
     x, y = np.ascontiguousarray(face[..., 0]), np.ascontiguousarray(face[..., 1])
-    front = _smooth(face[..., 2], 1.0, 4.5)
+    front = smoothstep(face[..., 2], 1.0, 4.5)
     height = (_features(t, places, x, y) + _nose(t, places, x, y)) * front
     head = skull.copy()
     head[FACE_ROWS, :, 2] += height
     head[FACE_ROWS] += _sideways(t, places, x, y, front) + np.tensordot(t.modes, _random_modes(), axes=1)
     rest = np.concatenate([head, _ears(t, skull)], axis=0).astype(np.float32)
     places["eye_z"] = float(_front_z(rest, places["eye_x"], places["eye_y"]))
-    return HeadShape(rest, skull.astype(np.float32), _expression_fields(places, rest, front), _occlusion(rest), places)
+    return HeadShape(
+        rest, skull.astype(np.float32), expression_fields(places, rest[FACE_ROWS], front), _occlusion(rest), places
+    )
 
 
 def _places(t: Traits) -> dict[str, float]:
@@ -272,7 +268,7 @@ def _random_modes() -> Array:
     rng = np.random.Generator(np.random.Philox(key=77))
     curves = PchipInterpolator(_RINGS[:, 0], _RINGS[:, 1:])(np.arange(HEAD_ROWS))[:, None, :]
     face = _rings(curves)[FACE_ROWS]
-    x, y, front = face[..., 0], face[..., 1], _smooth(face[..., 2], 1.0, 4.5)
+    x, y, front = face[..., 0], face[..., 1], smoothstep(face[..., 2], 1.0, 4.5)
     out = np.zeros((RANDOM_MODES, *face.shape), np.float32)
     for k in range(RANDOM_MODES):
         cx, cy, size = rng.uniform(0, 5.5), rng.uniform(-10.5, 6.5), rng.uniform(1.1, 2.2)
@@ -312,62 +308,6 @@ def _ears(t: Traits, skull: Array) -> Array:
         z = anchor[2] + 0.6 - (back + 1.2) * cos + rim * sin
         parts.append(np.stack([x, up + anchor[1] + lift, z], -1)[:, :: int(-side)])
     return np.concatenate(parts, axis=1)
-
-
-def _expression_fields(p: dict[str, float], rest: Array, front: Array) -> Array:
-    """Displacements [K, 3, rows, U] of the face's rows by each expression at activation 1."""
-    fields = np.zeros((len(EXPRESSIONS), 3, FACE_ROWS.stop - FACE_ROWS.start, COLUMNS), np.float32)
-    at = {name: np.moveaxis(fields[k], 0, -1) for k, name in enumerate(EXPRESSIONS)}
-    x, y, z = np.ascontiguousarray(np.moveaxis(rest[FACE_ROWS], -1, 0))
-    # Pulls to the sides fade out at the midline, where the surface would tear.
-    ax, side = np.abs(x), np.clip(x / 1.2, -1, 1)
-    ex, my, mw = p["eye_x"], p["mouth_y"], p["mouth_w"]
-
-    def bump(cx: float, cy: float, sx: float, sy: float) -> Array:
-        return np.exp(-0.5 * (((ax - cx) / sx) ** 2 + ((y - cy) / sy) ** 2)) * front
-
-    # The slit between the lips (0.56 cm at rest) takes up the jaw's fall in the middle; at the corners the skin
-    # stretches.
-    middle = np.exp(-((ax / (mw * 0.98)) ** 4))
-    sharp, wide = _smooth(my + 0.28 - y, 0.0, 0.56), _smooth(my + 1.3 - y, 0.0, 2.6)
-    fall = (
-        (middle * sharp + (1 - middle) * wide)
-        * _smooth(z, -3.0, 4.0)
-        * _smooth(y, p["chin_y"] - 3.5, p["chin_y"] - 0.8)
-    )
-    at["jaw"][..., 1] = -fall
-    at["jaw"][..., 2] = -0.28 * fall
-    at["jaw_side"][..., 0] = 0.35 * fall
-    corner, mouth = bump(mw, my, 0.8, 0.7), bump(0, my, mw * 0.8, 0.9)
-    pull = bump(mw * 0.8, my, 1.2, 0.9) * np.minimum(1, ax / mw)
-    apple = bump(ex + 0.7, -3.6, 1.3, 1.0)
-    at["smile"][..., 0] = side * (0.62 * pull + 0.15 * apple)
-    at["smile"][..., 1] = 0.55 * corner + 0.3 * apple + 0.12 * bump(ex, -1.6, 1.4, 0.5)
-    at["smile"][..., 2] = -0.45 * pull + 0.42 * apple - 0.2 * bump(mw + 0.8, my + 0.8, 0.5, 1.2)
-    at["wide"][..., 0] = side * 0.5 * pull
-    at["pucker"][..., 0] = -side * 0.75 * pull
-    at["pucker"][..., 2] = 0.6 * mouth
-    at["corner_down"][..., 1] = -0.45 * corner + 0.12 * mouth
-    at["upper_lip"][..., 1] = 0.3 * bump(0, my + 0.5, mw * 0.8, 0.5) * (y > my - 0.3)
-    brow = bump(ex - 0.6, p["brow_y"], 1.3, 1.1)
-    outer = bump(ex + 1.5, p["brow_y"], 1.0, 1.0)
-    at["brow_up"][..., 1] = 0.7 * np.maximum(brow, 0.8 * outer)
-    at["brow_outer"][..., 1] = 0.55 * outer
-    inner = bump(1.4, p["brow_y"] - 0.1, 0.9, 0.8)
-    at["frown"][..., 0] = -side * 0.35 * inner
-    at["frown"][..., 1] = -0.42 * brow - 0.2 * inner
-    at["frown"][..., 2] = 0.2 * bump(0.8, p["brow_y"], 0.5, 0.8) - 0.2 * bump(0, p["brow_y"], 0.3, 0.8)
-    at["squint"][..., 1] = 0.18 * bump(ex, -1.5, 1.4, 0.6)
-    at["squint"][..., 2] = 0.15 * bump(ex, -1.5, 1.3, 0.4)
-    at["puff"][..., 2] = 0.5 * bump(4.2, my + 0.5, 1.5, 1.6)
-    at["puff"][..., 0] = side * 0.4 * bump(5.0, my + 0.5, 1.5, 1.6)
-    at["nose_wrinkle"][..., 1] = 0.25 * bump(1.0, p["nose_y"], 0.9, 1.0)
-    at["mouth_side"][..., 0] = 0.4 * mouth
-    cheeks, under = bump(5.2, my + 0.5, 1.8, 2.2), bump(2.5, p["chin_y"], 3.0, 1.0)
-    at["weight"][..., 0] = side * 0.35 * cheeks
-    at["weight"][..., 2] = 0.16 * cheeks
-    at["weight"][..., 1] = -0.2 * under
-    return fields
 
 
 def _occlusion(rest: Array) -> Array:
@@ -411,12 +351,6 @@ def _front_z(rest: Array, x: float, y: float) -> float:
     face = rest[FACE_ROWS]
     distance = (face[..., 0] - x) ** 2 + (face[..., 1] - y) ** 2 + (face[..., 2] < 2) * 100.0
     return float(face[..., 2].flat[int(np.argmin(distance))])
-
-
-def _smooth(value: Array, low: float, high: float) -> Array:
-    """Smoothstep from 0 at low to 1 at high."""
-    s = np.clip((value - low) / (high - low), 0, 1)
-    return s * s * (3 - 2 * s)
 
 
 def _bump(rows: Array, centre: float, width: float) -> Array:

@@ -9,7 +9,6 @@ Shapes: N batch, I = 128, F = 83, R image size, S size drawn before the reductio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -18,16 +17,17 @@ import numpy.typing as npt
 
 from facelib.synthesis.generator import register_generator
 from facelib.synthesis.latents import FACTORS, IDENTITY_SIZE, factor_slices, identity_latents, image_latents
-from facelib.synthesis.morphable import parts, scene
+from facelib.synthesis.morphable import scene
 from facelib.synthesis.morphable.camera import Camera, make_camera
-from facelib.synthesis.morphable.expression import ImageFactors, expression, eye_openness, landmarks_3d
-from facelib.synthesis.morphable.geometry import COLUMNS, EXPRESSIONS, HEAD_ROWS, ROWS, HeadShape, normals, shape_head
+from facelib.synthesis.morphable.expression import ImageFactors, expression, landmarks_3d
+from facelib.synthesis.morphable.face import FaceColours, Person
+from facelib.synthesis.morphable.geometry import COLUMNS, HEAD_ROWS, ROWS, normals, shape_head
 from facelib.synthesis.morphable.hair import HAIR_COLUMNS, HAIR_ROWS, Hair, make_hair, wears
 from facelib.synthesis.morphable.light import Light, cast_shadow, make_light, shade
 from facelib.synthesis.morphable.photo import develop
 from facelib.synthesis.morphable.raster import Visible, rasterise
-from facelib.synthesis.morphable.skin import Skin, paint_skin
-from facelib.synthesis.morphable.traits import Traits, traits_of
+from facelib.synthesis.morphable.skin import paint_skin
+from facelib.synthesis.morphable.traits import traits_of
 
 Array = npt.NDArray[Any]
 _HALF = COLUMNS // 2
@@ -36,13 +36,6 @@ _PATCHES = (
     (slice(HEAD_ROWS, ROWS), slice(0, _HALF)),
     (slice(HEAD_ROWS, ROWS), slice(_HALF, COLUMNS)),
 )
-
-
-@dataclass(frozen=True)
-class _Person:
-    traits: Traits
-    shape: HeadShape
-    skin: Skin
 
 
 @register_generator("morphable")
@@ -136,7 +129,8 @@ class MorphableGenerator:
             for row in rows:
                 z = ImageFactors(factors[row], self._slices)
                 points = landmarks_3d(shape, expression(z, traits))
-                out[row] = self._camera(z, self.image_size).project(points)[:, :2]
+                # OpenCV's convention, as detectors use it: whole numbers are the middles of pixels.
+                out[row] = self._camera(z, self.image_size).project(points)[:, :2] - 0.5
         return out
 
     def yaw_degrees(self, factors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -157,10 +151,10 @@ class MorphableGenerator:
             raise ValueError(f"factors must be [{codes.shape[0]}, {size}] for these codes, got shape {factors.shape}")
         return codes, factors
 
-    def _person(self, code: Array) -> _Person:
+    def _person(self, code: Array) -> Person:
         traits = traits_of(code)
         shape = shape_head(traits)
-        return _Person(traits, shape, paint_skin(traits, shape, self._texels))
+        return Person(traits, shape, paint_skin(traits, shape, self._texels))
 
     def _angles(self, rotation: Array) -> Array:
         """Yaw, pitch, roll [N, 3], radians, of rotation latents [N, 3]."""
@@ -172,7 +166,7 @@ class MorphableGenerator:
         shift = np.clip([z["shift_x"], z["shift_y"]], -2.5, 2.5) * 0.018 * size
         return make_camera(self._angles(z.rotation[None])[0], distance, scale, size / 2 + shift)
 
-    def _draw(self, person: _Person, factors: Array) -> npt.NDArray[np.uint8]:
+    def _draw(self, person: Person, factors: Array) -> npt.NDArray[np.uint8]:
         """One picture."""
         z = ImageFactors(factors, self._slices)
         rng = np.random.Generator(np.random.Philox(key=[z.key, 3]))
@@ -189,7 +183,7 @@ class MorphableGenerator:
         up = max(1, int(np.ceil(k * 0.17 / 0.62)))
         visible = rasterise(camera.view(turned), size, up, _PATCHES)
 
-        albedo, gloss = self._albedo(person, z, visible, grid, camera, active, light, rng, k)
+        albedo, gloss = FaceColours(person, z, active, light, rng).paint(visible, grid, camera, float(self._texels))
         light_map = visible.sample(lit)
         exposure = _exposure(lit, person.skin.tone, z)
         linear = albedo ** np.float32(2.2) * light_map[..., :3]
@@ -208,74 +202,8 @@ class MorphableGenerator:
             image = cv2.resize(image, (self.image_size, self.image_size), interpolation=cv2.INTER_AREA)
         return develop(image, z.photo(self.variation), rng)
 
-    def _albedo(
-        self, person: _Person, z: ImageFactors, visible: Visible, grid: Array, camera: Camera, active: Array,
-        light: Light,
-        rng: np.random.Generator, k: float,
-    ) -> tuple[Array, Array]:  # fmt: skip
-        """Skin, eyes and mouth at the pixels, RGB 0..1 as displayed [S, S, 3], and wet shine [S, S]."""
-        t, p, skin = person.traits, person.shape.places, person.skin
-        amount = float(np.clip(0.25 + 0.34 * t["beard_growth"] + 0.32 * z["beard"], 0, 1.0)) if t.male > -0.2 else 0.0
-        layers = visible.sample(skin.layers, float(self._texels))
-        albedo = np.ascontiguousarray(layers[..., :3])
-        if amount > 0.02:
-            cover = np.clip(layers[..., 3:] * (amount * 1.15), 0, 0.93)
-            albedo += cover * (skin.beard_colour * np.float32(0.75 + 0.25 * amount) - albedo)
-        tan = np.exp(0.06 * z["tan"])
-        albedo *= np.array([tan**0.7, tan, tan * np.exp(0.02 * z["tan"])], np.float32)
-        albedo[..., 1:] *= 1 - 0.02 * float(z["flush"])
-        gloss = np.zeros(albedo.shape[:2], np.float32)
-        made_up = max(0.0, 0.45 * t["makeup"] + 0.45 * z["makeup"] - 0.1) if t.male < 0 else 0.0
-        openness = eye_openness(z, t, active)
-        eye = parts.EyeState(
-            openness, (float(np.clip(0.35 * z.expression[8], -0.8, 0.8)), float(np.clip(0.22 * z.expression[9],
-            -0.5, 0.5))),
-            float(np.clip(made_up, 0, 1)), float(np.clip(0.4 * (made_up - 0.4), 0, 0.6)), rng.uniform(0.15, 0.7,
-            3).astype(np.float32),
-            float(light.key[0]),
-        )  # fmt: skip
-        lips = skin.lip_colour
-        if made_up > 0.3:
-            stick = (
-                np.array([0.55, 0.12, 0.16], np.float32) * rng.uniform(0.6, 1.5)
-                + np.array([0.15, 0.1, 0.1], np.float32) * rng.random()
-            )
-            lips = lips + float(np.clip(0.7 * (made_up - 0.3), 0, 0.85)) * (stick.astype(np.float32) - lips)
-        gap = float(active[EXPRESSIONS.index("jaw")])
-        smile = float(active[EXPRESSIONS.index("smile")])
-        mouth = parts.MouthState(
-            gap,
-            float(np.clip(0.35 + 1.2 * smile + 0.3 * z.expression[16], 0.0, 1)),
-            lips,
-            0.05 + 0.2 * float(np.clip(made_up, 0, 1)),
-        )
-
-        coordinates = np.stack([person.shape.rest[..., 0], person.shape.rest[..., 1], grid[1], grid[2]], -1)
-        for side in (-1.0, 1.0):
-            region = _region(camera, np.array([side * p["eye_x"], p["eye_y"], p["eye_z"]]), 2.6 * k, albedo.shape[0])
-            if region is None:
-                continue
-            values = _sample_region(visible, coordinates, region)
-            patch = albedo[region]
-            near = visible.mask[region] & (values[..., 3] > 2)
-            painted = patch.copy()
-            glint = parts.paint_eye(painted, values[..., 0], values[..., 1], side, t, p, eye)
-            np.copyto(patch, painted, where=near[..., None])
-            gloss[region] += glint * near * 0.8
-        region = _region(
-            camera, np.array([0, p["mouth_y"] - 0.4 * gap, 9.5]), (p["mouth_w"] + 1.2 + 0.6 * gap) * k, albedo.shape[0]
-        )
-        if region is not None:
-            values = _sample_region(visible, coordinates, region)
-            patch, painted = albedo[region], albedo[region].copy()
-            near = visible.mask[region] & (values[..., 3] > 2)
-            shine = parts.paint_mouth(painted, values[..., 0], values[..., 1], values[..., 2], t, p, mouth)
-            np.copyto(patch, painted, where=near[..., None])
-            gloss[region] += shine * near
-        return np.clip(albedo, 0.004, 1), gloss
-
     def _accessories(
-        self, image: Array, person: _Person, z: ImageFactors, visible: Visible, camera: Camera, light: Light,
+        self, image: Array, person: Person, z: ImageFactors, visible: Visible, camera: Camera, light: Light,
         exposure: Array,
         ambient: Array, rng: np.random.Generator, k: float,
     ) -> None:  # fmt: skip
@@ -351,21 +279,6 @@ def _tone_curve(linear: Array) -> Array:
 
 def _soft_mask(mask: Array) -> Array:
     return cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.6)
-
-
-def _region(camera: Camera, point: Array, radius: float, size: int) -> tuple[slice, slice] | None:
-    """The square of pixels round a projected point; None outside the picture."""
-    x, y = camera.project(point[None])[0, :2]
-    x0, x1 = int(max(0, x - radius)), int(min(size, x + radius + 1))
-    y0, y1 = int(max(0, y - radius)), int(min(size, y + radius + 1))
-    if x1 - x0 < 2 or y1 - y0 < 2:
-        return None
-    return slice(y0, y1), slice(x0, x1)
-
-
-def _sample_region(visible: Visible, grid: Array, region: tuple[slice, slice]) -> Array:
-    u, v = np.ascontiguousarray(visible.u[region]), np.ascontiguousarray(visible.v[region])
-    return cv2.remap(grid, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _stretch(x: Array) -> Array:

@@ -102,31 +102,14 @@ def draw_glasses(
     centre = max(p["eye_x"] + 0.05, half_w + 0.75)
     thick = float(np.exp(-1.8 + 0.45 * style[3])) * k
     dark = _colour(rng) * 0.25 if rng.random() < 0.7 else np.clip(_colour(rng) * 0.9, 0, 1)
-    sun = style[3] > 2.0
     rims = []
     for side in (-1, 1):
         x = side * centre + ex
         z = z0 - 0.03 * (np.abs(x) - 2) ** 2
         rims.append(project(np.stack([x, y0 + ey, z], -1)))
     layer = np.zeros((size, size), np.uint8)
-    slope = np.linspace(0, 1, size, dtype=np.float32)
     for rim in rims:
-        box, lens = _cover(rim[:, :2], size)
-        if lens is not None:
-            part, alpha = image[box], lens[..., None]
-            tint = 0.9 if sun else 0.05 + 0.1 * float(rng.random()) ** 3
-            part += alpha * np.float32(tint) * (dark * 0.5 + 0.02 - part).astype(np.float32)
-            if rng.random() < 0.35:
-                phase = (
-                    slope[None, box[1]] * rng.uniform(4, 14)
-                    + slope[box[0], None] * rng.uniform(3, 9)
-                    + rng.uniform(0, 6)
-                )
-                part += (
-                    alpha
-                    * np.clip(np.sin(phase) - 0.6, 0, 1)[..., None].astype(np.float32)
-                    * float(rng.uniform(0.1, 0.9))
-                )
+        _draw_lens(image, rim[:, :2], rng, dark, sun=bool(style[3] > 2.0))
         cv2.polylines(layer, [_fixed(rim[:, :2])], True, 255, max(1, round(thick)), cv2.LINE_AA, _SHIFT)
     bridge = project(
         np.array([[-(centre - half_w), y0 + 0.35, z0], [0, y0 + 0.6, z0 + 0.15], [centre - half_w, y0 + 0.35, z0]])
@@ -140,6 +123,22 @@ def draw_glasses(
     strength = 1.0 if thick >= 1 else max(0.45, thick)
     alpha = layer.astype(np.float32)[..., None] / 255 * strength
     image += alpha * (dark - image)
+
+
+def _draw_lens(image: Array, rim: Array, rng: np.random.Generator, dark: Array, sun: bool) -> None:
+    """Tint and sometimes a reflection inside a rim [n, 2]."""
+    size = image.shape[0]
+    box, lens = _cover(rim, size)
+    if lens is None:
+        return
+    part, alpha = image[box], lens[..., None]
+    tint = 0.9 if sun else 0.05 + 0.1 * float(rng.random()) ** 3
+    part += alpha * np.float32(tint) * (dark * 0.5 + 0.02 - part).astype(np.float32)
+    if rng.random() < 0.35:
+        slope = np.linspace(0, 1, size, dtype=np.float32)
+        wave, tilt, start = rng.uniform(4, 14), rng.uniform(3, 9), rng.uniform(0, 6)
+        glare = np.clip(np.sin(slope[None, box[1]] * wave + slope[box[0], None] * tilt + start) - 0.6, 0, 1)
+        part += alpha * glare[..., None].astype(np.float32) * float(rng.uniform(0.1, 0.9))
 
 
 def _draw_visible(layer: Array, points: Array, visible: Visible, thickness: int) -> None:
