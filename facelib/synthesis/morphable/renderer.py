@@ -222,7 +222,7 @@ class MorphableGenerator:
                 ]
             )
             scene.draw_glasses(image, visible, shape.places, rng, style, camera.project, k, shape.places["eye_z"])
-        if z["hat"] * nuisance > 1.45:
+        if z["hat"] * nuisance > 1.55:
             scene.draw_hat(image, visible, shape.skull, rng, camera.project, ambient)
         if z["occluder"] * nuisance > 1.5:
             scene.draw_occluder(image, rng, camera.project, k)

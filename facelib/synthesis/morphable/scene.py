@@ -157,7 +157,7 @@ def draw_hat(
     """Cap, beanie, headscarf or headband: a shell above a line, and a brim."""
     kind = int(rng.integers(0, 4))
     colour = _colour(rng) * float(rng.uniform(0.3, 1.1))
-    line = float(rng.uniform(3.6, 6.0))
+    line = float(rng.uniform(4.5, 6.5))
     ring = int(np.argmin(np.abs(skull[:, 64, 1] - line)))
     centre = np.array([0, 0, -1.0])
     grow = 1.0 + float(rng.uniform(0.08, 0.16))
@@ -184,9 +184,9 @@ def draw_hat(
     image[box] += mask[..., None] * ((colour * light)[None, None] * shade[..., None] - image[box])
     if kind == 0:
         a = np.linspace(-1.25, 1.25, 24)
-        reach = float(rng.uniform(4.0, 6.5))
+        reach = float(rng.uniform(3.5, 5.5))
         back = np.stack([7.6 * np.sin(a), np.full(24, line + 0.2), 9.0 * np.cos(a)], -1)
-        brim = back + np.stack([0 * a, -0.15 * reach * np.cos(a), reach * np.cos(a * 0.9)], -1)
+        brim = back + np.stack([0 * a, -0.04 * reach * np.cos(a), reach * np.cos(a * 0.9)], -1)
         polygon = np.concatenate([project(back)[:, :2], project(brim)[::-1, :2]])
         _fill(image, polygon, colour * light * 0.7)
 

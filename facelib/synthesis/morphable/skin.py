@@ -221,7 +221,7 @@ def _marks(t: Traits, skin: Array, x: Array, y: Array, z: Array, rng: np.random.
             * front
             * (1 + 0.3 * _noise(rng, rows, columns, 6.0))
         )
-        skin *= 1 - np.clip(0.4 * mark, 0, 0.6)[..., None] * np.array([0.3, 1.0, 0.9], np.float32)
+        skin *= 1 - np.clip(0.3 * mark, 0, 0.45)[..., None] * np.array([0.3, 1.0, 0.9], np.float32)
     if rng.random() < 0.08:
         cx, cy, angle = rng.uniform(-5, 5), rng.uniform(-9, 6), rng.uniform(0, np.pi)
         u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
