@@ -58,7 +58,7 @@ def rasterise(
     planes = [np.ascontiguousarray(plane, dtype=np.float32) for plane in screen]
     # One entry more than pixels: points outside the picture fall there.
     keys = np.full(size * size + 1, _FAR)
-    points, us, vs, offset = [], [], [], 0
+    points, offset = [], 0
     derivative = _derivative(planes, patches)
     # Rows run down and columns right: a surface seen from outside keeps that sense in the picture.
     away = derivative[..., 0] * derivative[..., 3] < derivative[..., 1] * derivative[..., 2]
@@ -67,11 +67,8 @@ def rasterise(
         far = _refine(np.where(away[rows, columns], np.float32(_AWAY), np.float32(0)), up) if number == 0 else None
         _splat(x, y, depth if far is None else depth + far, size, offset, keys)
         offset += x.size
-        u = columns.start + np.arange(x.shape[1], dtype=np.float32) / np.float32(up)
-        v = rows.start + np.arange(x.shape[0], dtype=np.float32) / np.float32(up)
         points.append((x.ravel(), y.ravel(), depth.ravel()))
-        us.append(np.broadcast_to(u[None], x.shape).ravel())
-        vs.append(np.broadcast_to(v[:, None], x.shape).ravel())
+    us, vs = _coordinates(tuple((r.start, r.stop, c.start, c.stop) for r, c in patches), up)
     image = _close_holes(keys[:-1].reshape(size, size))
     if not insides:
         image[image > _AWAY_KEY] = _FAR
@@ -105,6 +102,18 @@ def _refine(plane: Array, up: int) -> Array:
     for step in range(1, up):
         out[:, step::up] = tall[:, :-1] + slope * np.float32(step / up)
     return out
+
+
+@lru_cache(maxsize=64)
+def _coordinates(patches: tuple[tuple[int, int, int, int], ...], up: int) -> tuple[Array, Array]:
+    """Grid coordinates u and v [points] of all refined points of patches (row start, stop, column start, stop)."""
+    us, vs = [], []
+    for top, bottom, left, right in patches:
+        u = left + np.arange((right - left - 1) * up + 1, dtype=np.float32) / np.float32(up)
+        v = top + np.arange((bottom - top - 1) * up + 1, dtype=np.float32) / np.float32(up)
+        us.append(np.tile(u, v.size))
+        vs.append(np.repeat(v, u.size))
+    return np.concatenate(us), np.concatenate(vs)
 
 
 def _splat(x: Array, y: Array, depth: Array, size: int, offset: int, keys: Array) -> None:
@@ -143,9 +152,7 @@ def _derivative(planes: list[Array], patches: tuple[tuple[slice, slice], ...]) -
     return out
 
 
-def _resolve(
-    keys: Array, points: list[tuple[Array, Array, Array]], us: list[Array], vs: list[Array], derivative: Array
-) -> Visible:
+def _resolve(keys: Array, points: list[tuple[Array, Array, Array]], us: Array, vs: Array, derivative: Array) -> Visible:
     """Winning keys -> grid coordinates at pixel centres."""
     size = keys.shape[0]
     mask = keys < _FAR
@@ -153,7 +160,7 @@ def _resolve(
     winner -= np.floor(winner * 2.0**-_INDEX_BITS) * 2.0**_INDEX_BITS
     index = winner.astype(np.int32)
     x, y, depth = (np.concatenate([patch[c] for patch in points])[index] for c in range(3))
-    u, v = np.concatenate(us)[index], np.concatenate(vs)[index]
+    u, v = us[index], vs[index]
     d = cv2.remap(derivative, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     xu, yu, xv, yv = (d[..., c] for c in range(4))
     centre = np.arange(size, dtype=np.float32) + np.float32(0.5)
