@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from support.datasets import pattern, write_dataset
+
+from facelib.config import DataSettings
+from facelib.faces import DatasetError
+from ray_jobs.batches import Batch, BatchPlan, Sampling, batch_stream, read_window, rebatch
+
+
+def plan_of(dataset, sampling, batch_size=4, window=2, world=1, seed=0):
+    return BatchPlan(dataset, sampling, batch_size, window, seed, world)
+
+
+def batches(dataset, plan, rank=0, first=0, last=None):
+    """Batches without Ray: the windows read one after the other."""
+    last = plan.steps_per_epoch if last is None else last
+    pieces = (
+        piece
+        for window in plan.windows(rank, first, last)
+        for piece in read_window(dataset, window, plan.sampling, plan.batch_size)
+    )
+    return list(rebatch(pieces, plan.batch_size))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("faces"), identities=18, images=3, per_part=8, per_group=4, first=100)
+
+
+def test_an_epoch_of_images_holds_each_once(dataset):
+    plan = plan_of(dataset, Sampling(views=1), batch_size=6)
+    found = batches(dataset, plan)
+    assert plan.classes == 18
+    assert len(found) == plan.steps_per_epoch == 9
+    assert all(b.images.shape == (6, 1, 112, 112, 3) for b in found)
+    labels = np.concatenate([b.labels for b in found])
+    assert np.bincount(labels).tolist() == [3] * 18
+    # The label is the number of the identity: the picture must be that identity's.
+    image, label = found[0].images[0, 0].astype(int), int(found[0].labels[0])
+    errors = [np.abs(image - pattern(100 + label, j)).mean() for j in range(3)]
+    assert min(errors) < 4
+
+
+def test_pairs_are_two_different_images_of_one_identity(dataset):
+    plan = plan_of(dataset, Sampling(views=2, per_identity=2), batch_size=6)
+    for batch in batches(dataset, plan):
+        for views, label in zip(batch.images, batch.labels, strict=True):
+            nearest = [
+                int(np.argmin([np.abs(view.astype(int) - pattern(100 + label, j)).mean() for j in range(3)]))
+                for view in views
+            ]
+            assert nearest[0] != nearest[1]
+
+
+def test_an_identity_with_one_image_gives_both_views(tmp_path):
+    dataset = write_dataset(tmp_path, identities=8, images=1)
+    for batch in batches(dataset, plan_of(dataset, Sampling(views=2))):
+        assert np.array_equal(batch.images[:, 0], batch.images[:, 1])
+
+
+def test_ranks_share_an_epoch_without_overlap(dataset):
+    plan = plan_of(dataset, Sampling(views=2), batch_size=3, world=2, window=1)
+    seen = [np.concatenate([b.labels for b in batches(dataset, plan, rank)]) for rank in (0, 1)]
+    assert len(seen[0]) == len(seen[1]) == 9
+    assert not set(seen[0]) & set(seen[1])
+    # Row groups hold 4, 4, 4, 4, 2 identities: the rank with the small share starts it again for the last few.
+    assert sorted(len(set(labels)) for labels in seen) == [6, 9]
+
+
+def test_epochs_differ_and_seeds_repeat(dataset):
+    plan = plan_of(dataset, Sampling(views=2))
+    steps = plan.steps_per_epoch
+    first, second = batches(dataset, plan), batches(dataset, plan, 0, steps, 2 * steps)
+    again = batches(dataset, plan_of(dataset, Sampling(views=2)))
+    assert all(np.array_equal(a.images, b.images) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a.labels, b.labels) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("start", [1, 3, 4, 5, 8])
+def test_a_resumed_stream_continues_where_it_was(dataset, start):
+    plan = plan_of(dataset, Sampling(views=2), batch_size=4)
+    whole, rest = batches(dataset, plan, 0, 0, 10), batches(dataset, plan, 0, start, 10)
+    assert len(rest) == 10 - start
+    for a, b in zip(whole[start:], rest, strict=True):
+        assert np.array_equal(a.images, b.images)
+        assert np.array_equal(a.labels, b.labels)
+
+
+def test_a_dataset_too_small_for_a_batch_is_refused(dataset):
+    with pytest.raises(DatasetError, match=r"18 samples .* train\.batch_size=64"):
+        plan_of(dataset, Sampling(views=2), batch_size=64)
+
+
+def test_rebatch_keeps_every_sample_in_order():
+    pieces = [Batch(np.full((n, 1), i), np.full(n, i)) for i, n in enumerate((3, 5, 1, 7))]
+    out = list(rebatch(iter(pieces), 4))
+    assert [len(b.labels) for b in out] == [4, 4, 4, 4]
+    assert np.concatenate([b.labels for b in out]).tolist() == [0] * 3 + [1] * 5 + [2] + [3] * 7
+
+
+def test_ray_delivers_the_planned_batches(dataset, ray_cluster):
+    plan = plan_of(dataset, Sampling(views=2), batch_size=4)
+    expected = batches(dataset, plan, 0, 1, 9)
+    found = list(batch_stream(dataset, plan, 0, 1, 9, DataSettings(readers=2)))
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert np.array_equal(a.images, b.images)
+        assert np.array_equal(a.labels, b.labels)

@@ -1,0 +1,131 @@
+"""The engine on a real cluster: trained, killed, resumed, refused."""
+
+import json
+import signal
+
+import pytest
+import torch
+from support.commands import run, start, wait_for, workers_of
+from support.datasets import write_dataset
+
+from facelib.models import load_backbone, read_checkpoint
+
+SETTINGS = (
+    "--model.name", "iresnet", "--model.options", '{"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}',
+    "--model.embedding_size", 16, "--train.epochs", 3, "--train.batch_size", 8, "--train.learning_rate", 0.1,
+    "--train.precision", "float32", "--train.threads", 1, "--train.checkpoint_every", 2, "--evaluate.pairs", 40,
+    "--ssl.queue_size", 24, "--unpg.scale", 16, "--data.window_row_groups", 2, "--tracking.system_metrics", "false",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """A training dataset of 48 identities and a held-out one."""
+    folder = tmp_path_factory.mktemp("data")
+    write_dataset(folder / "faces", identities=48, images=3, per_part=16, per_group=4)
+    write_dataset(folder / "heldout", identities=8, images=3, first=1000)
+    return ("--data.dataset", folder / "faces", "--data.heldout", folder / "heldout")
+
+
+def train(job, folder, faces, *more):
+    done = run(job, "--output", folder / "out", *faces, *SETTINGS, *more, folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, faces):
+    """A label-free training in one go."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train("train_ssl", folder, faces)
+    return folder / "out" / "ssl"
+
+
+def test_training_writes_a_model_its_history_and_curves(undisturbed):
+    checkpoint = read_checkpoint(undisturbed / "model.pt")
+    assert checkpoint.contract["template"] == "arcface"
+    history = json.loads((undisturbed / "history.json").read_text())
+    assert [h["epoch"] for h in history] == [1, 2, 3]
+    assert {"loss", "contrast_accuracy", "learning_rate", "samples_per_second", "heldout/auc"} <= history[0].keys()
+    assert checkpoint.contract["training"]["metric"] == max(h["heldout/auc"] for h in history)
+    assert (undisturbed / "curves.png").stat().st_size > 5_000
+    assert load_backbone(undisturbed / "model.pt")(torch.zeros(1, 3, 112, 112)).shape == (1, 16)
+
+
+def test_a_worker_killed_in_mid_epoch_changes_no_bit(undisturbed, faces, tmp_path):
+    driver = start("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, folder=tmp_path)
+    states = tmp_path / "out" / "ssl" / "training"
+    wait_for(lambda: len(list(states.glob("checkpoint_*/state.pt"))) >= 2, what="a checkpoint inside an epoch")
+    workers = workers_of(driver, "RayTrainWorker")
+    assert workers
+    for worker in workers:
+        worker.send_signal(signal.SIGKILL)
+    assert driver.wait(timeout=300) == 0, (tmp_path / "train_ssl.log").read_text()
+    assert "resumed at epoch" in (tmp_path / "train_ssl.log").read_text()
+    assert_same_weights(undisturbed / "model.pt", tmp_path / "out" / "ssl" / "model.pt", 0)
+
+
+def test_a_killed_driver_is_continued_by_the_same_command(undisturbed, faces, tmp_path):
+    driver = start("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, folder=tmp_path)
+    states = tmp_path / "out" / "ssl" / "training"
+    wait_for(lambda: len(list(states.glob("checkpoint_*/state.pt"))) >= 2, what="a checkpoint inside an epoch")
+    driver.kill()
+    driver.wait()
+    assert not (tmp_path / "out" / "ssl" / "model.pt").exists()
+    output = train("train_ssl", tmp_path, faces)
+    assert "resumed at epoch" in output
+    assert_same_weights(undisturbed / "model.pt", tmp_path / "out" / "ssl" / "model.pt", 0)
+    assert_one_finished_run(tmp_path)
+    assert "is there already" in train("train_ssl", tmp_path, faces)
+
+
+@pytest.mark.slow
+def test_two_workers_resume_within_a_millionth(faces, tmp_path):
+    two = ("--train.workers", 2, "--train.cpus_per_worker", 0.5, "--data.readers", 1, "--train.max_failures", 2)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    train("train_ssl", tmp_path / "whole", faces, *two)
+    driver = start("train_ssl", "--output", tmp_path / "killed" / "out", *faces, *SETTINGS, *two, folder=tmp_path / "killed")
+    states = tmp_path / "killed" / "out" / "ssl" / "training"
+    wait_for(lambda: list(states.glob("checkpoint_*/state.pt")), what="a checkpoint")
+    workers_of(driver, "RayTrainWorker")[-1].send_signal(signal.SIGKILL)
+    assert driver.wait(timeout=400) == 0, (tmp_path / "killed" / "train_ssl.log").read_text()
+    assert_same_weights(*(tmp_path / n / "out" / "ssl" / "model.pt" for n in ("whole", "killed")), 1e-6)
+
+
+def test_supervised_training_learns_on_the_same_engine(faces, tmp_path):
+    train("train_unpg", tmp_path, faces, "--unpg.head", "cosface", "--unpg.margin", 0.1, "--train.epochs", 6)
+    history = json.loads((tmp_path / "out" / "unpg" / "history.json").read_text())
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[-1]["train_accuracy"] > 2 / 48
+
+
+def test_other_settings_in_an_old_folder_are_refused(undisturbed, faces):
+    done = run("train_ssl", "--output", undisturbed.parent, *faces, *SETTINGS, "--ssl.queue_size", 32,
+               folder=undisturbed.parent)  # fmt: skip
+    assert done.returncode == 1
+    assert "ssl.queue_size: 24, now 32" in done.stderr
+
+
+def test_a_diverging_loss_ends_the_job_with_advice(faces, tmp_path):
+    done = run("train_unpg", "--output", tmp_path / "out", *faces, *SETTINGS, "--train.learning_rate", "1e30",
+               "--train.max_failures", 0, folder=tmp_path)  # fmt: skip
+    assert done.returncode == 1
+    assert "Lower train.learning_rate" in done.stderr
+    assert not (tmp_path / "out" / "unpg" / "model.pt").exists()
+
+
+def assert_same_weights(first, second, tolerance):
+    a, b = read_checkpoint(first), read_checkpoint(second)
+    assert a.contract["training"] == pytest.approx(b.contract["training"], abs=1e-4)
+    for name, value in a.state_dict.items():
+        assert torch.allclose(value.float(), b.state_dict[name].float(), rtol=tolerance, atol=tolerance), name
+
+
+def assert_one_finished_run(folder):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("facelib")
+    runs = client.search_runs([experiment.experiment_id])
+    assert [r.info.status for r in runs] == ["FINISHED"]
