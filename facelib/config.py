@@ -294,10 +294,10 @@ def build_settings(tree: dict[str, Any], arguments: Sequence[str] = (), origin: 
         if flag not in _known_flags():
             raise SettingsError(f"--{flag}: unknown setting{_suggest(flag)}")
     try:
-        source = CliSettingsSource(
+        source: Any = CliSettingsSource(
             Settings, cli_parse_args=list(arguments), cli_exit_on_error=False, cli_prog_name="facelib"
         )
-        return Settings(_cli_settings_source=source, **_merge(tree, source()))
+        return Settings(**_merge(tree, source()))
     except ValidationError as error:
         lines = [_explain(e) for e in error.errors()]
         raise SettingsError(f"{origin}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines)) from None

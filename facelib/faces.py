@@ -13,7 +13,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -93,7 +93,8 @@ class Manifest(BaseModel):
     versions: dict[str, str]
 
 
-class Face(NamedTuple):
+@dataclass(frozen=True)
+class Face:
     """One aligned face. `image` is encoded; `landmarks` [5, 2] are in pixels of the picture it was cut from."""
 
     image: bytes
@@ -137,11 +138,11 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 def faces_to_table(faces: Iterable[Face]) -> pa.Table:
     """Arrow table of `SCHEMA`, in the order given."""
-    columns = list(zip(*faces, strict=True)) or [[] for _ in SCHEMA]
-    arrays = [
-        pa.array([np.asarray(v).tolist() for v in column] if f.name in ("landmarks", "factors") else column, f.type)
-        for f, column in zip(SCHEMA, columns, strict=True)
-    ]
+    faces = list(faces)
+    columns = {f.name: [getattr(face, f.name) for face in faces] for f in SCHEMA}
+    for name in ("landmarks", "factors"):
+        columns[name] = [np.asarray(value).tolist() for value in columns[name]]
+    arrays = [pa.array(columns[f.name], f.type) for f in SCHEMA]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 

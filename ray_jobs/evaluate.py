@@ -26,7 +26,7 @@ from facelib.evaluation import (
     plot_roc,
     plot_score_histograms,
     plot_worst_pairs,
-    results_table,
+    results_tables,
 )
 from facelib.faces import Contract, FaceDataset, Folder, decode_image
 from facelib.models import read_checkpoint
@@ -225,8 +225,10 @@ def _training_summary(model: Judged) -> dict[str, Any]:
 
 
 def _print(reports: dict[str, dict[str, VerificationReport]], result: dict[str, Any]) -> None:
-    console = Console()
-    console.print(results_table(reports))
+    # Logs have no width of their own; 80 columns would break every row.
+    console = Console(width=None if Console().is_terminal else 110)
+    for table in results_tables(reports):
+        console.print(table)
     for name, model in result["models"].items():
         if model["training"]:
             words = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in model["training"].items())
@@ -236,7 +238,7 @@ def _print(reports: dict[str, dict[str, VerificationReport]], result: dict[str, 
             for set_name, gain in by_set.items():
                 interval = f"[{gain['low']:+.4f}, {gain['high']:+.4f}]"
                 console.print(f"{name} − {other} on {set_name}: AUC {gain['difference']:+.4f} {interval}")
-    for warning in sorted({w for by_set in reports.values() for r in by_set.values() for w in r.warnings}):
+    for warning in dict.fromkeys(w for by_set in reports.values() for r in by_set.values() for w in r.warnings):
         console.print(f"warning: {warning}")
 
 

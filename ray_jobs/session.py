@@ -109,6 +109,7 @@ def configure_data(settings: Settings) -> None:
     context.execution_no_progress_timeout_s = settings.ray.no_progress_minutes * 60
     for noisy in ("ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # Warns that its own bars are off.
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ from facelib.evaluation.plots import (
     plot_training_curves,
     plot_worst_pairs,
 )
-from facelib.evaluation.report import VerificationReport, evaluate_pairs, evaluate_scores, results_table
+from facelib.evaluation.report import VerificationReport, evaluate_pairs, evaluate_scores, results_tables
 from facelib.evaluation.roc import (
     RocCurve,
     equal_error_rate,
@@ -54,7 +54,7 @@ __all__ = [
     "plot_score_histograms",
     "plot_training_curves",
     "plot_worst_pairs",
-    "results_table",
+    "results_tables",
     "roc_auc",
     "roc_curve",
     "score_templates",

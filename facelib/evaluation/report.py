@@ -151,56 +151,57 @@ def evaluate_scores(
     )
 
 
-def results_table(results: Mapping[str, Mapping[str, VerificationReport]], title: str = "Verification") -> Table:
-    """Table for the terminal: one row per model and set.
+def results_tables(results: Mapping[str, Mapping[str, VerificationReport]]) -> list[Table]:
+    """Tables for the terminal, one per set and a row per model, 100 columns wide; the title says how many pairs.
 
     TARs that rest on fewer than ten false accepts are dimmed; those below one impostor pair are marked with "*".
+    Intervals of the TARs are in the report, not in the table.
 
     Args:
         results: reports by model name and set name, {model: {set: report}}.
     """
+    names = dict.fromkeys(name for sets in results.values() for name in sets)
+    return [_set_table(name, {model: sets[name] for model, sets in results.items() if name in sets}) for name in names]
+
+
+def _set_table(name: str, reports: Mapping[str, VerificationReport]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    reports = [report for sets in results.values() for report in sets.values()]
-    fars = sorted({far for report in reports for far in report.tar_at_far}, reverse=True)
-    table = Table(title=title, caption="95 % intervals in brackets; * FAR below one impostor pair")
-    table.add_column("model")
-    table.add_column("set")
-    for heading in ("pairs", "accuracy %", "AUC", "EER %", *(f"TAR % @ {far:g}" for far in fars)):
-        table.add_column(heading, justify="right")
-    for model, sets in results.items():
-        for position, (name, report) in enumerate(sets.items()):
-            last = position == len(sets) - 1
-            table.add_row(escape(model) if position == 0 else "", escape(name), *_cells(report, fars), end_section=last)
+    first = next(iter(reports.values()))
+    fars = sorted({far for report in reports.values() for far in report.tar_at_far}, reverse=True)
+    table = Table(
+        title=f"{escape(name)}: {first.genuine:,} genuine and {first.impostors:,} impostor pairs",
+        caption="brackets: 95 % intervals; dim: fewer than ten false accepts; *: FAR below one impostor pair",
+    )
+    table.add_column("model", no_wrap=True)
+    for heading in ("accuracy %", "ROC-AUC", "EER %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for far in fars:
+        table.add_column(f"TAR %\n@{far:g}", justify="right", no_wrap=True)
+    for model, report in reports.items():
+        accuracy = "-"
+        if report.accuracy is not None and report.accuracy_std is not None:
+            accuracy = f"{100 * report.accuracy:.2f} ± {100 * report.accuracy_std:.2f}"
+        auc = f"{report.auc:.3f}" + _bracket(report, "auc", 3)
+        table.add_row(
+            escape(model), accuracy, auc, f"{100 * report.eer:.1f}", *(_tar_cell(report, far) for far in fars)
+        )
     return table
-
-
-def _cells(report: VerificationReport, fars: Sequence[float]) -> list[str]:
-    accuracy = "-"
-    if report.accuracy is not None and report.accuracy_std is not None:
-        accuracy = f"{100 * report.accuracy:.2f} ± {100 * report.accuracy_std:.2f}"
-    return [
-        f"{report.genuine:,}+{report.impostors:,}",
-        accuracy + _bracket(report, "accuracy", 100, 1),
-        f"{report.auc:.4f}" + _bracket(report, "auc", 1, 3),
-        f"{100 * report.eer:.2f}" + _bracket(report, "eer", 100, 1),
-        *(_tar_cell(report, far) for far in fars),
-    ]
 
 
 def _tar_cell(report: VerificationReport, far: float) -> str:
     if far not in report.tar_at_far:
         return "-"
-    text = f"{100 * report.tar_at_far[far]:.2f}" + _bracket(report, f"tar@far={far:g}", 100, 1)
+    text = f"{100 * report.tar_at_far[far]:.1f}"
     if far < report.minimum_measurable_far * (1 - 1e-9):
         return f"[dim]{text}*[/dim]"
     return f"[dim]{text}[/dim]" if far * report.impostors < 10 else text
 
 
-def _bracket(report: VerificationReport, name: str, factor: float, digits: int) -> str:
+def _bracket(report: VerificationReport, name: str, digits: int) -> str:
     interval = report.intervals.get(name)
     if interval is None:
         return ""
     # The bracket is escaped: rich would take it for markup.
-    return f"\n\\[{factor * interval.low:.{digits}f}, {factor * interval.high:.{digits}f}]"
+    return f" \\[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

@@ -85,7 +85,9 @@ def test_two_workers_resume_within_a_millionth(faces, tmp_path):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     train("train_ssl", tmp_path / "whole", faces, *two)
-    driver = start("train_ssl", "--output", tmp_path / "killed" / "out", *faces, *SETTINGS, *two, folder=tmp_path / "killed")
+    driver = start(
+        "train_ssl", "--output", tmp_path / "killed" / "out", *faces, *SETTINGS, *two, folder=tmp_path / "killed"
+    )
     states = tmp_path / "killed" / "out" / "ssl" / "training"
     wait_for(lambda: list(states.glob("checkpoint_*/state.pt")), what="a checkpoint")
     workers_of(driver, "RayTrainWorker")[-1].send_signal(signal.SIGKILL)

@@ -34,7 +34,9 @@ def test_every_identity_exactly_once(undisturbed):
     assert set(seen) == set(range(12))
     assert seen == sorted(seen)
     counts = dataset.manifest.counts
-    assert counts["requested"] == 36 == counts["aligned"] + sum(v for k, v in counts.items() if k.startswith("rejected"))
+    assert (
+        counts["requested"] == 36 == counts["aligned"] + sum(v for k, v in counts.items() if k.startswith("rejected"))
+    )
     assert (undisturbed / "faces" / "contact_sheet.png").stat().st_size > 10_000
     heldout = FaceDataset(str(undisturbed / "heldout"))
     held = {i for table in heldout.tables(["identity"]) for i in table["identity"].to_pylist()}

@@ -1,4 +1,4 @@
-"""Small face datasets for tests: smooth random patterns, a pattern an identity, shifted and lit differently an image."""
+"""Small face datasets for tests: a smooth random pattern is an identity; its images are shifted and lit differently."""
 
 from pathlib import Path
 
@@ -48,13 +48,21 @@ def write_dataset(
     for number, begin in enumerate(range(first, first + identities, per_part)):
         faces = [
             Face(
-                encode_image(pattern(i, j, size)), i, j, 0.9, np.zeros((5, 2), np.float32), np.zeros(3, np.float32), "test"
+                encode_image(pattern(i, j, size)),
+                i,
+                j,
+                0.9,
+                np.zeros((5, 2), np.float32),
+                np.zeros(3, np.float32),
+                "test",
             )
             for i in range(begin, min(begin + per_part, first + identities))
             for j in range(images)
         ]
         table = faces_to_table(faces)
-        parts.append(write_part(folder, f"part-{number:07d}.parquet", table, len(faces), {}, plan_hash(plan), per_group))
+        parts.append(
+            write_part(folder, f"part-{number:07d}.parquet", table, len(faces), {}, plan_hash(plan), per_group)
+        )
     manifest = make_manifest(Contract(template=template, size=size), plan, parts, {})
     folder.write(MANIFEST_NAME, manifest.model_dump_json().encode())
     return FaceDataset(str(uri))

@@ -9,7 +9,7 @@ from facelib.evaluation import (
     evaluate_pairs,
     evaluate_scores,
     kfold_accuracy,
-    results_table,
+    results_tables,
     roc_auc,
     tar_at_far,
 )
@@ -79,11 +79,13 @@ def test_scores_alone_have_no_folds():
 def test_table_shows_every_model_and_set():
     report = evaluate_pairs(*embeddings(), fars=[0.1, 1e-4], bootstrap=50)
     scores = evaluate_scores([0.1, 0.9, 0.2], [0, 1, 0], fars=[0.1], bootstrap=0)
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(results_table({"model [a]": {"LFW": report, "IJB": scores}, "b": {"LFW": report}}))
+    console = Console(width=110, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    for table in results_tables({"model [a]": {"LFW": report, "IJB": scores}, "b": {"LFW": report}}):
+        console.print(table)
     text = console.export_text()
-    assert "model [a]" in text
-    assert text.count("LFW") == 2
+    assert text.count("model [a]") == 2
+    assert text.count("LFW: ") == text.count("IJB: 1 genuine and 2 impostor pairs") == 1
     assert f"{100 * report.accuracy:.2f} ± {100 * report.accuracy_std:.2f}" in text
-    assert f"{100 * report.tar_at_far[1e-4]:.2f}" in text
-    assert f"[{100 * report.intervals['accuracy'].low:.1f}, {100 * report.intervals['accuracy'].high:.1f}]" in text
+    assert f"{100 * report.tar_at_far[1e-4]:.1f}*" in text
+    assert f"[{report.intervals['auc'].low:.3f}, {report.intervals['auc'].high:.3f}]" in text
+    assert "…" not in text
