@@ -1,0 +1,20 @@
+"""DiscoFaceGAN on TensorFlow 2, from published weights that the user places (nothing is bundled or downloaded)."""
+
+from facelib.synthesis.discofacegan.generator import DiscoFaceGANGenerator
+from facelib.synthesis.discofacegan.network_pickle import NetworkTables, read_network_pickle
+from facelib.synthesis.discofacegan.networks import DiscoFaceGAN
+from facelib.synthesis.discofacegan.pickle_machine import UnsafePickleError
+from facelib.synthesis.discofacegan.usynthface import USynthFaceStream, usynthface_path
+from facelib.synthesis.discofacegan.vae import LatentDecoders, read_decoder_checkpoint
+
+__all__ = [
+    "DiscoFaceGAN",
+    "DiscoFaceGANGenerator",
+    "LatentDecoders",
+    "NetworkTables",
+    "USynthFaceStream",
+    "UnsafePickleError",
+    "read_decoder_checkpoint",
+    "read_network_pickle",
+    "usynthface_path",
+]

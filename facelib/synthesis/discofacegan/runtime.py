@@ -1,0 +1,61 @@
+"""TensorFlow, imported when it is needed: quiet, on a bounded number of threads, GPU memory taken as needed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from typing import Any
+
+
+def import_tensorflow(threads: int = 1) -> Any:
+    """The module `tensorflow`, set to `threads` CPU threads.
+
+    The number can be set before TensorFlow's first operation of the process only; later, a warning says that it has no
+    effect.
+
+    Raises:
+        ImportError: TensorFlow is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow
+    except ImportError as error:
+        raise ImportError(f"DiscoFaceGAN needs TensorFlow ({error}): pip install 'facelib[tensorflow]'") from error
+    threading = tensorflow.config.threading
+    if threading.get_intra_op_parallelism_threads() != threads:
+        try:
+            threading.set_intra_op_parallelism_threads(threads)
+            threading.set_inter_op_parallelism_threads(threads)
+        except RuntimeError:
+            running = threading.get_intra_op_parallelism_threads() or "its default number of"
+            warnings.warn(
+                f"threads is {threads}, but TensorFlow already runs in this process with {running} threads, which stay",
+                stacklevel=3,
+            )
+    return tensorflow
+
+
+def device_name(tf: Any, device: str) -> str:
+    """TensorFlow's name of `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ValueError: an unknown device, or CUDA wanted where TensorFlow sees none.
+    """
+    check_device(device)
+    gpus = [] if device == "cpu" else tf.config.list_physical_devices("GPU")
+    if device == "cuda" and not gpus:
+        raise ValueError(
+            "device is 'cuda', but TensorFlow sees no GPU: pip install 'tensorflow[and-cuda]', or use 'cpu'"
+        )
+    for gpu in gpus:
+        # Refused once TensorFlow has started on the GPU; then whoever started it has decided.
+        with contextlib.suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    return "GPU:0" if gpus else "CPU:0"
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError: not one of the device names."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device is {device!r}: choose 'auto', 'cpu' or 'cuda'")
