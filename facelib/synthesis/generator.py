@@ -80,6 +80,7 @@ _REGISTRY: dict[str, Callable[..., Any]] = {}
 _BUILT_IN = {
     "morphable": "facelib.synthesis.morphable",
     "discofacegan": "facelib.synthesis.discofacegan",
+    "folder": "facelib.synthesis.folder",
 }
 
 

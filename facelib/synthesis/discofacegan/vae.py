@@ -99,12 +99,14 @@ class LatentDecoders:
         """Coefficients float32 [N, 286] of latents [N, 179] and noise [N, 32].
 
         Raises:
-            ValueError: wrong shapes.
+            ValueError: wrong shapes, or values that are not finite.
         """
         latents, noise = np.asarray(latents, np.float32), np.asarray(noise, np.float32)
         rows = len(latents) if latents.ndim else 0
         if latents.shape != (rows, LATENTS) or noise.shape != (rows, COEFFICIENT_SIZES["noise"]):
             raise ValueError(f"latents {latents.shape} and noise {noise.shape} must be [N, 179] and [N, 32]")
+        if not (np.isfinite(latents).all() and np.isfinite(noise).all()):
+            raise ValueError("latents or noise hold values that are not finite")
         with self._tf.device(self._device):
             decoded = self._decode(self._tf.constant(latents)).numpy()
         return np.concatenate([decoded, noise], axis=1)

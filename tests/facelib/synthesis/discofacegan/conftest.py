@@ -1,4 +1,4 @@
-"""Golden data of the original code (TensorFlow 1.12), and the published folder layout filled with its small networks."""
+"""Golden data of the original code (TensorFlow 1.12), and the published folder layout with its small networks."""
 
 import shutil
 from pathlib import Path
