@@ -1,4 +1,7 @@
-"""TensorFlow, imported when it is needed: quiet, on a bounded number of threads, GPU memory taken as needed."""
+"""TensorFlow, imported when it is needed: quiet, on a bounded number of threads, GPU memory taken as needed.
+
+These settings are TensorFlow's own, so they hold for the whole process.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,10 @@ def device_name(tf: Any, device: str) -> str:
         # Refused once TensorFlow has started on the GPU; then whoever started it has decided.
         with contextlib.suppress(RuntimeError):
             tf.config.experimental.set_memory_growth(gpu, True)
+    if gpus:
+        # Same bytes on every run, and float32 that is float32: TensorFloat-32 keeps 10 bits only.
+        tf.config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
     return "GPU:0" if gpus else "CPU:0"
 
 

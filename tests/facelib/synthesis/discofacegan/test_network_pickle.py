@@ -159,6 +159,26 @@ def test_truncated_files(golden, tmp_path, share):
         read_network_pickle(tmp_path / "cut.pkl")
 
 
+def test_random_damage_is_refused_or_harmless(golden, tmp_path):
+    """Half of the hits are in the structure, where bytes are opcodes and names; only the reader's own error comes."""
+    data, rng = (golden / "tiny_r32.pkl").read_bytes(), np.random.default_rng(0)
+    structure = data.index(b"noise0")
+    refused, path = 0, tmp_path / "flipped.pkl"
+    for trial in range(150):
+        damaged = bytearray(data)
+        for place in rng.integers(0, structure if trial % 2 else len(data), size=rng.integers(1, 4)):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            networks = read_network_pickle(path)
+        except UnsafePickleError:
+            refused += 1
+        else:
+            assert len(networks.variables) == 75
+            assert all(np.isfinite(array).all() for array in networks.variables.values())
+    assert 50 < refused < 150
+
+
 def test_empty_and_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_network_pickle(tmp_path / "none.pkl")
