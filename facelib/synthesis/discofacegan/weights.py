@@ -68,6 +68,7 @@ def source_files(folder: str | Path) -> dict[str, bool]:
 
 def describe_files(folder: str | Path) -> str:
     """What belongs where in `folder`, what is missing, and on which terms."""
+    folder = Path(folder).resolve()
     lines = [f"  {'found  ' if found else 'MISSING'}  {name}" for name, found in source_files(folder).items()]
     average = "found  " if (Path(folder) / AVERAGE).is_file() else "optional"
     lines.append(f"  {average}  {AVERAGE}")
@@ -119,7 +120,8 @@ def read_header(folder: str | Path) -> dict[str, Any]:
         FileNotFoundError: not converted yet, or the published files are missing; the message says which.
         ValueError: the file is damaged or of another format.
     """
-    path = Path(folder) / CONVERTED
+    folder = Path(folder).resolve()
+    path = folder / CONVERTED
     if not path.is_file():
         if all(source_files(folder).values()):
             raise FileNotFoundError(
