@@ -73,6 +73,7 @@ class DataSettings(Section):
     heldout: str = Field("heldout", description="face dataset for model selection; relative to `output`; empty: none")
     window_row_groups: Count = Field(32, description="row groups read and shuffled together; larger mixes better")
     readers: Count = Field(2, description="windows read ahead by each training worker")
+    read_ahead: Count = Field(4, description="batches that each of those windows holds ready")
     cpus_per_reader: Positive = Field(0.25, description="CPUs reserved by a reading task (fractions allowed)")
 
 
@@ -141,7 +142,7 @@ class TrainSettings(Section):
     compile: bool = Field(False, description="torch.compile the backbone (pays off on GPUs)")
     workers: Count = Field(1, description="DDP workers")
     cpus_per_worker: Positive = Field(1, description="CPUs reserved by a worker")
-    threads: Index = Field(0, description="torch threads of a worker (0: one for each CPU of a single worker's node)")
+    threads: Index = Field(0, description="torch threads of a worker (0: its share of the cores, less one for readers)")
     use_gpu: bool = Field(False, description="one GPU for each worker")
     selection: Literal["heldout", "sets", "last"] = Field(
         "heldout",

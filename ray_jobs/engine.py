@@ -18,17 +18,17 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from facelib.augmentation import FaceAugmentation, to_network_input
+from facelib.augmentation import to_network_input
 from facelib.config import Settings
 from facelib.faces import Contract, FaceDataset, Folder
 from facelib.models import save_backbone
 from facelib.plans import claim_folder
 from facelib.tracking import Run
-from ray_jobs.batches import Batch, BatchPlan, batch_stream
+from ray_jobs.batches import Augmentation, Batch, BatchPlan, batch_stream
 from ray_jobs.methods import METHODS, Step
 from ray_jobs.monitor import Monitor
 from ray_jobs.session import JobError, configure_data, format_seconds, is_user_error
-from ray_jobs.training import LearningRate, Selection, augmentation_strength, build_optimizer, seed_step
+from ray_jobs.training import LearningRate, Selection, build_optimizer, seed_step
 
 STATE_NAME = "state.pt"
 MODEL_NAME = "model.pt"
@@ -80,7 +80,9 @@ class Worker:
         self.device = ray.train.torch.get_device()
         configure_data(settings)
         if self.device.type == "cpu":
-            torch.set_num_threads(settings.train.threads or max(1, (os.cpu_count() or 1) // self.world))
+            # One core is left to the readers: oneDNN's backward kernels wait for each other in busy loops,
+            # and a thread that is pushed off its core makes a step ten times longer.
+            torch.set_num_threads(settings.train.threads or max(1, (os.cpu_count() or 1) // self.world - 1))
         self.dataset = FaceDataset(settings.path(settings.data.dataset))
         torch.manual_seed(settings.seed)
         # Batches depend on the number of identities, the method on the number of classes: both come from the manifest.
@@ -100,13 +102,8 @@ class Worker:
         self.optimizer = build_optimizer(self.method.parameters(), settings.train)
         self.rate = LearningRate(settings.train, self.plan.steps_per_epoch, settings.train.batch_size * self.world)
         self.selection = Selection(settings.train.patience)
-        self.augmentation = FaceAugmentation(
-            flip=settings.augment.flip,
-            num_ops=settings.augment.num_ops,
-            magnitude=settings.augment.magnitude,
-            **settings.augment.options,
-        )
-        self.generator = torch.Generator(device=self.device)
+        self.augmentation = Augmentation(settings.augment, settings.train.epochs * self.plan.steps_per_epoch)
+        self.augmentation.build()  # A wrong setting is an error here, not in a reader.
         self.monitor = Monitor(settings, self.dataset.contract) if self.rank == 0 else None
         self.history: list[dict[str, float]] = []
         self.step, self.stopped = 0, False
@@ -115,14 +112,16 @@ class Worker:
         """Train from `self.step` to the end, reporting every epoch."""
         train, per_epoch = self.settings.train, self.plan.steps_per_epoch
         last = train.epochs * per_epoch
-        stream = batch_stream(self.dataset, self.plan, self.rank, self.step, last, self.settings.data)
+        stream = batch_stream(
+            self.dataset, self.plan, self.rank, self.step, last, self.settings.data, self.augmentation
+        )
         meter = Meter(train.batch_size * self.world)
         started, first_step = time.monotonic(), self.step
         self.method.train()
         while self.step < last and not self.stopped:
             with meter.waiting():
                 batch = next(stream)
-            meter.add(self._train_step(batch))
+            meter.add(self._train_step(*self._inputs(batch)))
             self.step += 1
             if self.step % per_epoch == 0:
                 left = (time.monotonic() - started) / (self.step - first_step) * (last - self.step)
@@ -156,19 +155,24 @@ class Worker:
         ids = [self.device.index] if self.device.type == "cuda" else None
         # Queue, key encoder and running statistics are kept equal by the method itself; broadcasting them would cost a
         # copy of the queue every step.
-        return nn.parallel.DistributedDataParallel(self.method, device_ids=ids, broadcast_buffers=False)
+        return nn.parallel.DistributedDataParallel(self.method, device_ids=ids, forward_sync_buffers=False)
 
-    def _train_step(self, batch: Batch) -> dict[str, torch.Tensor]:
-        train, total = self.settings.train, self.settings.train.epochs * self.plan.steps_per_epoch
-        seed = seed_step(self.settings.seed, self.step, self.rank)
-        torch.manual_seed(seed)
-        self.generator.manual_seed(seed)
+    def _inputs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Network input [V, N, 3, H, W] and labels [N] on the device."""
+        pixels = torch.from_numpy(batch.images.copy()).to(self.device, non_blocking=True)
+        samples, views = pixels.shape[:2]
+        # [V·N, 3, H, W] whose memory stays channels-last, as the pixels came.
+        inputs = to_network_input(pixels.transpose(0, 1).flatten(0, 1).permute(0, 3, 1, 2))
+        if not self.settings.train.channels_last:
+            inputs = inputs.contiguous()
+        return inputs.unflatten(0, (views, samples)), torch.from_numpy(batch.labels.copy()).to(self.device)
+
+    def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        train = self.settings.train
+        torch.manual_seed(seed_step(self.settings.seed, self.step, self.rank))  # dropout
         rate = self.rate.at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.augmentation.strength = augmentation_strength(self.settings.augment, self.step / total)
-        images = self.prepare(batch)
-        labels = torch.from_numpy(batch.labels.copy()).to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
             result: Step = self.wrapped(images, labels)
@@ -178,18 +182,8 @@ class Worker:
             metrics["gradient_norm"] = nn.utils.clip_grad_norm_(self.method.parameters(), train.clip_norm)
         self.optimizer.step()
         metrics["learning_rate"] = torch.tensor(rate)
-        metrics["augmentation_strength"] = torch.tensor(self.augmentation.strength)
+        metrics["augmentation_strength"] = torch.tensor(self.augmentation.strength(self.step))
         return metrics
-
-    def prepare(self, batch: Batch) -> torch.Tensor:
-        """Augmented network input [V, N, 3, H, W] of a batch, every view augmented by itself."""
-        pixels = torch.from_numpy(batch.images.copy()).to(self.device, non_blocking=True)
-        samples, views = pixels.shape[:2]
-        flat = pixels.transpose(0, 1).flatten(0, 1).permute(0, 3, 1, 2).contiguous()
-        inputs = to_network_input(self.augmentation(flat, self.generator))
-        if self.settings.train.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return inputs.unflatten(0, (views, samples))
 
     def _end_epoch(self, metrics: dict[str, float], reporter: Run | None, seconds_left: float) -> None:
         train, epoch = self.settings.train, self.step // self.plan.steps_per_epoch

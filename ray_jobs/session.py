@@ -69,8 +69,6 @@ def cluster(settings: Settings) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Threads that spin while they wait take the cores from readers and generators: five times slower on two cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # Ray Data's own actors trip a C++ warning on every start; what matters reaches the driver as an exception.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Ray Train repeats every printed line as a log record, and logs each step of starting up.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     options: dict[str, Any] = {

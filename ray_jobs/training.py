@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from facelib.config import AugmentSettings, TrainSettings
+from facelib.config import TrainSettings
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], train: TrainSettings) -> torch.optim.Optimizer:
@@ -104,16 +104,10 @@ class Selection:
             setattr(self, key, value)
 
 
-def augmentation_strength(augment: AugmentSettings, progress: float) -> float:
-    """Strength at `progress` (0..1 of the training): constant, or a linear ramp."""
-    start = augment.strength if augment.strength_start is None else augment.strength_start
-    return start + (augment.strength - start) * progress
-
-
-def seed_step(seed: int, step: int, rank: int) -> int:
-    """Seed of one step on one rank.
+def seed_step(seed: int, step: int, rank: int, place: int = 0) -> int:
+    """Seed of one step on one rank, and of a place in it.
 
     Dropout, augmentation and shuffling draw from generators seeded anew every step, so the random state of a run is
     its position: there is nothing to save and nothing to lose.
     """
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, step, rank, place]).generate_state(1, np.uint64)[0] >> 1)

@@ -12,8 +12,8 @@ The module knows tensors only. Loss, optimiser and schedule are the caller's:
     logits, targets = moco(query, key)
     torch.nn.functional.cross_entropy(logits, targets).backward()
 
-Across ranks, wrap it as `DistributedDataParallel(moco, broadcast_buffers=False)`: every rank enqueues the keys of all
-ranks and thus holds the same queue without any broadcast (64 MB a step at the published size). DDP copies rank 0's
+Across ranks, wrap it as `DistributedDataParallel(moco, forward_sync_buffers=False)`: every rank enqueues the keys of
+all ranks and thus holds the same queue without any broadcast (64 MB a step at the published size). DDP copies rank 0's
 parameters, but then not its buffers, so the first queue comes from `seed` and not from the global generator. Give
 every rank the same seed and batches of one size. The optimiser may take all of `moco.parameters()`: it skips what has
 no gradient.

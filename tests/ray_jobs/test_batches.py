@@ -2,23 +2,20 @@ import numpy as np
 import pytest
 from support.datasets import pattern, write_dataset
 
-from facelib.config import DataSettings
+from facelib.config import AugmentSettings, DataSettings
 from facelib.faces import DatasetError
-from ray_jobs.batches import Batch, BatchPlan, Sampling, batch_stream, read_window, rebatch
+from ray_jobs.batches import Augmentation, Batch, BatchPlan, Reading, Sampling, batch_stream, read_window, rebatch
 
 
 def plan_of(dataset, sampling, batch_size=4, window=2, world=1, seed=0):
     return BatchPlan(dataset, sampling, batch_size, window, seed, world)
 
 
-def batches(dataset, plan, rank=0, first=0, last=None):
+def batches(dataset, plan, rank=0, first=0, last=None, augmentation=None):
     """Batches without Ray: the windows read one after the other."""
     last = plan.steps_per_epoch if last is None else last
-    pieces = (
-        piece
-        for window in plan.windows(rank, first, last)
-        for piece in read_window(dataset, window, plan.sampling, plan.batch_size)
-    )
+    reading = Reading(plan.sampling, plan.batch_size, plan.steps_per_epoch, augmentation)
+    pieces = (piece for window in plan.windows(rank, first, last) for piece in read_window(dataset, window, reading))
     return list(rebatch(pieces, plan.batch_size))
 
 
@@ -84,6 +81,23 @@ def test_a_resumed_stream_continues_where_it_was(dataset, start):
     for a, b in zip(whole[start:], rest, strict=True):
         assert np.array_equal(a.images, b.images)
         assert np.array_equal(a.labels, b.labels)
+
+
+@pytest.mark.parametrize("start", [1, 4, 5])
+def test_augmentation_is_the_same_wherever_a_run_resumed(dataset, start):
+    plan = plan_of(dataset, Sampling(views=2), batch_size=4)
+    augmentation = Augmentation(AugmentSettings(strength=0.8, strength_start=0.2), total_steps=10)
+    plain = batches(dataset, plan, 0, 0, 10)
+    whole = batches(dataset, plan, 0, 0, 10, augmentation)
+    rest = batches(dataset, plan, 0, start, 10, augmentation)
+    assert all(np.array_equal(a.images, b.images) for a, b in zip(whole[start:], rest, strict=True))
+    assert not any(np.array_equal(a.images, b.images) for a, b in zip(whole, plain, strict=True))
+
+
+def test_augmentation_strength_ramps_from_start_to_end():
+    ramp = Augmentation(AugmentSettings(strength=0.9, strength_start=0.3), total_steps=10)
+    assert [ramp.strength(step) for step in (0, 5, 10)] == pytest.approx([0.3, 0.6, 0.9])
+    assert Augmentation(AugmentSettings(strength=0.7), total_steps=10).strength(0) == 0.7
 
 
 def test_a_dataset_too_small_for_a_batch_is_refused(dataset):

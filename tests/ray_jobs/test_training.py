@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from facelib.config import AugmentSettings, TrainSettings
-from ray_jobs.training import LearningRate, Selection, augmentation_strength, build_optimizer, seed_step
+from facelib.config import TrainSettings
+from ray_jobs.training import LearningRate, Selection, build_optimizer, seed_step
 
 
 def test_cosine_with_warmup_starts_low_peaks_and_ends_at_zero():
@@ -54,13 +54,7 @@ def test_adamw_decays_weights_only_and_sgd_everything():
     assert [(len(g["params"]), g["weight_decay"], g["momentum"]) for g in sgd.param_groups] == [(4, 0.1, 0.9)]
 
 
-def test_strength_ramps_from_start_to_end():
-    ramp = AugmentSettings(strength=0.9, strength_start=0.3)
-    assert [augmentation_strength(ramp, p) for p in (0, 0.5, 1)] == pytest.approx([0.3, 0.6, 0.9])
-    assert augmentation_strength(AugmentSettings(strength=0.7), 0) == 0.7
-
-
 def test_step_seeds_differ_by_seed_step_and_rank():
-    seeds = {seed_step(s, t, r) for s in range(3) for t in range(20) for r in range(3)}
-    assert len(seeds) == 180
+    seeds = {seed_step(s, t, r, p) for s in range(3) for t in range(20) for r in range(3) for p in range(2)}
+    assert len(seeds) == 360
     torch.Generator().manual_seed(max(seeds))

@@ -250,7 +250,7 @@ def _train_my_share(settings, batch_norm):
     moco = MoCo(encoder, embedding_size=4, queue_size=19, momentum=0.9, **settings)
     optimizer = torch.optim.SGD(moco.parameters(), lr=0.1, momentum=0.9)
     ranks, rank = distributed.world_size(), distributed.rank()
-    wrapped = nn.parallel.DistributedDataParallel(moco, broadcast_buffers=False) if ranks > 1 else moco
+    wrapped = nn.parallel.DistributedDataParallel(moco, forward_sync_buffers=False) if ranks > 1 else moco
     all_logits = []
     for step in range(10):
         query, key = views(step, count=6)
