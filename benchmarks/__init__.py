@@ -1,0 +1,1 @@
+"""Measurements a reader can rerun: each compares with the straightforward way in the same run."""

@@ -1,0 +1,30 @@
+"""Every benchmark at its short size: `python -m benchmarks`. Each is a script of its own with more options."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SHORT = {
+    "generation": ["--people", "6", "--repeats", "3"],
+    "alignment": ["--count", "32", "--repeats", "3"],
+    "augmentation": ["--repeats", "3"],
+    "unified_negatives": ["--batches", "256", "1024", "--repeats", "5"],
+    "evaluation": [],
+    "ingest": ["--steps", "40"],
+}
+
+
+def main() -> None:
+    """Run them one after the other; exit 1 if one fails."""
+    failed = []
+    for name, arguments in SHORT.items():
+        print(f"── {name} ──", flush=True)
+        done = subprocess.run([sys.executable, str(Path(__file__).with_name(f"{name}.py")), *arguments])
+        if done.returncode:
+            failed.append(name)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
