@@ -56,7 +56,9 @@ def training_plan(settings: Settings, dataset: FaceDataset, method: str) -> dict
     tree = settings.model_dump(mode="json", include={"seed", "model", "augment", method, "train"})
     operational = ("workers", "cpus_per_worker", "threads", "use_gpu", "max_failures", "keep_checkpoints",
                    "checkpoint_every", "compile")  # fmt: skip
-    for name in operational:
+    # Watched sets decide nothing unless the model is chosen by them.
+    watched = () if settings.train.selection == "sets" else ("sets",)
+    for name in (*operational, *watched):
         tree["train"].pop(name)
     plan = {f"{section}.{k}": v for section, values in tree.items() if section != "seed" for k, v in values.items()}
     parts = [p.sha256 for p in dataset.manifest.parts]
@@ -121,13 +123,15 @@ class Worker:
         while self.step < last and not self.stopped:
             with meter.waiting():
                 batch = next(stream)
-            meter.add(self._train_step(*self._inputs(batch)))
+            metrics = self._train_step(*self._inputs(batch))
+            meter.add(metrics)
             self.step += 1
             if self.step % per_epoch == 0:
                 left = (time.monotonic() - started) / (self.step - first_step) * (last - self.step)
                 self._end_epoch(meter.result(self.device), reporter, left)
                 meter = Meter(train.batch_size * self.world)
             elif train.checkpoint_every and self.step % train.checkpoint_every == 0:
+                self._require_finite(float(metrics["loss"]))
                 self._checkpoint({"step": self.step})
 
     def restore(self) -> None:
@@ -187,11 +191,7 @@ class Worker:
 
     def _end_epoch(self, metrics: dict[str, float], reporter: Run | None, seconds_left: float) -> None:
         train, epoch = self.settings.train, self.step // self.plan.steps_per_epoch
-        if not math.isfinite(metrics["loss"]):
-            raise JobError(
-                f"epoch {epoch}: the loss is {metrics['loss']}. Lower train.learning_rate (now {train.learning_rate}) "
-                "or set train.clip_norm; the last good checkpoint is kept."
-            )
+        self._require_finite(metrics["loss"])
         if self.monitor is not None:
             if epoch % train.evaluate_every == 0 or epoch == train.epochs:
                 evaluation = self.monitor.evaluate(self.method.backbone)
@@ -208,6 +208,14 @@ class Worker:
             self._agree()
         self.stopped = self.selection.exhausted
         self._checkpoint({"epoch": epoch, "step": self.step})
+
+    def _require_finite(self, loss: float) -> None:
+        """Before every checkpoint: a diverged state must not replace a good one."""
+        if not math.isfinite(loss):
+            raise JobError(
+                f"epoch {self.step / self.plan.steps_per_epoch:.1f}: the loss is {loss}. Lower train.learning_rate "
+                f"(now {self.settings.train.learning_rate}) or set train.clip_norm; the last good checkpoint is kept."
+            )
 
     def _agree(self) -> None:
         """Rank 0 evaluates; the others take over what decides the next epoch."""
