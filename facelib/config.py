@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -37,8 +37,11 @@ class Section(BaseModel):
 class GenerateSettings(Section):
     """Synthetic identities and their images."""
 
-    generator: str = Field("morphable", description="registered generator: morphable, or an installed plug-in")
-    options: dict[str, Any] = Field(default_factory=dict, description="settings of that generator, as a YAML mapping")
+    generator: str = Field(
+        "morphable",
+        description="generator: morphable, discofacegan (needs weights), folder (finished pictures), or a plug-in",
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of that generator")
     identities: Count = Field(1000, description="identities in the training dataset (1 or more)")
     images_per_identity: Count = Field(8, description="images made of each identity (1 or more)")
     first_identity: Index = Field(0, description="number of the first identity; ranges that overlap repeat people")
@@ -57,7 +60,7 @@ class AlignSettings(Section):
     """Detection and alignment to the training crop."""
 
     detector: str = Field("retinaface", description="retinaface, or mtcnn (needs the tensorflow extra)")
-    options: dict[str, Any] = Field(default_factory=dict, description="settings of that detector, as a YAML mapping")
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of that detector")
     template: str = Field("arcface", description="five-point template: arcface, or arcface-96 (8 px to the left)")
     size: int = Field(112, ge=32, le=512, description="side of the aligned face, pixels (32..512)")
     min_score: Fraction = Field(0.8, description="detections below this score are rejected (0..1)")
@@ -80,11 +83,17 @@ class DataSettings(Section):
 class ModelSettings(Section):
     """The embedding network."""
 
-    name: str = Field("iresnet50", description="backbone: iresnet18/34/50/100/200, mobilefacenet, …")
+    name: str = Field(
+        "iresnet50",
+        description="backbone: iresnet18/34/50/100/200, iresnet10-narrow and iresnet18-narrow for CPUs, mobilefacenet",
+    )
     embedding_size: int = Field(512, ge=2, le=8192, description="embedding dimensions D (2..8192)")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the last layer (0..1)")
     use_se: bool = Field(False, description="squeeze-and-excitation blocks in an IResNet")
-    options: dict[str, Any] = Field(default_factory=dict, description="further settings of that backbone, as a mapping")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="further settings of that backbone: layers, width, image_size, stem_stride, activation",
+    )
     init_from: str = Field("", description="checkpoint whose backbone weights training starts from; empty: random")
 
 
@@ -94,9 +103,14 @@ class AugmentSettings(Section):
     flip: Fraction = Field(0.5, description="probability of a horizontal flip (0..1)")
     num_ops: Index = Field(4, description="RandAugment operations per image (0: none)")
     magnitude: float = Field(16, ge=0, le=31, description="RandAugment magnitude (0..31)")
-    strength: Fraction = Field(1.0, description="factor on all magnitudes and probabilities at the end (0..1)")
+    strength: Fraction = Field(
+        1.0, description="factor on RandAugment's magnitude and all amplitudes at the end (0..1)"
+    )
     strength_start: Fraction | None = Field(None, description="factor at the start; ramps linearly; unset: no ramp")
-    options: dict[str, Any] = Field(default_factory=dict, description="probabilities of further operations, a mapping")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="chances of grayscale, shift_scale, colour_jitter, gamma, blur, low_resolution, noise, cutout",
+    )
 
 
 class SslSettings(Section):
@@ -109,7 +123,10 @@ class SslSettings(Section):
     queue_policy: Literal["fifo", "replace_most_similar", "replace_least_similar"] = Field(
         "fifo", description="which queue entry a new key replaces once the queue is full"
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="further settings of MoCo, as a mapping")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="exclude_same_identity, batch_negatives, symmetric (true/false), projection_size",
+    )
     pairs_per_identity: Count = Field(1, description="pairs drawn from each identity in one epoch (1 or more)")
 
 
@@ -119,7 +136,10 @@ class UnpgSettings(Section):
     head: Literal["arcface", "cosface", "magface"] = Field("arcface", description="margin head")
     scale: Positive = Field(64.0, description="logit scale s of ArcFace and CosFace")
     margin: NonNegative = Field(0.5, description="margin m: radians for ArcFace, cosine for CosFace")
-    options: dict[str, Any] = Field(default_factory=dict, description="further settings of the head, as a mapping")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="further settings of the head; ArcFace: gradient; MagFace: l_margin, u_margin, l_a, u_a, lambda_g",
+    )
     wisk: NonNegative | None = Field(1.5, description="whisker of the noisy-negative filter; null: no pair negatives")
 
 
@@ -135,7 +155,7 @@ class TrainSettings(Section):
     schedule: Literal["cosine", "step", "plateau", "constant"] = Field("cosine", description="learning-rate schedule")
     warmup_epochs: NonNegative = Field(0, description="epochs of linear warm-up (fractions allowed)")
     step_epochs: list[int] = Field([8, 16, 24, 32], description="epochs after which `step` divides the rate by ten")
-    plateau_patience: Count = Field(10, description="epochs without gain before `plateau` divides the rate by ten")
+    plateau_patience: Count = Field(10, description="evaluations without gain before `plateau` divides the rate by ten")
     clip_norm: NonNegative = Field(0, description="largest gradient norm (0: no clipping)")
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast precision")
     channels_last: bool = Field(True, description="channels-last memory, faster with bfloat16")
@@ -345,7 +365,22 @@ def describe_settings() -> str:
 
 def _describe(flag: str, field: Any) -> str:
     default = field.get_default(call_default_factory=True)
-    return f"  --{flag:<32} {field.description} [{json.dumps(default, default=str)}]"
+    kind = _kind(field.annotation)
+    return f"  --{flag:<32} {field.description} ({kind}) [{json.dumps(default, default=str)}]"
+
+
+def _kind(annotation: Any) -> str:
+    """What may be given, as a reader of --help wants it: choices, or a plain type's name."""
+    if get_origin(annotation) is Literal:
+        return " | ".join(str(choice) for choice in get_args(annotation))
+    if get_origin(annotation) is dict:
+        return 'JSON, {"name": value}'
+    if get_origin(annotation) is list:
+        return 'JSON, ["a", "b"]'
+    members = [a for a in get_args(annotation) if a is not type(None)] or [annotation]
+    names = {int: "whole number", float: "number", bool: "true | false", str: "text"}
+    word = names.get(members[0], "number")
+    return f"{word} | null" if type(None) in get_args(annotation) else word
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

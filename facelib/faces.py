@@ -326,6 +326,17 @@ class FaceDataset:
         for part in self.manifest.parts:
             yield self.read_row_groups(part.name, range(len(part.row_groups)), columns)
 
+    def check_parts(self) -> None:
+        """Compare every part's size with the manifest; `DatasetError` names the first that is off or missing."""
+        for part in self.manifest.parts:
+            size = self.folder.fs.get_file_info(f"{self.folder.path}/{part.name}").size
+            if size != part.bytes:
+                found = "is missing" if size is None else f"has {size} bytes"
+                raise DatasetError(
+                    f"{self.folder.uri}/{part.name}: {found}, the manifest says {part.bytes}. Delete {MANIFEST_NAME} "
+                    "(and a damaged part) and run the job again."
+                )
+
     def verify(self) -> None:
         """Compare every part's size and checksum with the manifest; `DatasetError` names the first that differs."""
         for part in self.manifest.parts:

@@ -7,8 +7,11 @@ write to it.
 
 import contextlib
 import json
+import math
 import os
+import re
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +23,7 @@ import psutil
 from facelib.config import Settings, TrackingSettings
 
 _KEY, _HOST, _PID, _STARTED = "facelib.key", "facelib.host", "facelib.pid", "facelib.process_started"
+_ERROR = "facelib.error"
 
 
 class TrackingError(RuntimeError):
@@ -60,9 +64,12 @@ class Run:
             TrackingError: the store cannot be reached.
         """
         uri = tracking_uri(settings.tracking)
-        client = _client(uri)
-        key = f"{job}:{settings.path('')}:{settings.fingerprint(*_SECTIONS.get(job, ()))}"
+        # The key stands between apostrophes in MLflow's search, which knows no escape for one.
+        place = settings.path("").replace("'", "%27")
+        key = f"{job}:{place}:{settings.fingerprint(*_SECTIONS.get(job, ()))}"
         try:
+            _check_sqlite(uri)
+            client = _client(uri)
             experiment = _experiment(client, uri, settings.tracking.experiment)
             _end_orphans(client, experiment)
             run_id = _unfinished(client, experiment, key)
@@ -70,6 +77,8 @@ class Run:
                 tags = {"mlflow.runName": name or f"{settings.name}/{job}", _KEY: key, "facelib.job": job}
                 run_id = client.create_run(experiment, tags=tags).info.run_id
                 _log_params(client, run_id, settings, job)
+            elif _ERROR in client.get_run(run_id).data.tags:
+                client.delete_tag(run_id, _ERROR)
             for tag, value in _process_tags().items():
                 client.set_tag(run_id, tag, value)
             if parent:
@@ -90,7 +99,7 @@ class Run:
     ) -> None:
         if kind is not None and not (issubclass(kind, SystemExit) and getattr(error, "code", 1) in (0, None)):
             with contextlib.suppress(Exception):
-                self.client.set_tag(self.run_id, "facelib.error", f"{kind.__name__}: {error}"[:4000])
+                self.client.set_tag(self.run_id, _ERROR, f"{kind.__name__}: {error}"[:4000])
             self.end("FAILED")
         else:
             self.end("FINISHED")
@@ -100,14 +109,19 @@ class Run:
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
-        self.client.set_terminated(self.run_id, status)
+        with self._tolerant(f"the status {status}"):
+            self.client.set_terminated(self.run_id, status)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log finite numbers at `step`. A store that is away loses points, not the training."""
+        """Log finite numbers at `step`. A store that is away loses points, not the training.
+
+        Characters that MLflow does not take in a name become `_`.
+        """
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        points = [Metric(k, float(v), now, step) for k, v in metrics.items() if v == v and abs(v) != float("inf")]
+        finite = {re.sub(r"[^\w\-. /:]", "_", k): float(v) for k, v in metrics.items() if math.isfinite(v)}
+        points = [Metric(k, v, now, step) for k, v in finite.items()]
         with self._tolerant("metrics"):
             self.client.log_batch(self.run_id, metrics=points)
 
@@ -158,6 +172,8 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
 def _client(uri: str) -> Any:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # MLflow's own seven attempts take over two minutes, for every metric of a training whose server is away.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     import logging
 
     from mlflow import MlflowClient
@@ -166,6 +182,15 @@ def _client(uri: str) -> Any:
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri)
+
+
+def _check_sqlite(uri: str) -> None:
+    """MLflow tries a file that is no database ten times over minutes; once is enough."""
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA schema_version")
 
 
 def _experiment(client: Any, uri: str, name: str) -> str:
@@ -187,6 +212,8 @@ def _process_tags() -> dict[str, str]:
 def _running_process(tags: Mapping[str, str]) -> bool:
     try:
         process = psutil.Process(int(tags[_PID]))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False  # Killed, and nobody has collected it yet.
         return abs(process.create_time() - float(tags[_STARTED])) < 2
     except (psutil.Error, KeyError, ValueError):
         return False

@@ -154,8 +154,9 @@ def batch_stream(
 
     def pieces() -> Iterator[Batch]:
         windows = plan.windows(rank, first_step, last_step)
+        # One window is being used up, the others are read meanwhile.
         running = collections.deque(
-            task.remote(dataset.folder.uri, w, reading) for w in itertools.islice(windows, data.readers)
+            task.remote(dataset.folder.uri, w, reading) for w in itertools.islice(windows, data.readers + 1)
         )
         while running:
             for reference in running.popleft():

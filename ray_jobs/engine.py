@@ -5,7 +5,6 @@ rank.
 """
 
 import contextlib
-import math
 import os
 import tempfile
 import time
@@ -27,7 +26,7 @@ from facelib.tracking import Run
 from ray_jobs.batches import Augmentation, Batch, BatchPlan, batch_stream
 from ray_jobs.methods import METHODS, Step
 from ray_jobs.monitor import Monitor
-from ray_jobs.session import JobError, configure_data, format_seconds, is_user_error
+from ray_jobs.session import JobError, configure_data, format_seconds
 from ray_jobs.training import LearningRate, Selection, build_optimizer, seed_step
 
 STATE_NAME = "state.pt"
@@ -54,15 +53,20 @@ def train(settings: Settings, run: Run, method: str) -> str:
 def training_plan(settings: Settings, dataset: FaceDataset, method: str) -> dict[str, Any]:
     """Everything that decides the trained weights; a folder holds one training only."""
     tree = settings.model_dump(mode="json", include={"seed", "model", "augment", method, "train"})
-    operational = ("workers", "cpus_per_worker", "threads", "use_gpu", "max_failures", "keep_checkpoints",
+    operational = ("cpus_per_worker", "threads", "use_gpu", "max_failures", "keep_checkpoints",
                    "checkpoint_every", "compile")  # fmt: skip
     # Watched sets decide nothing unless the model is chosen by them.
     watched = () if settings.train.selection == "sets" else ("sets",)
     for name in (*operational, *watched):
         tree["train"].pop(name)
     plan = {f"{section}.{k}": v for section, values in tree.items() if section != "seed" for k, v in values.items()}
-    parts = [p.sha256 for p in dataset.manifest.parts]
-    return {**plan, "seed": settings.seed, "dataset": parts, "window_row_groups": settings.data.window_row_groups}
+    plan |= {"seed": settings.seed, "data.window_row_groups": settings.data.window_row_groups}
+    plan["data.dataset parts"] = [p.sha256 for p in dataset.manifest.parts]
+    if settings.train.selection == "heldout":
+        heldout = FaceDataset(settings.path(settings.data.heldout))
+        plan |= {"data.heldout parts": [p.sha256 for p in heldout.manifest.parts]}
+        plan |= {"evaluate.pairs": settings.evaluate.pairs}
+    return plan
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -84,7 +88,8 @@ class Worker:
         if self.device.type == "cpu":
             # One core is left to the readers: oneDNN's backward kernels wait for each other in busy loops,
             # and a thread that is pushed off its core makes a step ten times longer.
-            torch.set_num_threads(settings.train.threads or max(1, (os.cpu_count() or 1) // self.world - 1))
+            share = (os.cpu_count() or 1) // context.get_local_world_size()
+            torch.set_num_threads(settings.train.threads or max(1, share - 1))
         self.dataset = FaceDataset(settings.path(settings.data.dataset))
         torch.manual_seed(settings.seed)
         # Batches depend on the number of identities, the method on the number of classes: both come from the manifest.
@@ -131,7 +136,7 @@ class Worker:
                 self._end_epoch(meter.result(self.device), reporter, left)
                 meter = Meter(train.batch_size * self.world)
             elif train.checkpoint_every and self.step % train.checkpoint_every == 0:
-                self._require_finite(float(metrics["loss"]))
+                self._require_finite()
                 self._checkpoint({"step": self.step})
 
     def restore(self) -> None:
@@ -157,8 +162,8 @@ class Worker:
         if self.world == 1:
             return self.method
         ids = [self.device.index] if self.device.type == "cuda" else None
-        # Queue, key encoder and running statistics are kept equal by the method itself; broadcasting them would cost a
-        # copy of the queue every step.
+        # Queue and key encoder are kept equal by the method itself; broadcasting them would cost a copy of the queue
+        # every step. BatchNorm's running statistics are each rank's own; the model that is kept has rank 0's.
         return nn.parallel.DistributedDataParallel(self.method, device_ids=ids, forward_sync_buffers=False)
 
     def _inputs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -191,7 +196,7 @@ class Worker:
 
     def _end_epoch(self, metrics: dict[str, float], reporter: Run | None, seconds_left: float) -> None:
         train, epoch = self.settings.train, self.step // self.plan.steps_per_epoch
-        self._require_finite(metrics["loss"])
+        self._require_finite()
         if self.monitor is not None:
             if epoch % train.evaluate_every == 0 or epoch == train.epochs:
                 evaluation = self.monitor.evaluate(self.method.backbone)
@@ -209,12 +214,13 @@ class Worker:
         self.stopped = self.selection.exhausted
         self._checkpoint({"epoch": epoch, "step": self.step})
 
-    def _require_finite(self, loss: float) -> None:
+    def _require_finite(self) -> None:
         """Before every checkpoint: a diverged state must not replace a good one."""
-        if not math.isfinite(loss):
+        if not all(bool(p.isfinite().all()) for p in self.method.parameters()):
             raise JobError(
-                f"epoch {self.step / self.plan.steps_per_epoch:.1f}: the loss is {loss}. Lower train.learning_rate "
-                f"(now {self.settings.train.learning_rate}) or set train.clip_norm; the last good checkpoint is kept."
+                f"epoch {self.step / self.plan.steps_per_epoch:.1f}: the training diverged, weights are no longer "
+                f"numbers. Lower train.learning_rate (now {self.settings.train.learning_rate}) or set train.clip_norm, and "
+                "start in a new output folder."
             )
 
     def _agree(self) -> None:
@@ -276,8 +282,8 @@ class Meter:
 
 def _fit(settings: Settings, run: Run, method: str, uri: str) -> dict[str, Any]:
     train = settings.train
-    # Workers run in other folders: nothing relative may reach them.
-    settings = settings.model_copy(update={"output": settings.path("").rstrip("/")})
+    _require_room(settings)
+    settings = _absolute(settings)
     trainer = ray.train.torch.TorchTrainer(
         train_worker,
         train_loop_config={
@@ -298,18 +304,41 @@ def _fit(settings: Settings, run: Run, method: str, uri: str) -> dict[str, Any]:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep_checkpoints),
         ),
     )
-    try:
-        result = trainer.fit()
-    except ray.train.WorkerGroupError as error:
-        # The group's text is Ray's; what a user can act on is the first worker's own error.
-        first = next(iter(error.worker_failures.values()))
-        if is_user_error(first):
-            raise JobError(str(first)) from error
-        raise
+    result = trainer.fit()
     if result.checkpoint is None:
         raise JobError(f"{uri}: training ended without a checkpoint")
     with result.checkpoint.as_directory() as folder:
         return torch.load(Path(folder) / STATE_NAME, map_location="cpu", weights_only=True)
+
+
+def _require_room(settings: Settings) -> None:
+    """Trainers and their readers must fit together, or the readers would wait for ever for a CPU."""
+    train, data = settings.train, settings.data
+    needed = train.workers * (train.cpus_per_worker + (data.readers + 1) * data.cpus_per_reader)
+    found = ray.cluster_resources().get("CPU", 0)
+    # One reader for each worker is enough to go on, slowly.
+    if train.workers * (train.cpus_per_worker + data.cpus_per_reader) > found:
+        raise JobError(
+            f"train.workers={train.workers} need {needed:g} CPUs with their readers (train.cpus_per_worker="
+            f"{train.cpus_per_worker:g}, data.readers={data.readers}, data.cpus_per_reader={data.cpus_per_reader:g}), "
+            f"the cluster has {found:g}: lower one of them; fractions are fine"
+        )
+
+
+def _absolute(settings: Settings) -> Settings:
+    """Workers run in other folders: nothing relative may reach them."""
+    sets = [
+        f"{name}{equals}" + "+".join(p if "://" in p else str(Path(p).absolute()) for p in path.split("+"))
+        for name, equals, path in (spec.rpartition("=") for spec in settings.train.sets)
+    ]
+    init_from = settings.path(settings.model.init_from) if settings.model.init_from else ""
+    return settings.model_copy(
+        update={
+            "output": settings.path("").rstrip("/"),
+            "train": settings.train.model_copy(update={"sets": sets}),
+            "model": settings.model.model_copy(update={"init_from": init_from}),
+        }
+    )
 
 
 def _write_result(settings: Settings, run: Run, folder: Folder, contract: Contract, state: dict[str, Any]) -> None:

@@ -48,8 +48,11 @@ class Judged:
 def evaluate(settings: Settings, run: Run) -> str:
     """Judge all models on all sets."""
     ask = settings.evaluate
-    models = [Judged(_model_name(p), settings.path(p)) for p in ask.models]
+    paths = [settings.path(p) for p in ask.models]
+    models = [Judged(name, path) for name, path in zip(_model_names(paths), paths, strict=True)]
     sets = [load_pair_set(_set_spec(settings, spec), ask.pairs, settings.seed) for spec in ask.sets]
+    _refuse_duplicates("evaluate.models", [m.name for m in models], "give each checkpoint once, under its own name")
+    _refuse_duplicates("evaluate.sets", [s.name for s in sets], "give them names, name=path")
     for model in models:
         _check_contract(model, sets)
     if ask.baselines:
@@ -128,7 +131,10 @@ def _embed_sets(model: Judged, sets: Sequence[PairSet], ask: EvaluateSettings) -
 
 
 def _pixel_baselines(settings: Settings, sets: Sequence[PairSet]) -> dict[str, dict[str, np.ndarray]]:
-    faces = _sample_faces(FaceDataset(settings.path(settings.data.dataset)), settings.evaluate.baseline_images)
+    dataset = FaceDataset(settings.path(settings.data.dataset))
+    for s in sets:
+        dataset.contract.require(s.contract, f"dataset {dataset.folder.uri}, for the whitened pixels,", f"set {s.name}")
+    faces = _sample_faces(dataset, settings.evaluate.baseline_images)
     pixels = {s.name: np.stack([decode_image(data) for data in s.images]) for s in sets}
     baselines = {"raw pixels": PixelEmbedding(), "whitened pixels": WhitenedPixels.fit(faces)}
     return {name: {s: b.embed(images) for s, images in pixels.items()} for name, b in baselines.items()}
@@ -280,9 +286,23 @@ def _set_spec(settings: Settings, spec: str) -> str:
     return f"heldout={settings.path(settings.data.heldout)}" if spec == "heldout" else spec
 
 
-def _model_name(path: str) -> str:
-    parent = Path(path).parent.name
-    return parent if Path(path).stem == "model" and parent else Path(path).stem
+def _model_names(paths: Sequence[str]) -> list[str]:
+    """A name for each checkpoint: its folder's if it is called model.pt, with folders above it where two are alike."""
+    stems = [Path(p).with_suffix("").parts for p in paths]
+    stems = [s[:-1] if s[-1] == "model" and len(s) > 2 else s for s in stems]
+    names = ["-".join(s[-1:]) for s in stems]
+    for length in range(2, max(map(len, stems), default=1) + 1):
+        names = [
+            "-".join(s[-length:]).replace("/", "") if names.count(n) > 1 else n
+            for n, s in zip(names, stems, strict=True)
+        ]
+    return names
+
+
+def _refuse_duplicates(field: str, values: Sequence[str], advice: str) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise JobError(f"{field}: {value} is there twice; {advice}")
 
 
 if __name__ == "__main__":

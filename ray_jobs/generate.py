@@ -4,6 +4,7 @@ Writes <output>/faces for training and, unless generate.heldout_identities is 0,
 A killed job continues where it was: finished parts are kept, and the result is the same bytes.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,6 @@ from facelib.config import Settings
 from facelib.faces import (
     MANIFEST_NAME,
     Contract,
-    DatasetError,
     FaceDataset,
     Folder,
     PartInfo,
@@ -28,20 +28,19 @@ from facelib.faces import (
 from facelib.plans import claim_folder, plan_hash
 from facelib.tracking import Run
 from ray_jobs.face_stream import AlignedChunk, Chunk, face_stream
+from ray_jobs.preflight import HELDOUT_FIRST_IDENTITY
 from ray_jobs.progress import ProgressReport
 from ray_jobs.session import run_job, versions
-
-# Held-out people are numbered far above any training range, so that no setting of sizes can make the two overlap.
-HELDOUT_FIRST_IDENTITY = 2**40
 
 
 def generate(settings: Settings, run: Run) -> str:
     """Make the training dataset and the held-out dataset that the settings describe."""
-    written = [make_dataset(settings, settings.data.dataset, settings.generate.first_identity,
-                            settings.generate.identities, run)]  # fmt: skip
-    if settings.generate.heldout_identities and settings.data.heldout:
-        count = settings.generate.heldout_identities
-        written.append(make_dataset(settings, settings.data.heldout, HELDOUT_FIRST_IDENTITY, count, run))
+    ask = settings.generate
+    written = [make_dataset(settings, settings.data.dataset, ask.first_identity, ask.identities, run)]
+    if ask.heldout_identities and settings.data.heldout:
+        # Numbered far above any training range, so that no setting of sizes can make the two overlap.
+        heldout = make_dataset(settings, settings.data.heldout, HELDOUT_FIRST_IDENTITY, ask.heldout_identities, run)
+        written.append(heldout)
     return ", ".join(written)
 
 
@@ -53,6 +52,7 @@ def make_dataset(settings: Settings, name: str, first: int, identities: int, run
     if not folder.exists(MANIFEST_NAME):
         _make_parts(folder, settings, plan, name)
     dataset = FaceDataset(folder.uri)
+    dataset.check_parts()
     counts = dataset.manifest.counts
     share = counts["aligned"] / max(counts["requested"], 1)
     print(f"{name}: {dataset.manifest.identities} identities, {counts['aligned']} faces ({share:.2%} of the pictures)")
@@ -68,10 +68,6 @@ def dataset_plan(settings: Settings, first: int, identities: int) -> dict[str, A
 
     generate, align = settings.generate, settings.align
     generator = build_generator(generate.generator, **generate.options)
-    if generator.identities is not None and first + identities > generator.identities:
-        raise DatasetError(
-            f"generate.identities={identities}: generator {generator.name} has only {generator.identities} identities"
-        )
     return {
         "generator": generator.name,
         "generator_options": generate.options,
@@ -95,7 +91,9 @@ def log_contact_sheet(dataset: FaceDataset, run: Run, name: str, rows: int = 12,
     """Picture of the first identities, a row each, into the MLflow run."""
     from facelib.pictures import contact_sheet
 
-    table = next(dataset.tables(["image", "identity"]))
+    table = next((t for t in dataset.tables(["image", "identity"]) if len(t)), None)
+    if table is None:
+        return  # Every picture was rejected; the counts say why.
     identities = table["identity"].to_numpy()
     grid: list[list[np.ndarray | None]] = []
     for identity in np.unique(identities)[:rows]:
@@ -171,8 +169,8 @@ def _chunks(part: int, plan: dict[str, Any], per_task: int) -> list[Chunk]:
 def _finished_parts(folder: Folder, key: str) -> dict[int, PartInfo]:
     finished = {}
     for name in folder.names():
-        if name.startswith("part-") and name.endswith(".parquet"):
-            finished[int(name[5:-8])] = read_part_info(folder, name, key)
+        if match := re.fullmatch(r"part-(\d{7})\.parquet", name):
+            finished[int(match[1])] = read_part_info(folder, name, key)
     return finished
 
 

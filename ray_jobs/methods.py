@@ -91,11 +91,9 @@ class Supervised(nn.Module):
         unpg, size = settings.unpg, settings.model.embedding_size
         self.sampling = Sampling(views=1)
         self.network = initial_backbone(settings.model)
-        if unpg.head == "magface":
-            self.head: nn.Module = MagFace(size, classes, scale=unpg.scale, **unpg.options)
-        else:
-            head = ArcFace if unpg.head == "arcface" else CosFace
-            self.head = head(size, classes, scale=unpg.scale, margin=unpg.margin, **unpg.options)
+        # MagFace has no fixed margin: it grows with the feature norm.
+        margin = {} if unpg.head == "magface" else {"margin": unpg.margin}
+        self.head = HEADS[unpg.head](size, classes, scale=unpg.scale, **margin, **unpg.options)
         self.criterion = UnifiedNegativeLoss(whisker=unpg.wisk)
 
     @property
@@ -110,17 +108,22 @@ class Supervised(nn.Module):
         return Step(self.criterion(output, embeddings, labels), {"train_accuracy": output.accuracy(labels)})
 
 
+HEADS: dict[str, Any] = {"arcface": ArcFace, "cosface": CosFace, "magface": MagFace}
 METHODS: dict[str, Any] = {"ssl": SelfSupervised, "unpg": Supervised}
 
 
 def initial_backbone(model: ModelSettings) -> nn.Module:
-    """A new backbone, or the one of `model.init_from`."""
-    if not model.init_from:
-        return build_backbone(
-            model.name,
-            embedding_size=model.embedding_size,
-            dropout=model.dropout,
-            use_se=model.use_se,
-            **model.options,
-        )
-    return load_backbone(model.init_from)
+    """A new backbone, with the weights of `model.init_from` if that is given.
+
+    Raises:
+        ValueError: those weights belong to another architecture than the settings describe.
+    """
+    backbone = build_backbone(
+        model.name, embedding_size=model.embedding_size, dropout=model.dropout, use_se=model.use_se, **model.options
+    )
+    if model.init_from:
+        try:
+            backbone.load_state_dict(load_backbone(model.init_from).state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"model.init_from: {model.init_from} is no {model.name} as set ({error})") from None
+    return backbone

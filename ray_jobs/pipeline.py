@@ -9,11 +9,12 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from facelib.config import Settings, StageSettings, build_settings
+from facelib.config import Settings, SettingsError, StageSettings, build_settings
 from facelib.tracking import Run
 from ray_jobs.evaluate import evaluate
 from ray_jobs.generate import generate
-from ray_jobs.session import JobError, format_seconds, is_user_error, run_job
+from ray_jobs.preflight import preflight
+from ray_jobs.session import JobError, format_seconds, run_job, user_error
 from ray_jobs.train_ssl import train_ssl
 from ray_jobs.train_unpg import train_unpg
 
@@ -26,6 +27,11 @@ def pipeline(settings: Settings, run: Run) -> str:
         raise JobError("stages: empty, so there is nothing to do; list them in the --config file")
     # All stages are checked before the first one starts.
     staged = [(stage, stage_settings(settings, stage)) for stage in settings.stages]
+    for stage, own in staged:
+        try:
+            preflight(own, stage.job)
+        except SettingsError as error:
+            raise JobError(f"stage {stage.name or stage.job}: {error}") from None
     table = Table(title=f"{settings.name}: stages")
     for column in ("stage", "time", "wrote"):
         table.add_column(column, overflow="fold")
@@ -37,8 +43,9 @@ def pipeline(settings: Settings, run: Run) -> str:
             with Run.open(own, stage.job, name=name, parent=run.run_id) as child:
                 written = STAGES[stage.job](own, child)
         except Exception as error:
-            if is_user_error(error):
-                raise JobError(f"stage {number}, {name}, failed: {error}") from error
+            found = user_error(error)
+            if found is not None:
+                raise JobError(f"stage {number}, {name}, failed: {found}") from error
             raise
         seconds = time.monotonic() - started
         run.log_metrics({f"stage_seconds/{number}_{name}": seconds})
@@ -52,10 +59,10 @@ def stage_settings(settings: Settings, stage: StageSettings) -> Settings:
     tree = settings.model_dump(mode="json")
     for dotted, value in stage.set.items():
         section, _, key = dotted.partition(".")
-        if key:
-            tree.setdefault(section, {})[key] = value
+        if key and isinstance(tree.setdefault(section, {}), dict):
+            tree[section][key] = value
         else:
-            tree[section] = value
+            tree[dotted] = value
     return build_settings(tree, origin=f"stage {stage.name or stage.job}")
 
 

@@ -4,6 +4,7 @@ Settings, Ray, an MLflow run, an exit code, and a last line that says what was w
 """
 
 import contextlib
+import errno
 import importlib.metadata
 import logging
 import os
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from facelib.config import Settings, parse_command_line
+from facelib.config import Settings, SettingsError, parse_command_line
 from facelib.tracking import Run
 
 
@@ -29,6 +30,14 @@ def run_job(
     Exit 0 only when it did what it says, its return value as the last line.
     """
     settings = parse_command_line(job, description.strip(), argv)
+    # Imported here: every Ray worker imports this module, and has no use for what the checks need.
+    from ray_jobs.preflight import preflight
+
+    try:
+        preflight(settings, job)
+    except SettingsError as error:
+        print(f"{job}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     # `ray job stop` and schedulers send SIGTERM: leave through the context managers so that the run ends as FAILED.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.monotonic()
@@ -39,21 +48,35 @@ def run_job(
         print(f"{job}: interrupted; the same command continues", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        if os.environ.get("FACELIB_TRACEBACK") or not is_user_error(error):
+        found = user_error(error)
+        if os.environ.get("FACELIB_TRACEBACK") or found is None:
             raise
-        print(f"{job}: {error}", file=sys.stderr)
+        print(f"{job}: {found}", file=sys.stderr)
         raise SystemExit(1) from None
     print(f"{job}: {format_seconds(time.monotonic() - started)}, wrote {written}", flush=True)
 
 
-def is_user_error(error: BaseException) -> bool:
-    """Whether the message alone tells the user what to do, so that a traceback would only hide it."""
+def user_error(error: BaseException) -> BaseException | None:
+    """The error, or one it was caused by, whose message tells the user what to do; None when a traceback is needed.
+
+    Errors of Ray tasks and workers carry the original as their cause.
+    """
     from facelib.tracking import TrackingError
 
-    if isinstance(error, (JobError, TrackingError, FileNotFoundError, PermissionError)):
-        return True
-    # facelib raises ValueError, and its own kinds of it, for what a caller got wrong; libraries raise it for anything.
-    return isinstance(error, ValueError) and (type(error) is ValueError or type(error).__module__.startswith("facelib"))
+    known = (JobError, TrackingError, FileNotFoundError, PermissionError, ImportError, ConnectionError)
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        # facelib raises ValueError, and kinds of it, for what a caller got wrong; libraries raise it for anything.
+        ours = type(current) is ValueError or type(current).__module__.startswith("facelib")
+        if isinstance(current, known) or (isinstance(current, ValueError) and ours):
+            return current
+        if isinstance(current, OSError) and current.errno == errno.ENOSPC:
+            return current
+        failures = getattr(current, "worker_failures", None) or {}
+        current = getattr(current, "cause", None) or next(iter(failures.values()), None) or current.__cause__
+    return None
 
 
 @contextlib.contextmanager

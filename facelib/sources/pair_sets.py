@@ -4,6 +4,7 @@ P pairs, M images.
 """
 
 import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +45,15 @@ def load_pair_set(spec: str, pairs: int = 3000, seed: int = 0, template: str = "
     """
     name, _, path = spec.rpartition("=")
     if path.endswith(".bin"):
-        bins = [read_bin(p) for p in path.split("+")]
+        paths = re.split(r"(?<=\.bin)\+", path)  # A "+" elsewhere belongs to a folder's name.
+        bins = [read_bin(p) for p in paths]
         images = [image for b in bins for image in b[0]]
+        if not images:
+            raise ValueError(f"{path}: holds no pairs")
         issame = np.concatenate([np.asarray(b[1], bool) for b in bins])
         first = np.arange(0, len(images), 2)
         contract = Contract(template=template, size=decode_image(images[0]).shape[0])
-        return PairSet(name or Path(path).stem, images, first, first + 1, issame, contract)
+        return PairSet(name or "-".join(Path(p).stem for p in paths), images, first, first + 1, issame, contract)
     return _from_dataset(name or Path(path).name, FaceDataset(path), pairs, seed)
 
 
@@ -61,7 +65,7 @@ def draw_pairs(identities: np.ndarray, pairs: int, seed: int) -> tuple[np.ndarra
 
     Args:
         identities: int64 [M], the identity of each image.
-        pairs: how many of each kind; fewer when the images do not give that many.
+        pairs: how many of each kind at most; fewer when the images do not give that many.
 
     Returns:
         (first [P], second [P], issame [P]).
@@ -79,20 +83,9 @@ def draw_pairs(identities: np.ndarray, pairs: int, seed: int) -> tuple[np.ndarra
         for s, c in zip(starts, counts, strict=True)
         for i, j in zip(*np.triu_indices(c, 1), strict=True)
     ]
-    per_identity = max(1, pairs // len(values))
     if len(genuine) > pairs:
-        picked: list[tuple[int, int]] = []
-        begin = 0
-        for count in counts * (counts - 1) // 2:
-            take = rng.permutation(count)[:per_identity] + begin
-            picked += [genuine[t] for t in take]
-            begin += count
-        genuine = picked
-    impostor: set[tuple[int, int]] = set()
-    while len(impostor) < len(genuine):
-        a, b = rng.integers(0, len(identities), 2)
-        if identities[a] != identities[b]:
-            impostor.add((int(a), int(b)))
+        genuine = [genuine[i] for i in _in_turns(counts * (counts - 1) // 2, pairs, rng)]
+    impostor = _draw_impostors(identities, len(genuine), rng)
     blocks = [
         np.concatenate([np.array(g, np.int64).reshape(-1, 2), np.array(i, np.int64).reshape(-1, 2)])
         for g, i in zip(_tenths(genuine), _tenths(sorted(impostor)), strict=True)
@@ -111,6 +104,30 @@ def _from_dataset(name: str, dataset: FaceDataset, pairs: int, seed: int) -> Pai
     used, inverse = np.unique(np.concatenate([first, second]), return_inverse=True)
     images = table["image"].take(pa.array(used)).to_pylist()
     return PairSet(name, images, inverse[: len(first)], inverse[len(first) :], issame, dataset.contract)
+
+
+def _in_turns(counts: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
+    """`total` of Σ `counts` consecutive items, ascending: one of each group in turn, until there are enough."""
+    turn = np.concatenate([np.argsort(rng.permutation(count)) for count in counts])
+    return np.sort(np.lexsort((rng.random(len(turn)), turn))[:total])
+
+
+def _draw_impostors(identities: np.ndarray, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """`count` pairs of images of two people, no two pairs of the same images; all there are when they are fewer."""
+    _, counts = np.unique(identities, return_counts=True)
+    available = int(len(identities) ** 2 - np.sum(counts**2)) // 2
+    if 2 * count > available:
+        # Drawing until something new comes would take long, or never end.
+        first, second = np.triu_indices(len(identities), 1)
+        differ = np.flatnonzero(identities[first] != identities[second])
+        chosen = rng.permutation(differ)[:count]
+        return list(zip(first[chosen].tolist(), second[chosen].tolist(), strict=True))
+    drawn: dict[frozenset[int], tuple[int, int]] = {}
+    while len(drawn) < count:
+        a, b = (int(i) for i in rng.integers(0, len(identities), 2))
+        if identities[a] != identities[b]:
+            drawn.setdefault(frozenset((a, b)), (a, b))
+    return list(drawn.values())
 
 
 def _tenths(items: list) -> list[list]:

@@ -31,6 +31,7 @@ def test_a_dataset_is_written_and_read(tmp_path):
     difference = decode_image(rows[4]["image"]).astype(int) - pattern(1, 1)
     assert np.abs(difference).mean() < 3
     dataset.verify()
+    dataset.check_parts()
 
 
 def test_an_identity_never_crosses_a_row_group(tmp_path):
@@ -88,6 +89,11 @@ def test_damage_is_found_and_named(tmp_path):
     victim.write_bytes(data[: len(data) // 2])
     with pytest.raises(DatasetError, match=victim.name):
         read_part_info(dataset.folder, victim.name)
+    with pytest.raises(DatasetError, match=f"{victim.name}: has"):
+        dataset.check_parts()
+    victim.unlink()
+    with pytest.raises(DatasetError, match=f"{victim.name}: is missing"):
+        dataset.check_parts()
     (tmp_path / MANIFEST_NAME).write_text('{"format": 1}')
     with pytest.raises(DatasetError, match="damaged"):
         FaceDataset(str(tmp_path))

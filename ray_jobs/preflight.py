@@ -1,0 +1,123 @@
+"""What can be found wrong in a job's settings before it starts, claims a folder or waits for a cluster."""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facelib.alignment import TEMPLATES, build_detector
+from facelib.config import Settings, SettingsError
+from facelib.contrastive import MoCo
+from facelib.evaluation.roc import check_fars
+from facelib.models import build_backbone
+from facelib.synthesis import build_generator
+from ray_jobs.batches import Augmentation
+from ray_jobs.methods import HEADS
+
+HELDOUT_FIRST_IDENTITY = 2**40
+
+
+def preflight(settings: Settings, job: str) -> None:
+    """Check what `job` will use of the settings.
+
+    Raises:
+        SettingsError: names the field, what is wrong with it and what there is to choose from.
+    """
+    checks: dict[str, Callable[[Settings], None]] = {
+        "generate": _check_generate,
+        "train_ssl": _check_ssl,
+        "train_unpg": _check_unpg,
+        "evaluate": _check_evaluate,
+    }
+    if job in checks:
+        checks[job](settings)
+
+
+def _check_generate(settings: Settings) -> None:
+    generate, align = settings.generate, settings.align
+    with _field("generate.generator, generate.options"):
+        generator = build_generator(generate.generator, **generate.options)
+    with _field("align.detector, align.options"):
+        build_detector(align.detector, **align.options)
+    if align.template not in TEMPLATES:
+        raise SettingsError(f"align.template: unknown {align.template!r}; there are {', '.join(TEMPLATES)}")
+    if generate.first_identity + generate.identities > HELDOUT_FIRST_IDENTITY:
+        raise SettingsError("generate.first_identity: numbers from 2^40 on are kept for held-out identities")
+    limit = generator.identities
+    if limit is not None and generate.first_identity + generate.identities > limit:
+        raise SettingsError(f"generate.identities: generator {generator.name} has only {limit} identities")
+    if limit is not None and generate.heldout_identities:
+        raise SettingsError(
+            f"generate.heldout_identities: generator {generator.name} has a limited number of identities, none of them "
+            "kept apart; set it to 0, and train.selection to last or sets"
+        )
+
+
+def _check_training(settings: Settings) -> None:
+    model, train = settings.model, settings.train
+    with _field("model.name, model.options"), torch.device("meta"):
+        backbone = build_backbone(
+            model.name, embedding_size=model.embedding_size, dropout=model.dropout, use_se=model.use_se, **model.options
+        )
+    size = getattr(backbone, "image_size", settings.align.size)
+    if size != settings.align.size:
+        raise SettingsError(
+            f"model.options: the network takes pictures of {size} pixels, align.size is {settings.align.size}"
+        )
+    if model.init_from and "://" not in model.init_from and not Path(settings.path(model.init_from)).is_file():
+        raise SettingsError(f"model.init_from: {settings.path(model.init_from)} does not exist")
+    with _field("augment.options"):
+        Augmentation(settings.augment, 1).build()
+    _check_sets("train.sets", train.sets)
+
+
+def _check_ssl(settings: Settings) -> None:
+    _check_training(settings)
+    _check_options("ssl.options", settings.ssl.options, MoCo)
+    batch = settings.train.batch_size * settings.train.workers
+    if settings.ssl.queue_size < batch:
+        raise SettingsError(
+            f"ssl.queue_size: {settings.ssl.queue_size} keys cannot hold one global batch of {batch} "
+            "(train.batch_size x train.workers)"
+        )
+
+
+def _check_unpg(settings: Settings) -> None:
+    _check_training(settings)
+    _check_options("unpg.options", settings.unpg.options, HEADS[settings.unpg.head])
+
+
+def _check_evaluate(settings: Settings) -> None:
+    ask = settings.evaluate
+    with _field("evaluate.fars"):
+        check_fars(ask.fars)
+    for name, values in (("evaluate.sets", ask.sets), ("evaluate.models", ask.models)):
+        if not values:
+            raise SettingsError(f"{name}: empty, so there is nothing to judge")
+    _check_sets("evaluate.sets", [spec for spec in ask.sets if spec != "heldout"])
+
+
+def _check_options(field: str, options: dict[str, Any], target: type) -> None:
+    known = [name for name in inspect.signature(target).parameters if name != "encoder"]
+    for name in options:
+        if name not in known:
+            raise SettingsError(f"{field}: {target.__name__} has no setting {name!r}; there are {', '.join(known)}")
+
+
+def _check_sets(field: str, specs: list[str]) -> None:
+    for spec in specs:
+        for path in spec.rpartition("=")[2].split("+"):
+            if "://" not in path and not Path(path).exists():
+                raise SettingsError(f"{field}: {path} does not exist")
+
+
+@contextlib.contextmanager
+def _field(name: str) -> Iterator[None]:
+    """A component's own complaint, with the setting it came from in front."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError, FileNotFoundError, RuntimeError) as error:
+        raise SettingsError(f"{name}: {error}") from None

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+from support.datasets import pattern
+
+from facelib.embedding import embed_images
+from facelib.faces import decode_image, encode_image
+from facelib.models import build_backbone
+
+
+@pytest.fixture(scope="module")
+def encoded():
+    """Ten encoded faces."""
+    return [encode_image(pattern(i, 0)) for i in range(10)]
+
+
+@pytest.fixture(scope="module")
+def images(encoded):
+    """The same, decoded: uint8 [10, 112, 112, 3]."""
+    return np.stack([decode_image(data) for data in encoded])
+
+
+@pytest.fixture(scope="module")
+def backbone(images):
+    """A small network whose running statistics are those of the faces, in training mode."""
+    torch.manual_seed(0)
+    network = build_backbone("iresnet", embedding_size=16, layers=[1, 1, 1, 1], width=0.25, stem_stride=2)
+    with torch.no_grad():
+        for _ in range(20):
+            network.train()(reference_input(images).float())
+    return network
+
+
+def reference_input(images):
+    return torch.from_numpy((images.astype(np.float64) / 255 - 0.5) / 0.5).permute(0, 3, 1, 2).contiguous()
+
+
+def reference(backbone, images):
+    """float64 embeddings without flip."""
+    double = build_backbone("iresnet", embedding_size=16, layers=[1, 1, 1, 1], width=0.25, stem_stride=2).double()
+    double.load_state_dict(backbone.state_dict())
+    with torch.no_grad():
+        return double.eval()(reference_input(images)).numpy()
+
+
+def test_faces_become_embeddings(backbone, images):
+    embeddings = embed_images(backbone, images)
+    assert embeddings.shape == (10, 16)
+    assert embeddings.dtype == np.float32
+    mirrored = images[:, :, ::-1]
+    expected = reference(backbone, images) + reference(backbone, mirrored)
+    np.testing.assert_allclose(embeddings, expected, atol=2e-4 * np.abs(expected).max())
+    # Adding the mirror image makes a face and its mirror image the same person.
+    np.testing.assert_allclose(embed_images(backbone, mirrored), embeddings, atol=1e-4 * np.abs(expected).max())
+
+
+def test_without_flip_it_is_the_plain_network(backbone, images):
+    expected = reference(backbone, images)
+    found = embed_images(backbone, images, flip=False)
+    np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
+    assert np.abs(found - embed_images(backbone, images[:, :, ::-1], flip=False)).max() > 0.01 * np.abs(expected).max()
+
+
+def test_encoded_faces_and_arrays_give_the_same(backbone, encoded, images):
+    assert np.array_equal(embed_images(backbone, encoded), embed_images(backbone, images))
+
+
+def test_batch_size_does_not_matter_and_progress_counts_images(backbone, images):
+    counts: list[int] = []
+    small = embed_images(backbone, images, batch_size=4, progress=counts.append)
+    assert counts == [4, 4, 2]
+    np.testing.assert_allclose(small, embed_images(backbone, images), atol=1e-4 * np.abs(small).max())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_restored_and_statistics_are_left_alone(backbone, images, training):
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    backbone.train(training)
+    embed_images(backbone, images)
+    assert backbone.training is training
+    assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
+    with pytest.raises(ValueError, match="no decodable picture"):
+        embed_images(backbone, [b"not a picture"])
+    assert backbone.training is training
+
+
+def test_bfloat16_is_close_to_float32(backbone, images):
+    exact, half = embed_images(backbone, images), embed_images(backbone, images, precision="bfloat16")
+    assert half.dtype == np.float32
+    assert not np.array_equal(exact, half)
+    cosines = (exact * half).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(half, axis=1)
+    assert cosines.min() > 0.99

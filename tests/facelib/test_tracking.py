@@ -1,0 +1,180 @@
+"""Against real stores: a sqlite file, a killed process, a server that is not there."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from facelib.config import TrackingSettings, load_settings
+from facelib.tracking import Run, TrackingError, tracking_uri
+
+ROOT = Path(__file__).parents[2]
+HOLD_A_RUN = """
+import sys, time
+from facelib.config import load_settings
+from facelib.tracking import Run
+with Run.open(load_settings(None, sys.argv[1:]), "train_ssl") as run:
+    print(run.run_id, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """URI of a sqlite store; tests keep apart by experiment, because a new file takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/store/mlflow.db"
+
+
+@pytest.fixture
+def arguments(store, request):
+    """Overrides for runs in an experiment of the test's own."""
+    return [f"tracking.uri={store}", f"tracking.experiment={request.node.name}", "tracking.system_metrics=false"]
+
+
+def read(run):
+    """What the store holds about a run."""
+    return MlflowClient(tracking_uri=run.uri).get_run(run.run_id)
+
+
+def test_a_run_keeps_params_metrics_and_artifacts(store, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(None, [*arguments, "train.epochs=7", "name=first"])
+    with Run.open(settings, "train_ssl") as run:
+        assert read(run).info.status == "RUNNING"
+        run.log_metrics({"loss": 2.5, "accuracy": 0.25, "undefined": float("nan")}, step=3)
+        run.log_metrics({"loss": 1.5}, step=4)
+        run.set_tag("note", "hello")
+        run.log_json({"a": [1, 2]}, "deep/notes.json")
+        (tmp_path / "model.pt").write_bytes(b"weights")
+        run.log_file(tmp_path / "model.pt", "files")
+    found = read(run)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "first/train_ssl"
+    assert found.data.params["train.epochs"] == "7"
+    assert found.data.params["ssl.temperature"] == "0.07"
+    assert found.data.tags["note"] == "hello"
+    assert found.data.metrics == {"loss": 1.5, "accuracy": 0.25}
+    history = MlflowClient(tracking_uri=store).get_metric_history(run.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(3, 2.5), (4, 1.5)]
+    # Artifacts lie beside their database, whatever folder the job was started in.
+    artifacts = Path(store.removeprefix("sqlite:///")).parent / "mlartifacts"
+    names = {p.name: p for p in artifacts.rglob("*") if p.is_file() and run.run_id in p.parts}
+    assert set(names) == {"settings.json", "notes.json", "model.pt"}
+    assert names["model.pt"].read_bytes() == b"weights"
+    assert names["model.pt"].parent.name == "files"
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_an_exception_ends_the_run_as_failed_and_the_next_try_takes_it_up(arguments):
+    settings = load_settings(None, arguments)
+    with pytest.raises(ZeroDivisionError), Run.open(settings, "evaluate") as run:
+        1 / 0  # noqa: B018
+    assert read(run).info.status == "FAILED"
+    assert read(run).data.tags["facelib.error"] == "ZeroDivisionError: division by zero"
+    with Run.open(settings, "evaluate") as again:
+        assert again.run_id == run.run_id
+        assert read(run).info.status == "RUNNING"
+    assert read(run).info.status == "FINISHED"
+    assert "facelib.error" not in read(run).data.tags
+    with Run.open(settings, "evaluate") as third:
+        assert third.run_id != run.run_id
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, "FINISHED"), (None, "FINISHED"), (143, "FAILED"), ("text", "FAILED")])
+def test_leaving_by_exit_is_success_only_with_code_zero(arguments, code, status):
+    with pytest.raises(SystemExit), Run.open(load_settings(None, arguments), "evaluate") as run:
+        raise SystemExit(code)
+    assert read(run).info.status == status
+
+
+def test_a_killed_process_leaves_a_run_that_is_ended_and_taken_up(arguments):
+    settings = load_settings(None, arguments)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD_A_RUN, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        run_id = process.stdout.readline().strip()
+        held = Run.attach(settings.tracking.uri, run_id)
+        with Run.open(settings, "train_ssl") as beside:
+            assert beside.run_id != run_id  # It is somebody's who is alive.
+            assert read(held).info.status == "RUNNING"
+    finally:
+        process.kill()
+    # Killed, not yet collected: not a running process, either.
+    while Path(f"/proc/{process.pid}/stat").read_text().split()[2] != "Z":
+        time.sleep(0.01)
+    assert read(held).info.status == "RUNNING"
+    with Run.open(settings, "train_unpg") as other:
+        assert other.run_id != run_id
+        assert read(held).info.status == "FAILED"
+    process.wait()
+    changed = load_settings(None, [*arguments, "ssl.temperature=0.1"])
+    with Run.open(changed, "train_ssl") as different:
+        assert different.run_id != run_id
+    with Run.open(settings, "train_ssl") as again:
+        assert again.run_id == run_id
+    assert read(again).info.status == "FINISHED"
+
+
+def test_an_attached_run_is_logged_to_and_left_open(store, arguments):
+    with Run.open(load_settings(None, arguments), "evaluate") as run:
+        Run.attach(store, run.run_id).log_metrics({"from the worker": 1})
+        assert read(run).info.status == "RUNNING"
+    assert read(run).data.metrics == {"from the worker": 1}
+
+
+def test_runs_nest(arguments):
+    settings = load_settings(None, arguments)
+    with (
+        Run.open(settings, "pipeline") as parent,
+        Run.open(settings, "evaluate", name="judged", parent=parent.run_id) as child,
+    ):
+        pass
+    assert read(child).data.tags["mlflow.parentRunId"] == parent.run_id
+    assert read(child).info.run_name == "judged"
+    assert "mlflow.parentRunId" not in read(parent).data.tags
+
+
+def test_names_that_mlflow_does_not_take(arguments):
+    settings = load_settings(None, [*arguments, "output=/data/it's mine"])
+    with Run.open(settings, "evaluate") as run:
+        run.log_metrics({"stage_seconds/2_training (UNPG), α=1": 3.0, "lfw/tar_at_far_1e-06": 0.5})
+    metrics = read(run).data.metrics
+    assert sorted(metrics.values()) == [0.5, 3.0]
+    assert metrics["lfw/tar_at_far_1e-06"] == 0.5
+
+
+def test_where_runs_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking_uri(TrackingSettings()) == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
+    assert tracking_uri(TrackingSettings()) == "http://server:5000"
+    assert tracking_uri(TrackingSettings(uri="sqlite:////elsewhere.db")) == "sqlite:////elsewhere.db"
+
+
+@pytest.mark.parametrize("kind", ["no database", "no folder", "no server"])
+def test_a_store_that_cannot_be_used_is_named_soon(tmp_path, kind):
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8" * 4000)
+    uri = {
+        "no database": f"sqlite:///{tmp_path}/photo.jpg",
+        "no folder": f"sqlite:///{tmp_path}/photo.jpg/mlflow.db",
+        "no server": "http://127.0.0.1:9",
+    }[kind]
+    started = time.monotonic()
+    with pytest.raises(TrackingError, match=f"tracking.uri={uri}: MLflow cannot be used"):
+        Run.open(load_settings(None, [f"tracking.uri={uri}", "tracking.system_metrics=false"]), "evaluate")
+    assert time.monotonic() - started < 60
+
+
+def test_a_server_that_goes_away_loses_points_not_the_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with Run.attach("http://127.0.0.1:9", "0" * 32) as run:
+        run.log_metrics({"loss": 1.0})
+        run.log_json({}, "a.json")
+    warnings = capsys.readouterr().out.strip().splitlines()
+    assert len(warnings) == 1
+    assert "http://127.0.0.1:9 did not take metrics" in warnings[0]
