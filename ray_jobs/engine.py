@@ -219,8 +219,8 @@ class Worker:
         if not all(bool(p.isfinite().all()) for p in self.method.parameters()):
             raise JobError(
                 f"epoch {self.step / self.plan.steps_per_epoch:.1f}: the training diverged, weights are no longer "
-                f"numbers. Lower train.learning_rate (now {self.settings.train.learning_rate}) or set train.clip_norm, and "
-                "start in a new output folder."
+                f"numbers. Lower train.learning_rate (now {self.settings.train.learning_rate}) or set train.clip_norm, "
+                "and start in a new output folder."
             )
 
     def _agree(self) -> None:
