@@ -201,7 +201,13 @@ def _experiment(client: Any, uri: str, name: str) -> str:
     if uri.startswith("sqlite:///"):
         # The default would be ./mlruns of whoever comes first; artifacts belong beside their database.
         location = (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts" / name).as_uri()
-    return client.create_experiment(name, artifact_location=location)
+    try:
+        return client.create_experiment(name, artifact_location=location)
+    except Exception:
+        found = client.get_experiment_by_name(name)  # Another job may have been first.
+        if found is None:
+            raise
+        return found.experiment_id
 
 
 def _process_tags() -> dict[str, str]:

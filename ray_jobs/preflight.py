@@ -13,6 +13,7 @@ from facelib.config import Settings, SettingsError
 from facelib.contrastive import MoCo
 from facelib.evaluation.roc import check_fars
 from facelib.models import build_backbone
+from facelib.sources.pair_sets import bin_paths
 from facelib.synthesis import build_generator
 from ray_jobs.batches import Augmentation
 from ray_jobs.methods import HEADS
@@ -109,7 +110,7 @@ def _check_options(field: str, options: dict[str, Any], target: type) -> None:
 
 def _check_sets(field: str, specs: list[str]) -> None:
     for spec in specs:
-        for path in spec.rpartition("=")[2].split("+"):
+        for path in bin_paths(spec.rpartition("=")[2]):
             if "://" not in path and not Path(path).exists():
                 raise SettingsError(f"{field}: {path} does not exist")
 

@@ -45,7 +45,7 @@ def load_pair_set(spec: str, pairs: int = 3000, seed: int = 0, template: str = "
     """
     name, _, path = spec.rpartition("=")
     if path.endswith(".bin"):
-        paths = re.split(r"(?<=\.bin)\+", path)  # A "+" elsewhere belongs to a folder's name.
+        paths = bin_paths(path)
         bins = [read_bin(p) for p in paths]
         images = [image for b in bins for image in b[0]]
         if not images:
@@ -55,6 +55,11 @@ def load_pair_set(spec: str, pairs: int = 3000, seed: int = 0, template: str = "
         contract = Contract(template=template, size=decode_image(images[0]).shape[0])
         return PairSet(name or "-".join(Path(p).stem for p in paths), images, first, first + 1, issame, contract)
     return _from_dataset(name or Path(path).name, FaceDataset(path), pairs, seed)
+
+
+def bin_paths(path: str) -> list[str]:
+    """The files of `a.bin+b.bin`; a "+" elsewhere belongs to a folder's name."""
+    return re.split(r"(?<=\.bin)\+", path)
 
 
 def draw_pairs(identities: np.ndarray, pairs: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,15 @@ def test_runs_nest(arguments):
     assert read(child).data.tags["mlflow.parentRunId"] == parent.run_id
     assert read(child).info.run_name == "judged"
     assert "mlflow.parentRunId" not in read(parent).data.tags
+
+
+def test_jobs_that_start_together_share_a_new_experiment(arguments):
+    settings = load_settings(None, arguments)
+    with ThreadPoolExecutor(6) as pool:
+        runs = list(pool.map(lambda job: Run.open(settings, f"job {job}"), range(6)))
+    assert len({read(run).info.experiment_id for run in runs}) == 1
+    for run in runs:
+        run.end("FINISHED")
 
 
 def test_names_that_mlflow_does_not_take(arguments):
