@@ -38,7 +38,7 @@ def start(job: str, *arguments: object, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120, what: str = "condition") -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 240, what: str = "condition") -> None:
     """Poll until true; AssertionError after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
