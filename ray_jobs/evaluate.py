@@ -232,7 +232,7 @@ def _training_summary(model: Judged) -> dict[str, Any]:
 
 def _print(reports: dict[str, dict[str, VerificationReport]], result: dict[str, Any]) -> None:
     # Logs have no width of their own; 80 columns would break every row.
-    console = Console(width=None if Console().is_terminal else 110)
+    console = Console(width=None if Console().is_terminal else 132)
     for table in results_tables(reports):
         console.print(table)
     for name, model in result["models"].items():

@@ -152,7 +152,7 @@ def evaluate_scores(
 
 
 def results_tables(results: Mapping[str, Mapping[str, VerificationReport]]) -> list[Table]:
-    """Tables for the terminal, one per set and a row per model, 100 columns wide; the title says how many pairs.
+    """Tables for the terminal, one per set and a row per model, about 120 columns wide; the title says how many pairs.
 
     TARs that rest on fewer than ten false accepts are dimmed; those below one impostor pair are marked with "*".
     Intervals of the TARs are in the report, not in the table.
