@@ -1,0 +1,182 @@
+"""The evaluation job on a small trained-looking network, a face dataset and a .bin file."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from support.datasets import pattern, write_dataset
+
+from facelib.config import load_settings
+from facelib.embedding import embed_images
+from facelib.evaluation import PixelEmbedding
+from facelib.faces import DatasetError, decode_image, encode_image
+from facelib.models import build_backbone, load_backbone, save_backbone
+from facelib.sources import write_bin
+from facelib.sources.pair_sets import load_pair_set
+from facelib.tracking import Run
+from ray_jobs.evaluate import evaluate
+from ray_jobs.session import JobError
+
+ARCHITECTURE = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
+
+
+def checkpoint(path, seed=0, template="arcface", **contract):
+    torch.manual_seed(seed)
+    save_backbone(
+        path,
+        build_backbone("iresnet", **ARCHITECTURE),
+        "iresnet",
+        ARCHITECTURE,
+        {"template": template, "size": 112, "colour": "RGB", **contract},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """<output> of a finished label-free training, with a .bin file of other people beside it."""
+    path = tmp_path_factory.mktemp("evaluate")
+    write_dataset(path / "out" / "faces", identities=24, images=3)
+    write_dataset(path / "out" / "heldout", identities=8, images=4, first=1000)
+    checkpoint(path / "out" / "ssl" / "model.pt", training={"epoch": 2, "metric": 0.5})
+    history = [{"epoch": e, "loss": 1.0 / e, "contrast_accuracy": 0.1 * e, "learning_rate": 0.1} for e in (1, 2, 3)]
+    (path / "out" / "ssl" / "history.json").write_text(json.dumps(history))
+    people = [(p, 0, p, 1) if genuine else (p, 2, p + 50, 0) for p in range(2000, 2015) for genuine in (True, False)]
+    images = [encode_image(pattern(*side)) for a, i, b, j in people for side in ((a, i), (b, j))]
+    write_bin(path / "people.bin", images, [a == b for a, _, b, _ in people])
+    return path
+
+
+@pytest.fixture(scope="module")
+def ask(folder):
+    """Function: settings of an evaluation below `folder`."""
+
+    def build(*overrides, sets=("heldout", f"people={folder}/people.bin")):
+        return load_settings(
+            None,
+            [
+                f"output={folder}/out", f"tracking.uri=sqlite:///{folder}/mlflow.db", "tracking.system_metrics=false",
+                "evaluate.pairs=40", "evaluate.bootstrap=50", "evaluate.fars=[0.1, 0.01]", "evaluate.batch_size=32",
+                f"evaluate.sets={json.dumps(sets)}", *overrides,
+            ],
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def judged(folder, ask, ray_cluster):
+    """(MLflow run, results.json) of the evaluation."""
+    with Run.open(ask(), "evaluate") as opened:
+        written = evaluate(ask(), opened)
+    assert written == f"{folder}/out/evaluation/results.json"
+    return opened, json.loads((folder / "out" / "evaluation" / "results.json").read_text())
+
+
+def auc(embeddings, pairs):
+    """Brute force: the share of (genuine, impostor) combinations in the right order."""
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    scores = (unit[pairs.first] * unit[pairs.second]).sum(1)
+    return (scores[pairs.issame][:, None] > scores[~pairs.issame]).mean()
+
+
+def test_a_model_stands_beside_its_baselines(judged):
+    _, result = judged
+    assert set(result["reports"]) == {"ssl", "untrained", "raw pixels", "whitened pixels"}
+    for by_set in result["reports"].values():
+        assert set(by_set) == {"heldout", "people"}
+        assert (by_set["heldout"]["genuine"], by_set["heldout"]["impostors"]) == (40, 40)
+        assert (by_set["people"]["genuine"], by_set["people"]["impostors"]) == (15, 15)
+        for report in by_set.values():
+            assert set(report["tar_at_far"]) == {"0.1", "0.01"}
+            assert report["intervals"]["auc"]["low"] <= report["auc"] <= report["intervals"]["auc"]["high"]
+
+
+def test_the_numbers_are_those_of_the_pairs(folder, judged):
+    _, result = judged
+    sets = [load_pair_set(f"{folder}/out/heldout", 40), load_pair_set(f"people={folder}/people.bin")]
+    torch.manual_seed(0)
+    models = {"ssl": load_backbone(folder / "out" / "ssl" / "model.pt")}
+    for s in sets:
+        pixels = np.stack([decode_image(data) for data in s.images])
+        expected = {name: auc(embed_images(model, pixels).astype(float), s) for name, model in models.items()}
+        expected["raw pixels"] = auc(PixelEmbedding().embed(pixels).astype(float), s)
+        for name, value in expected.items():
+            assert result["reports"][name][s.name]["auc"] == pytest.approx(value, abs=0.01), (name, s.name)
+    # Patterns of one identity look alike: that pixels find it shows that pairs and pictures belong together.
+    assert result["reports"]["raw pixels"]["people"]["auc"] > 0.7
+
+
+def test_the_untrained_twin_is_the_same_network_with_other_weights(judged, folder):
+    _, result = judged
+    # The checkpoint above was drawn with seed 0, as the twin is: the same numbers prove the same architecture.
+    assert result["reports"]["untrained"]["people"]["auc"] == result["reports"]["ssl"]["people"]["auc"]
+    assert result["gains"]["ssl"]["untrained"]["people"]["difference"] == 0
+    gain = result["gains"]["ssl"]["raw pixels"]["heldout"]
+    difference = result["reports"]["ssl"]["heldout"]["auc"] - result["reports"]["raw pixels"]["heldout"]["auc"]
+    assert gain["difference"] == pytest.approx(difference)
+    assert gain["low"] <= gain["difference"] <= gain["high"]
+
+
+def test_training_accuracy_of_the_chosen_epoch_is_beside_it(judged, folder):
+    _, result = judged
+    assert result["models"] == {
+        "ssl": {
+            "path": f"{folder}/out/ssl/model.pt",
+            "training": {"epoch": 2, "loss": 0.5, "contrast_accuracy": pytest.approx(0.2)},
+        }
+    }
+
+
+def test_pictures_and_metrics_are_kept(folder, judged):
+    run, result = judged
+    names = {f"{kind}_{s}.png" for s in ("heldout", "people") for kind in ("roc", "scores_ssl", "worst_ssl")}
+    for name in names:
+        assert (folder / "out" / "evaluation" / name).read_bytes()[:4] == b"\x89PNG"
+        assert (folder / "out" / "evaluation" / name).stat().st_size > 5_000
+    client = MlflowClient(tracking_uri=run.uri)
+    assert {f"pictures/{n}" for n in names} == {a.path for a in client.list_artifacts(run.run_id, "pictures")}
+    assert "results.json" in {a.path for a in client.list_artifacts(run.run_id)}
+    metrics = client.get_run(run.run_id).data.metrics
+    for model in ("ssl", "untrained", "raw_pixels", "whitened_pixels"):
+        assert {f"people/{model}/{m}" for m in ("auc", "eer", "accuracy", "tar_at_far_0.01")} <= metrics.keys()
+    assert metrics["heldout/raw_pixels/auc"] == result["reports"]["raw pixels"]["heldout"]["auc"]
+
+
+def test_two_checkpoints_of_one_name_are_both_judged(folder, ask, judged, ray_cluster):
+    run, _ = judged
+    checkpoint(folder / "other" / "ssl" / "model.pt", seed=5)
+    both = ask(f'evaluate.models=["ssl/model.pt", "{folder}/other/ssl/model.pt"]', "evaluate.baselines=false",
+               sets=[f"{folder}/people.bin"])  # fmt: skip
+    evaluate(both, Run.attach(run.uri, run.run_id))
+    reports = json.loads((folder / "out" / "evaluation" / "results.json").read_text())["reports"]
+    assert set(reports) == {"out-ssl", "other-ssl"}
+    assert reports["out-ssl"]["people"] != reports["other-ssl"]["people"]
+
+
+def test_a_set_of_another_template_is_refused_naming_both(folder, ask, judged):
+    write_dataset(folder / "shifted", identities=4, images=2, template="arcface-96")
+    with pytest.raises(DatasetError, match=r"model ssl and set shifted .*'arcface' against 'arcface-96'"):
+        evaluate(ask(sets=[f"{folder}/shifted"]), judged[0])
+    checkpoint(folder / "out" / "narrow.pt", template="arcface-96")
+    with pytest.raises(DatasetError, match=r"model narrow and set heldout .*'arcface-96' against 'arcface'"):
+        evaluate(ask('evaluate.models=["narrow.pt"]'), judged[0])
+
+
+def test_faces_for_whitening_must_be_of_the_same_kind(folder, ask, judged, ray_cluster):
+    write_dataset(folder / "other_faces", identities=4, images=2, template="arcface-96")
+    settings = ask(f"data.dataset={folder}/other_faces", sets=[f"{folder}/people.bin"])
+    with pytest.raises(DatasetError, match="other_faces, for the whitened pixels, and set people do not fit"):
+        evaluate(settings, judged[0])
+
+
+def test_what_is_missing_or_there_twice_is_named(folder, ask, judged):
+    with pytest.raises(JobError, match=r"evaluate\.models: .*/out/unpg/model\.pt does not exist"):
+        evaluate(ask('evaluate.models=["unpg/model.pt"]'), judged[0])
+    with pytest.raises(FileNotFoundError, match=r"gone\.bin"):
+        evaluate(ask(sets=[f"{folder}/gone.bin"]), judged[0])
+    with pytest.raises(JobError, match=r"evaluate\.models: .* is there twice"):
+        evaluate(ask('evaluate.models=["ssl/model.pt", "ssl/model.pt"]'), judged[0])
+    with pytest.raises(JobError, match=r"evaluate\.sets: people is there twice; give them names, name=path"):
+        evaluate(ask(sets=[f"{folder}/people.bin", f"people={folder}/people.bin"]), judged[0])
