@@ -38,12 +38,14 @@ def run_job(
     except SettingsError as error:
         print(f"{job}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    # `ray job stop` and schedulers send SIGTERM: leave through the context managers so that the run ends as FAILED.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.monotonic()
     try:
-        with cluster(settings), Run.open(settings, job) as run:
-            written = work(settings, run)
+        with cluster(settings):
+            # `ray job stop` and schedulers send SIGTERM: leave through the context managers so that the run ends as
+            # FAILED. Set here, because joining a cluster puts a handler in place that aborts.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+            with Run.open(settings, job) as run:
+                written = work(settings, run)
     except KeyboardInterrupt:
         print(f"{job}: interrupted; the same command continues", file=sys.stderr)
         raise SystemExit(130) from None
