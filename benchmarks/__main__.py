@@ -1,4 +1,7 @@
-"""Every benchmark at its short size: `python -m benchmarks`. Each is a script of its own with more options."""
+"""The benchmarks at their short sizes: `python -m benchmarks`. Each is a script of its own with more options.
+
+Left out, because they need TensorFlow for minutes: detectability.py and discofacegan.py.
+"""
 
 import subprocess
 import sys
