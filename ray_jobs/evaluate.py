@@ -35,6 +35,8 @@ from facelib.tracking import Run
 from ray_jobs.progress import ProgressReport
 from ray_jobs.session import JobError, run_job
 
+FOLDS = 10  # the field's protocol
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -53,6 +55,12 @@ def evaluate(settings: Settings, run: Run) -> str:
     sets = [load_pair_set(_set_spec(settings, spec), ask.pairs, settings.seed) for spec in ask.sets]
     _refuse_duplicates("evaluate.models", [m.name for m in models], "give each checkpoint once, under its own name")
     _refuse_duplicates("evaluate.sets", [s.name for s in sets], "give them names, name=path")
+    for s in sets:
+        if len(s.issame) < FOLDS:
+            raise JobError(
+                f"evaluate.sets: {s.name} has {len(s.issame)} pairs, k-fold accuracy needs at least {FOLDS}; for "
+                "held-out faces, raise generate.heldout_identities or generate.images_per_identity"
+            )
     for model in models:
         _check_contract(model, sets)
     if ask.baselines:
@@ -64,7 +72,7 @@ def evaluate(settings: Settings, run: Run) -> str:
     reports = {
         name: {
             s.name: evaluate_pairs(
-                _side(e, s, s.first), _side(e, s, s.second), s.issame, ask.fars, ask.bootstrap, settings.seed
+                _side(e, s, s.first), _side(e, s, s.second), s.issame, ask.fars, ask.bootstrap, settings.seed, FOLDS
             )
             for s in sets
         }

@@ -50,7 +50,8 @@ def pipeline(settings: Settings, run: Run) -> str:
         seconds = time.monotonic() - started
         run.log_metrics({f"stage_seconds/{number}_{name}": seconds})
         table.add_row(name, format_seconds(seconds), written)
-    Console().print(table)
+    # Logs have no width of their own; 80 columns would break paths.
+    Console(width=None if Console().is_terminal else 200).print(table)
     return settings.path("")
 
 

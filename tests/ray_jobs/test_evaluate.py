@@ -156,7 +156,7 @@ def test_two_checkpoints_of_one_name_are_both_judged(folder, ask, judged, ray_cl
 
 
 def test_a_set_of_another_template_is_refused_naming_both(folder, ask, judged):
-    write_dataset(folder / "shifted", identities=4, images=2, template="arcface-96")
+    write_dataset(folder / "shifted", identities=4, images=3, template="arcface-96")
     with pytest.raises(DatasetError, match=r"model ssl and set shifted .*'arcface' against 'arcface-96'"):
         evaluate(ask(sets=[f"{folder}/shifted"]), judged[0])
     checkpoint(folder / "out" / "narrow.pt", template="arcface-96")
@@ -165,7 +165,7 @@ def test_a_set_of_another_template_is_refused_naming_both(folder, ask, judged):
 
 
 def test_faces_for_whitening_must_be_of_the_same_kind(folder, ask, judged, ray_cluster):
-    write_dataset(folder / "other_faces", identities=4, images=2, template="arcface-96")
+    write_dataset(folder / "other_faces", identities=4, images=3, template="arcface-96")
     settings = ask(f"data.dataset={folder}/other_faces", sets=[f"{folder}/people.bin"])
     with pytest.raises(DatasetError, match="other_faces, for the whitened pixels, and set people do not fit"):
         evaluate(settings, judged[0])
@@ -180,3 +180,9 @@ def test_what_is_missing_or_there_twice_is_named(folder, ask, judged):
         evaluate(ask('evaluate.models=["ssl/model.pt", "ssl/model.pt"]'), judged[0])
     with pytest.raises(JobError, match=r"evaluate\.sets: people is there twice; give them names, name=path"):
         evaluate(ask(sets=[f"{folder}/people.bin", f"people={folder}/people.bin"]), judged[0])
+
+
+def test_too_few_pairs_for_the_folds(folder, ask, judged):
+    write_dataset(folder / "few", identities=4, images=2)
+    with pytest.raises(JobError, match=r"few has 8 pairs, .* needs at least 10; .* raise generate\.heldout_identities"):
+        evaluate(ask(sets=[f"{folder}/few"]), judged[0])
