@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from facelib.files import atomic_file
 
 GAP = 2
 MARGIN = 8
@@ -48,15 +49,8 @@ def contact_sheet(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet = _draw(rows, height, width, [str(label) for label in row_labels or []], title)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
-        try:
-            sheet.save(file, format="PNG")
-            file.flush()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    with atomic_file(path) as file:
+        sheet.save(file, format="PNG")
     return path
 
 

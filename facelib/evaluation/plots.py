@@ -9,7 +9,6 @@ Shape legend: P pairs, H and W image height and width.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from facelib.evaluation.arrays import as_labels, as_numpy
 from facelib.evaluation.bootstrap import bootstrap_sorted
 from facelib.evaluation.roc import RocCurve, SortedScores
+from facelib.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -265,13 +265,6 @@ def _save(figure: Figure, path: PathLike) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
     kind = path.suffix[1:] or "png"
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
-        try:
-            figure.savefig(file, format=kind, dpi=130)
-            file.flush()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    with atomic_file(path) as file:
+        figure.savefig(file, format=kind, dpi=130)
     return path

@@ -13,13 +13,14 @@ import io
 import os
 import pickle
 import pickletools
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from facelib.files import atomic_file
 
 # Opcodes of lists, tuples, numbers, booleans, strings and bytes in protocols 0 to 5. Everything else builds objects.
 PLAIN_OPCODES = frozenset(
@@ -84,15 +85,8 @@ def write_bin(path: str | os.PathLike[str], images: Sequence[bytes], issame: Any
     labels = issame.tolist() if hasattr(issame, "tolist") else list(issame)
     checked, same = _check_content((list(images), labels), path)
     payload = pickle.dumps((checked, same.tolist()), protocol=4)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
-        try:
-            file.write(payload)
-            file.flush()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    with atomic_file(path) as file:
+        file.write(payload)
 
 
 class _PlainUnpickler(pickle.Unpickler):
