@@ -1,0 +1,42 @@
+"""The settings tree: one typed place for everything a job can be told.
+
+A job reads a YAML file and flags over it; every field has a flag, `--section.field value`. Unknown names, wrong types
+and impossible combinations are errors that name the field, before anything starts.
+"""
+
+from facelib.config.evaluation import EvaluateSettings
+from facelib.config.faces import AlignSettings, GenerateSettings
+from facelib.config.fields import Section, SettingsError
+from facelib.config.reading import build_settings, describe_settings, load_settings, parse_command_line
+from facelib.config.running import RaySettings, StageSettings, TrackingSettings
+from facelib.config.training import (
+    AugmentSettings,
+    DataSettings,
+    ModelSettings,
+    SslSettings,
+    TrainSettings,
+    UnpgSettings,
+)
+from facelib.config.tree import Settings
+
+__all__ = [
+    "AlignSettings",
+    "AugmentSettings",
+    "DataSettings",
+    "EvaluateSettings",
+    "GenerateSettings",
+    "ModelSettings",
+    "RaySettings",
+    "Section",
+    "Settings",
+    "SettingsError",
+    "SslSettings",
+    "StageSettings",
+    "TrackingSettings",
+    "TrainSettings",
+    "UnpgSettings",
+    "build_settings",
+    "describe_settings",
+    "load_settings",
+    "parse_command_line",
+]

@@ -1,0 +1,83 @@
+"""The settings tree: all sections, and what must hold between them."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from facelib.config.evaluation import EvaluateSettings
+from facelib.config.faces import AlignSettings, GenerateSettings
+from facelib.config.fields import Index
+from facelib.config.running import RaySettings, StageSettings, TrackingSettings
+from facelib.config.training import (
+    AugmentSettings,
+    DataSettings,
+    ModelSettings,
+    SslSettings,
+    TrainSettings,
+    UnpgSettings,
+)
+
+
+class Settings(BaseSettings):
+    """Everything a facelib job can be told."""
+
+    model_config = SettingsConfigDict(extra="forbid", protected_namespaces=(), cli_prog_name="facelib job")
+
+    name: str = Field("facelib", description="name of the run in MLflow")
+    seed: Index = Field(0, description="seed of identities, initial weights, batches and augmentation")
+    output: str = Field("runs/facelib", description="folder or URI everything is written below")
+    generate: GenerateSettings = Field(default_factory=GenerateSettings)
+    align: AlignSettings = Field(default_factory=AlignSettings)
+    data: DataSettings = Field(default_factory=DataSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    augment: AugmentSettings = Field(default_factory=AugmentSettings)
+    ssl: SslSettings = Field(default_factory=SslSettings)
+    unpg: UnpgSettings = Field(default_factory=UnpgSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+    ray: RaySettings = Field(default_factory=RaySettings)
+    stages: list[StageSettings] = Field([], description="stages of ray_jobs.pipeline, in order")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only the file and the flags count: an environment variable named `SEED` must not change a result."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "Settings":
+        train = self.train
+        if train.selection == "sets" and not train.sets:
+            raise ValueError("train.selection=sets needs train.sets: name at least one .bin file")
+        if train.selection == "heldout" and not self.data.heldout:
+            raise ValueError("train.selection=heldout needs data.heldout: name a dataset, or use selection=last")
+        if train.schedule == "plateau" and train.selection == "last":
+            raise ValueError("train.schedule=plateau needs a metric: train.selection must be heldout or sets")
+        if train.warmup_epochs >= train.epochs:
+            raise ValueError(f"train.warmup_epochs={train.warmup_epochs} must be less than train.epochs={train.epochs}")
+        if self.generate.heldout_identities == 1:
+            raise ValueError("generate.heldout_identities=1 gives no impostor pairs: use 0, or 2 and more")
+        return self
+
+    def path(self, value: str) -> str:
+        """`value` below `output`, unless it is absolute or a URI."""
+        if "://" in value or value.startswith("/"):
+            return value
+        output = self.output if "://" in self.output else str(Path(self.output).absolute())
+        return f"{output.rstrip('/')}/{value}"
+
+    def fingerprint(self, *sections: str) -> str:
+        """Short hash of some sections (and the seed), equal only if they are equal."""
+        tree = self.model_dump(mode="json")
+        chosen = {name: tree[name] for name in ("seed", *sections)}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
