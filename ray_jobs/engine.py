@@ -27,6 +27,7 @@ from ray_jobs.batches import Augmentation, Batch, BatchPlan, batch_stream
 from ray_jobs.methods import METHODS, Step
 from ray_jobs.monitor import Monitor
 from ray_jobs.session import JobError, configure_data, format_seconds
+from ray_jobs.sharding import clip_gradients, gather_state, keep_from_ddp, load_state
 from ray_jobs.training import LearningRate, Selection, build_optimizer, seed_step
 
 STATE_NAME = "state.pt"
@@ -145,9 +146,8 @@ class Worker:
         if checkpoint is None:
             return
         with checkpoint.as_directory() as folder:
-            state = torch.load(Path(folder) / STATE_NAME, map_location=self.device, weights_only=True)
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
+            state = torch.load(Path(folder) / STATE_NAME, map_location="cpu", weights_only=True)
+        load_state(self.method, self.optimizer, state)
         self.rate.load_state_dict(state["rate"])
         self.selection.load_state_dict(state["selection"])
         self.history, self.stopped = state["history"], state["stopped"]
@@ -161,6 +161,7 @@ class Worker:
             self.method.compile()
         if self.world == 1:
             return self.method
+        keep_from_ddp(self.method)
         ids = [self.device.index] if self.device.type == "cuda" else None
         # Queue and key encoder are kept equal by the method itself; broadcasting them would cost a copy of the queue
         # every step. BatchNorm's running statistics are each rank's own; the model that is kept has rank 0's.
@@ -188,7 +189,7 @@ class Worker:
         result.loss.backward()
         metrics = {"loss": result.loss.detach(), **result.metrics}
         if train.clip_norm:
-            metrics["gradient_norm"] = nn.utils.clip_grad_norm_(self.method.parameters(), train.clip_norm)
+            metrics["gradient_norm"] = clip_gradients(self.method, train.clip_norm)
         self.optimizer.step()
         metrics["learning_rate"] = torch.tensor(rate)
         metrics["augmentation_strength"] = torch.tensor(self.augmentation.strength(self.step))
@@ -232,13 +233,13 @@ class Worker:
 
     def _checkpoint(self, metrics: dict[str, float]) -> None:
         """A barrier of all ranks; rank 0 brings the state."""
+        states = gather_state(self.method, self.optimizer)
         if self.rank != 0:
             ray.train.report(metrics)
             return
         with tempfile.TemporaryDirectory() as folder:
             state = {
-                "method": self.method.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                **states,
                 "rate": self.rate.state_dict(),
                 "selection": self.selection.state_dict(),
                 "history": self.history,

@@ -11,7 +11,15 @@ from torch import nn
 
 from facelib.config import ModelSettings, Settings
 from facelib.contrastive import MoCo, contrast_accuracy
-from facelib.losses import ArcFace, CosFace, MagFace, UnifiedNegativeLoss
+from facelib.losses import (
+    ArcFace,
+    CosFace,
+    MagFace,
+    MarginSoftmax,
+    ShardedMarginLoss,
+    contrastive_loss,
+    triplet_loss,
+)
 from facelib.models import build_backbone, load_backbone
 from ray_jobs.batches import Sampling
 
@@ -84,7 +92,7 @@ class SelfSupervised(nn.Module):
 
 
 class Supervised(nn.Module):
-    """UNPG: a margin head over the synthetic identities, with the in-batch pairs as further negatives."""
+    """UNPG: a margin head over the identities, with the in-batch pairs as further negatives."""
 
     def __init__(self, settings: Settings, classes: int) -> None:
         super().__init__()
@@ -93,8 +101,16 @@ class Supervised(nn.Module):
         self.network = initial_backbone(settings.model)
         # MagFace has no fixed margin: it grows with the feature norm.
         margin = {} if unpg.head == "magface" else {"margin": unpg.margin}
-        self.head = HEADS[unpg.head](size, classes, scale=unpg.scale, **margin, **unpg.options)
-        self.criterion = UnifiedNegativeLoss(whisker=unpg.wisk)
+        options = {"scale": unpg.scale, **margin, **unpg.options}
+        self.softmax: ShardedMarginLoss | MarginSoftmax
+        if unpg.shard_head:
+            self.softmax = ShardedMarginLoss(
+                HEADS[unpg.head], size, classes, unpg.wisk, unpg.sample_rate, settings.seed, **options
+            )
+        else:
+            self.softmax = MarginSoftmax(HEADS[unpg.head](size, classes, **options), unpg.wisk)
+        self.terms = [(weight, term) for weight, term in ((unpg.triplet, triplet_loss),
+                                                          (unpg.contrastive, contrastive_loss)) if weight]  # fmt: skip
 
     @property
     def backbone(self) -> nn.Module:
@@ -102,10 +118,15 @@ class Supervised(nn.Module):
         return self.network
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> Step:
-        """Margin-softmax loss of one batch."""
+        """Margin-softmax loss of one batch, with the terms beside it."""
         embeddings = self.network(images[0])
-        output = self.head(embeddings, labels)
-        return Step(self.criterion(output, embeddings, labels), {"train_accuracy": output.accuracy(labels)})
+        loss = self.softmax(embeddings, labels)
+        metrics = {"train_accuracy": self.softmax.accuracy}
+        for weight, term in self.terms:
+            value = term(embeddings, labels)
+            metrics[term.__name__] = value.detach()
+            loss = loss + weight * value
+        return Step(loss, metrics)
 
 
 HEADS: dict[str, Any] = {"arcface": ArcFace, "cosface": CosFace, "magface": MagFace}

@@ -1,6 +1,7 @@
 """What can be found wrong in a job's settings before it starts, claims a folder or waits for a cluster."""
 
 import contextlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,7 +89,10 @@ def _check_ssl(settings: Settings) -> None:
 
 def _check_unpg(settings: Settings) -> None:
     _check_training(settings)
-    _check_options("unpg.options", settings.unpg.options, HEADS[settings.unpg.head])
+    unpg = settings.unpg
+    _check_options("unpg.options", unpg.options, HEADS[unpg.head])
+    if (unpg.triplet or unpg.contrastive) and importlib.util.find_spec("pytorch_metric_learning") is None:
+        raise SettingsError("unpg.triplet, unpg.contrastive: pip install 'facelib[metric-learning]'")
 
 
 def _check_evaluate(settings: Settings) -> None:

@@ -11,6 +11,7 @@ with contextlib.suppress(ImportError):
     import triton  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parent))
+pytest_plugins = ["support.gloo_pool"]
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")

@@ -79,6 +79,12 @@ class UnpgSettings(Section):
         description="further settings of the head; ArcFace: gradient; MagFace: l_margin, u_margin, l_a, u_a, lambda_g",
     )
     wisk: NonNegative | None = Field(1.5, description="whisker of the noisy-negative filter; null: no pair negatives")
+    shard_head: bool = Field(False, description="split class weights and their optimiser state over the workers")
+    sample_rate: Fraction = Field(
+        1.0, gt=0, description="share of the classes a row is compared with (Partial FC); below 1 needs shard_head"
+    )
+    triplet: NonNegative = Field(0, description="weight of a triplet term beside the head's loss (0: none)")
+    contrastive: NonNegative = Field(0, description="weight of a contrastive term beside the head's loss (0: none)")
 
 
 class TrainSettings(Section):

@@ -65,6 +65,8 @@ class Settings(BaseSettings):
             raise ValueError("train.schedule=plateau needs a metric: train.selection must be heldout or sets")
         if train.warmup_epochs >= train.epochs:
             raise ValueError(f"train.warmup_epochs={train.warmup_epochs} must be less than train.epochs={train.epochs}")
+        if self.unpg.sample_rate < 1 and not self.unpg.shard_head:
+            raise ValueError(f"unpg.sample_rate={self.unpg.sample_rate} needs unpg.shard_head=true")
         if self.generate.heldout_identities == 1:
             raise ValueError("generate.heldout_identities=1 gives no impostor pairs: use 0, or 2 and more")
         return self

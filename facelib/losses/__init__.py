@@ -3,7 +3,7 @@
 from facelib.losses.margins import ArcFace, CosFace, MagFace, MarginHead, MarginOutput
 from facelib.losses.pairs import contrastive_loss, triplet_loss
 from facelib.losses.sharded import ShardedMarginLoss
-from facelib.losses.unified_negatives import UnifiedNegativeLoss, filter_negatives
+from facelib.losses.unified_negatives import MarginSoftmax, UnifiedNegativeLoss, filter_negatives
 
 __all__ = [
     "ArcFace",
@@ -11,6 +11,7 @@ __all__ = [
     "MagFace",
     "MarginHead",
     "MarginOutput",
+    "MarginSoftmax",
     "ShardedMarginLoss",
     "UnifiedNegativeLoss",
     "contrastive_loss",

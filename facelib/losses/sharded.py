@@ -14,6 +14,8 @@ are those of that loss.
     loss = ShardedMarginLoss(ArcFace, embedding_size=512, num_classes=1_000_000)
     loss(backbone(images), labels).backward()
 
+After a forward pass `accuracy` has the share of the global batch's rows whose class came first.
+
 Checkpoints hold all classes in order and do not depend on the number of ranks: `full_state_dict`, `gather_classes`.
 
 Shapes: N batch of one rank, B batch of all ranks, W ranks, C classes, D embedding.
@@ -27,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from facelib import distributed
-from facelib.losses.margins import MarginHead, at_least_float32, check_batch
+from facelib.losses.margins import MarginHead, MarginOutput, at_least_float32, check_batch
 from facelib.losses.unified_negatives import UnifiedNegativeLoss, add_negatives, pair_negatives
 
 INITIAL_BLOCK = 4096  # classes per generator: a rank makes its own first weights without making everybody's
@@ -51,6 +53,7 @@ class ShardedMarginLoss(nn.Module):
     """
 
     steps: Tensor
+    accuracy: Tensor
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class ShardedMarginLoss(nn.Module):
         self.head = head(embedding_size, self.end - self.first, **settings)
         self.head.weight.data.copy_(_first_weights(self.first, self.end, embedding_size, seed))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("accuracy", torch.zeros(()), persistent=False)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss of the global batch, the same on every rank.
@@ -99,6 +103,7 @@ class ShardedMarginLoss(nn.Module):
             output = self.head.compare(_scale_gradient(all_embeddings, distributed.world_size()), local_labels, weight)
             logits = output.scale * output.cosines
             positives = torch.where(mine, logits.gather(1, local_labels.clamp(min=0)[:, None])[:, 0], 0.0)
+            self.accuracy = _accuracy_over_ranks(output, local_labels, labelled)
             normaliser = _logsumexp_over_ranks(torch.logsumexp(logits, dim=1))
             positives = _sum_over_ranks(positives)
             penalty = _sum_over_ranks(output.penalty * mine.sum()) if isinstance(output.penalty, Tensor) else 0.0
@@ -180,6 +185,19 @@ def _first_weights(first: int, end: int, embedding_size: int, seed: int) -> Tens
     ]
     offset = first - blocks.start * INITIAL_BLOCK
     return 0.01 * torch.cat(rows)[offset : offset + end - first]
+
+
+@torch.no_grad()
+def _accuracy_over_ranks(output: MarginOutput, labels: Tensor, labelled: Tensor) -> Tensor:
+    """Share of labelled rows [B] whose class, on whichever rank, has the largest cosine; margins left out."""
+    mine = labels >= 0
+    assert output.target_cosines is not None
+    target = distributed.all_reduce(torch.where(mine, output.target_cosines, 0.0))
+    above = (output.cosines > target[:, None]).sum(dim=1)
+    # A margin may also raise a cosine: the own column never counts as a rival.
+    own = output.cosines.gather(1, labels.clamp(min=0)[:, None])[:, 0] > target
+    rivals = distributed.all_reduce(above - (own & mine).long())
+    return ((rivals == 0) & labelled).sum() / labelled.sum()
 
 
 def _logsumexp_over_ranks(own: Tensor) -> Tensor:

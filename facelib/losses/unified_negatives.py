@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from facelib import distributed
-from facelib.losses.margins import MarginOutput, at_least_float32
+from facelib.losses.margins import MarginHead, MarginOutput, at_least_float32
 
 
 class UnifiedNegativeLoss(nn.Module):
@@ -76,6 +76,27 @@ class UnifiedNegativeLoss(nn.Module):
             return (rows.sum() + output.penalty * labelled.sum()) * ranks / (all_labels >= 0).sum().clamp(min=1)
 
 
+class MarginSoftmax(nn.Module):
+    """A head and its `UnifiedNegativeLoss` as one module, used like `ShardedMarginLoss`.
+
+    After a forward pass `accuracy` has the share of this rank's rows whose class came first.
+    """
+
+    accuracy: Tensor
+
+    def __init__(self, head: MarginHead, whisker: float | None = 1.5) -> None:
+        super().__init__()
+        self.head = head
+        self.loss = UnifiedNegativeLoss(whisker)
+        self.register_buffer("accuracy", torch.zeros(()), persistent=False)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss of embeddings [N, D] and labels [N], −1 for none."""
+        output = self.head(embeddings, labels)
+        self.accuracy = output.accuracy(labels)
+        return self.loss(output, embeddings, labels)
+
+
 def pair_negatives(embeddings: Tensor, labels: Tensor, whisker: float) -> Tensor:
     """Kept cosines of the negative pairs among embeddings [B, D] (any length) with labels [B], −1 taking no part."""
     with torch.autocast(embeddings.device.type, enabled=False):
@@ -107,7 +128,7 @@ def filter_negatives(similarities: Tensor, whisker: float) -> Tensor:
     values = similarities.detach()
     first, third = (_smallest(values, int(share * count)) for share in (0.25, 0.75))
     reach = whisker * (third - first)
-    return similarities.masked_select((values >= first - reach) & (values <= third + reach))
+    return _Select.apply(similarities, (values >= first - reach) & (values <= third + reach))
 
 
 class _NegativePairs(torch.autograd.Function):
@@ -121,7 +142,7 @@ class _NegativePairs(torch.autograd.Function):
         pairs = (labels[:, None] != labels[None, :]) & (labels >= 0)[:, None] & (labels >= 0)[None, :]
         pairs = pairs.triu(diagonal=1)
         ctx.save_for_backward(unit, pairs)
-        return (unit @ unit.T).masked_select(pairs)
+        return _select(unit @ unit.T, pairs)
 
     @staticmethod
     @once_differentiable
@@ -130,6 +151,28 @@ class _NegativePairs(torch.autograd.Function):
         upper = unit.new_zeros(pairs.shape).masked_scatter_(pairs, gradients[0])
         both = upper.T.contiguous().add_(upper)
         return both @ unit, None
+
+
+class _Select(torch.autograd.Function):
+    """Values [...] and a mask of their shape -> the values [P] inside the mask."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return _select(values, mask)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return gradients[0].new_zeros(mask.shape).masked_scatter_(mask, gradients[0]), None
+
+
+def _select(values: Tensor, mask: Tensor) -> Tensor:
+    """values.masked_select(mask): on a CPU NumPy's is five times as fast on one thread, 15 to 25 times on two."""
+    if values.device.type == "cpu" and values.dtype != torch.bfloat16:
+        return torch.from_numpy(values.detach().numpy()[mask.numpy()])
+    return values.masked_select(mask)
 
 
 def _smallest(values: Tensor, index: int) -> Tensor:

@@ -102,6 +102,21 @@ def test_supervised_training_learns_on_the_same_engine(faces, tmp_path):
     assert history[-1]["train_accuracy"] > 2 / 48
 
 
+def test_a_sharded_head_on_two_workers_starts_from_a_label_free_model(undisturbed, faces, tmp_path):
+    # A tiny learning rate: what was started from must still be seen in what came out.
+    train("train_unpg", tmp_path, faces, "--train.workers", 2, "--train.cpus_per_worker", 0.5, "--data.readers", 1,
+          "--unpg.shard_head", "true", "--unpg.triplet", 0.1, "--model.init_from", undisturbed / "model.pt",
+          "--train.learning_rate", 1e-6, "--train.epochs", 1)  # fmt: skip
+    history = json.loads((tmp_path / "out" / "unpg" / "history.json").read_text())
+    assert history[0]["triplet_loss"] > 0
+    states = sorted((tmp_path / "out" / "unpg" / "training").glob("checkpoint_*/state.pt"))
+    state = torch.load(states[-1], weights_only=True)
+    assert state["method"]["softmax.head.weight"].shape == (48, 16)  # every class, though each worker held 24
+    before, after = load_backbone(undisturbed / "model.pt"), load_backbone(tmp_path / "out" / "unpg" / "model.pt")
+    for (name, first), second in zip(before.named_parameters(), after.parameters()):
+        assert torch.allclose(first, second, atol=1e-3), name
+
+
 def test_other_settings_in_an_old_folder_are_refused(undisturbed, faces):
     done = run("train_ssl", "--output", undisturbed.parent, *faces, *SETTINGS, "--ssl.queue_size", 32,
                folder=undisturbed.parent)  # fmt: skip

@@ -1,4 +1,4 @@
-"""One rank of the process pool that `tests/facelib/conftest.py` starts: runs functions of test files in turn.
+"""One rank of the process pool that the `gloo_pool` fixture starts: runs functions of test files in turn.
 
     python gloo_worker.py RANK RANKS STORE_FILE
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-WORKER = Path(__file__).parents[1] / "support" / "gloo_worker.py"
+WORKER = Path(__file__).with_name("gloo_worker.py")
 
 
 class GlooPool:

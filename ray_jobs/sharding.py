@@ -1,0 +1,79 @@
+"""What the engine does about parameters that live on one rank each (a sharded head): DDP, clipping, checkpoints.
+
+Every such parameter belongs to a `ShardedMarginLoss` somewhere in the method. DDP leaves it alone, the gradient norm
+counts every rank's share, and checkpoints hold it whole, with the optimiser's state beside it, so that they do not
+depend on the number of ranks. Without a sharded module each function is the plain thing.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from facelib import distributed
+from facelib.losses import ShardedMarginLoss
+
+Shards = dict[str, ShardedMarginLoss]  # by the name of their weight in the method's state_dict
+
+
+def shards(method: nn.Module) -> Shards:
+    """The sharded modules of a method, by the name of the weight each holds a share of."""
+    return {
+        f"{name}.head.weight".removeprefix("."): module
+        for name, module in method.named_modules()
+        if isinstance(module, ShardedMarginLoss)
+    }
+
+
+def keep_from_ddp(method: nn.Module) -> None:
+    """Tell DistributedDataParallel, before it wraps the method, which parameters are a rank's own."""
+    nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(method, list(shards(method)))
+
+
+def clip_gradients(method: nn.Module, max_norm: float) -> torch.Tensor:
+    """Scale gradients to a norm of at most `max_norm` over all ranks' parameters; returns the norm before.
+
+    With the norm of its own share each rank would scale the common parameters differently.
+    """
+    split = shards(method)
+    if not split:
+        return nn.utils.clip_grad_norm_(method.parameters(), max_norm)
+    own = [p.grad for n, p in method.named_parameters() if n in split and p.grad is not None]
+    common = [p.grad for n, p in method.named_parameters() if n not in split and p.grad is not None]
+    share = nn.utils.get_total_norm(own).square()
+    norm = (nn.utils.get_total_norm(common).square() + distributed.all_reduce(share)).sqrt()
+    nn.utils.clip_grads_with_norm_(method.parameters(), max_norm, norm)
+    return norm
+
+
+def gather_state(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """{"method", "optimizer"}: state dicts, whole on rank 0. All ranks must call it."""
+    states = {"method": method.state_dict(), "optimizer": optimizer.state_dict()}
+    # Its inner mappings are the optimiser's own: what is put into them here must not stay there.
+    states["optimizer"]["state"] = {k: dict(v) for k, v in states["optimizer"]["state"].items()}
+    for name, module in shards(method).items():
+        for holder, key in _places(states, name, method, optimizer):
+            holder[key] = module.gather_classes(holder[key])
+    return states
+
+
+def load_state(method: nn.Module, optimizer: torch.optim.Optimizer, states: dict[str, Any]) -> None:
+    """Take up what `gather_state` gave, on however many ranks that was."""
+    for name, module in shards(method).items():
+        for holder, key in _places(states, name, method, optimizer):
+            holder[key] = module.own_classes(holder[key])
+    method.load_state_dict(states["method"])
+    optimizer.load_state_dict(states["optimizer"])
+
+
+def _places(
+    states: dict[str, Any], name: str, method: nn.Module, optimizer: torch.optim.Optimizer
+) -> list[tuple[dict[Any, Any], Any]]:
+    """(mapping, key) of the parameter in both states: the weight, and momentum and the like, which have its rows."""
+    weight = dict(method.named_parameters())[name]
+    # An optimiser's state_dict numbers parameters in the order of its groups.
+    ordered = [p for group in optimizer.param_groups for p in group["params"]]
+    index = next(i for i, p in enumerate(ordered) if p is weight)
+    beside = states["optimizer"]["state"].get(index, {})
+    rows = [key for key, value in beside.items() if isinstance(value, torch.Tensor) and value.ndim == weight.ndim]
+    return [(states["method"], name), *((beside, key) for key in rows)]
