@@ -5,7 +5,6 @@ Left out, because they need TensorFlow for minutes: detectability.py and discofa
 
 import subprocess
 import sys
-from pathlib import Path
 
 SHORT = {
     "generation": ["--people", "6", "--repeats", "3"],
@@ -22,7 +21,7 @@ def main() -> None:
     failed = []
     for name, arguments in SHORT.items():
         print(f"── {name} ──", flush=True)
-        done = subprocess.run([sys.executable, str(Path(__file__).with_name(f"{name}.py")), *arguments])
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments])
         if done.returncode:
             failed.append(name)
     if failed:
