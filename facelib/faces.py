@@ -22,6 +22,8 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from facelib.image_headers import declared_size
+
 MANIFEST_NAME = "manifest.json"
 PLAN_NAME = "plan.json"
 # Gigapixel bombs: refuse before the decoder allocates. 64 megapixels is beyond any face picture.
@@ -124,9 +126,9 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     if not data:
         raise ValueError("image: empty data")
-    size = _declared_size(data)
-    if size is not None and size[0] * size[1] > max_pixels:
-        raise ValueError(f"image: {size[1]}x{size[0]} pixels exceed the limit of {max_pixels}")
+    height, width = declared_size(data)
+    if height * width > max_pixels:
+        raise ValueError(f"image: {width}x{height} pixels exceed the limit of {max_pixels}")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -343,21 +345,3 @@ class FaceDataset:
             data = self.folder.read(part.name)
             if len(data) != part.bytes or hashlib.sha256(data).hexdigest() != part.sha256:
                 raise DatasetError(f"{self.folder.uri}/{part.name}: differs from the manifest (damaged or replaced)")
-
-
-def _declared_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) from the header of a PNG or JPEG, without decoding; None when it is neither."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
-        return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
-    if data[:2] != b"\xff\xd8":
-        return None
-    position = 2
-    while position + 9 <= len(data):
-        if data[position] != 0xFF:
-            return None
-        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-            height = int.from_bytes(data[position + 5 : position + 7], "big")
-            return height, int.from_bytes(data[position + 7 : position + 9], "big")
-        position += 2 + length
-    return None

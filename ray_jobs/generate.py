@@ -4,33 +4,20 @@ Writes <output>/faces for training and, unless generate.heldout_identities is 0,
 A killed job continues where it was: finished parts are kept, and the result is the same bytes.
 """
 
-import re
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from facelib.config import Settings
-from facelib.faces import (
-    MANIFEST_NAME,
-    Contract,
-    FaceDataset,
-    Folder,
-    PartInfo,
-    decode_image,
-    make_manifest,
-    read_part_info,
-    write_part,
-)
+from facelib.faces import MANIFEST_NAME, Folder, write_part
 from facelib.plans import claim_folder, plan_hash
 from facelib.tracking import Run
 from ray_jobs.face_stream import AlignedChunk, Chunk, face_stream
+from ray_jobs.parts import finished_parts, part_manifest, part_name, report_dataset
 from ray_jobs.preflight import HELDOUT_FIRST_IDENTITY
 from ray_jobs.progress import ProgressReport
-from ray_jobs.session import run_job, versions
+from ray_jobs.session import run_job
 
 
 def generate(settings: Settings, run: Run) -> str:
@@ -51,14 +38,7 @@ def make_dataset(settings: Settings, name: str, first: int, identities: int, run
     claim_folder(folder, plan)
     if not folder.exists(MANIFEST_NAME):
         _make_parts(folder, settings, plan, name)
-    dataset = FaceDataset(folder.uri)
-    dataset.check_parts()
-    counts = dataset.manifest.counts
-    share = counts["aligned"] / max(counts["requested"], 1)
-    print(f"{name}: {dataset.manifest.identities} identities, {counts['aligned']} faces ({share:.2%} of the pictures)")
-    run.log_json(dataset.manifest.model_dump(), f"{name.strip('/').replace('/', '_')}/{MANIFEST_NAME}")
-    run.log_metrics({f"{Path(name).name}/{k.replace(':', '/')}": v for k, v in counts.items()})
-    log_contact_sheet(dataset, run, Path(name).name)
+    report_dataset(folder, name, run)
     return folder.uri
 
 
@@ -87,31 +67,10 @@ def dataset_plan(settings: Settings, first: int, identities: int) -> dict[str, A
     }
 
 
-def log_contact_sheet(dataset: FaceDataset, run: Run, name: str, rows: int = 12, columns: int = 8) -> None:
-    """Picture of the first identities, a row each, into the MLflow run."""
-    from facelib.pictures import contact_sheet
-
-    table = next((t for t in dataset.tables(["image", "identity"]) if len(t)), None)
-    if table is None:
-        return  # Every picture was rejected; the counts say why.
-    identities = table["identity"].to_numpy()
-    grid: list[list[np.ndarray | None]] = []
-    for identity in np.unique(identities)[:rows]:
-        found = table["image"].filter(pa.array(identities == identity)).slice(0, columns).to_pylist()
-        images: list[np.ndarray | None] = [decode_image(data) for data in found]
-        grid.append(images + [None] * (columns - len(images)))
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / f"contact_sheet_{name}.png"
-        contact_sheet(grid, path, title=f"{name}: a row is an identity")
-        run.log_file(path, "pictures")
-        if "://" not in dataset.folder.uri:
-            Folder(dataset.folder.uri).write("contact_sheet.png", path.read_bytes())
-
-
 def _make_parts(folder: Folder, settings: Settings, plan: dict[str, Any], name: str) -> None:
     folder.remove_leftovers()
     key = plan_hash(plan)
-    finished, chunks = _finished_parts(folder, key), []
+    finished, chunks = finished_parts(folder, key), []
     total_parts = -(-plan["identities"] // plan["identities_per_part"])
     for part in range(total_parts):
         if part not in finished:
@@ -127,10 +86,8 @@ def _make_parts(folder: Folder, settings: Settings, plan: dict[str, Any], name: 
                 [("identity", "ascending"), ("index", "ascending")]
             )
             requested = sum(c.chunk.count for c in done) * per_identity
-            finished[part] = write_part(folder, _part_name(part), table, requested, _sum_rejected(done), key)
-    manifest = make_manifest(
-        Contract(template=plan["template"], size=plan["size"]), plan, list(finished.values()), versions()
-    )
+            finished[part] = write_part(folder, part_name(part), table, requested, _sum_rejected(done), key)
+    manifest = part_manifest(plan, finished.values())
     folder.write(MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
 
 
@@ -166,24 +123,12 @@ def _chunks(part: int, plan: dict[str, Any], per_task: int) -> list[Chunk]:
     return [Chunk(part, first, min(per_task, end - first)) for first in range(begin, end, per_task)]
 
 
-def _finished_parts(folder: Folder, key: str) -> dict[int, PartInfo]:
-    finished = {}
-    for name in folder.names():
-        if match := re.fullmatch(r"part-(\d{7})\.parquet", name):
-            finished[int(match[1])] = read_part_info(folder, name, key)
-    return finished
-
-
 def _sum_rejected(done: list[AlignedChunk]) -> dict[str, int]:
     total: dict[str, int] = {}
     for chunk in done:
         for reason, number in chunk.rejected.items():
             total[reason] = total.get(reason, 0) + number
     return total
-
-
-def _part_name(part: int) -> str:
-    return f"part-{part:07d}.parquet"
 
 
 if __name__ == "__main__":

@@ -24,15 +24,13 @@ image size.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+from facelib.registry import Factory, Registry
 
 ENTRY_POINT_GROUP = "facelib.generators"
 
@@ -74,38 +72,29 @@ class FaceGenerator(Protocol):
         ...
 
 
-_Factory = TypeVar("_Factory", bound=Callable[..., Any])
-_REGISTRY: dict[str, Callable[..., Any]] = {}
-# Built in, imported when asked for: name -> module whose import registers it.
-_BUILT_IN = {
-    "morphable": "facelib.synthesis.morphable",
-    "discofacegan": "facelib.synthesis.discofacegan",
-    "folder": "facelib.synthesis.folder",
-}
+_REGISTRY = Registry(
+    "generator",
+    ENTRY_POINT_GROUP,
+    {
+        "morphable": "facelib.synthesis.morphable",
+        "discofacegan": "facelib.synthesis.discofacegan",
+        "folder": "facelib.synthesis.folder",
+    },
+)
 
 
-def register_generator(name: str) -> Callable[[_Factory], _Factory]:
+def register_generator(name: str) -> Callable[[Factory], Factory]:
     """Class decorator: makes `build_generator(name, **settings)` call the class.
 
     Raises:
         ValueError: another class already has the name.
     """
-
-    def register(factory: _Factory) -> _Factory:
-        taken = _REGISTRY.get(name)
-        if taken is not None and _qualified_name(taken) != _qualified_name(factory):
-            raise ValueError(f"generator name {name!r} is taken by {_qualified_name(taken)}: choose another name")
-        _REGISTRY[name] = factory
-        return factory
-
-    return register
+    return _REGISTRY.register(name)
 
 
 def available_generators() -> list[str]:
     """Names `build_generator` knows: registered, built in and from entry points, sorted."""
-    names = set(_REGISTRY) | {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
-    names |= {name for name, module in _BUILT_IN.items() if _exists(module)}
-    return sorted(names)
+    return _REGISTRY.names()
 
 
 def build_generator(name: str, **settings: Any) -> FaceGenerator:
@@ -114,41 +103,4 @@ def build_generator(name: str, **settings: Any) -> FaceGenerator:
     Raises:
         ValueError: unknown name, unknown or missing setting (the message lists what exists), or a value it refuses.
     """
-    factory = _find(name)
-    parameters = inspect.signature(factory).parameters
-    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        unknown = sorted(set(settings) - set(parameters))
-        if unknown:
-            raise ValueError(
-                f"generator {name!r} has no setting {', '.join(map(repr, unknown))}; "
-                f"it has: {', '.join(parameters) or 'none'}"
-            )
-    missing = [
-        p.name
-        for p in parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in settings
-    ]
-    if missing:
-        raise ValueError(f"generator {name!r} needs the setting {', '.join(map(repr, missing))}")
-    return cast(FaceGenerator, factory(**settings))
-
-
-def _find(name: str) -> Callable[..., Any]:
-    if name not in _REGISTRY:
-        if name in _BUILT_IN and _exists(_BUILT_IN[name]):
-            importlib.import_module(_BUILT_IN[name])
-        else:
-            for point in entry_points(group=ENTRY_POINT_GROUP):
-                if point.name == name:
-                    return cast(Callable[..., Any], point.load())
-    if name not in _REGISTRY:
-        raise ValueError(f"unknown generator {name!r}: choose one of {', '.join(available_generators())}")
-    return _REGISTRY[name]
-
-
-def _exists(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
-
-
-def _qualified_name(factory: Callable[..., Any]) -> str:
-    return f"{factory.__module__}.{getattr(factory, '__qualname__', type(factory).__qualname__)}"
+    return cast(FaceGenerator, _REGISTRY.build(name, **settings))

@@ -1,0 +1,88 @@
+"""Size of an encoded picture as its header announces it, read without decoding: JPEG, PNG, BMP and WebP.
+
+A few kilobytes can announce gigapixels, and a decoder allocates them before it looks at the data.
+"""
+
+from __future__ import annotations
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Start-of-frame markers hold the size; the four others of their range are tables.
+_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Markers without a length: fill, TEM, RST0 to RST7, SOI.
+_BARE = {0x01, *range(0xD0, 0xD9)}
+_SCAN = 0xDA
+
+
+def declared_size(data: bytes) -> tuple[int, int]:
+    """(height, width) in pixels from the header.
+
+    Raises:
+        ValueError: not one of the four formats, or a header without a size.
+    """
+    if data[:2] == b"\xff\xd8":
+        size = _jpeg_size(data)
+    elif data[:8] == PNG_SIGNATURE:
+        size = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+    elif data[:2] == b"BM":
+        size = _bmp_size(data)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        size = _webp_size(data)
+    else:
+        raise ValueError(f"image: {len(data)} bytes that are no decodable picture (no JPEG, PNG, BMP or WebP)")
+    if min(size) < 1:
+        raise ValueError("image: its header holds no size (truncated or damaged)")
+    return size
+
+
+def ends_properly(data: bytes) -> bool:
+    """Whether the end mark of a JPEG or PNG, or the announced length of a BMP or WebP, is there.
+
+    It tells truncated files apart without decoding them; damage in the middle it cannot see.
+    """
+    if data[:2] == b"\xff\xd8":
+        # Inside a scan the two bytes cannot stand for anything else; before it, an embedded preview has its own.
+        return data.find(b"\xff\xd9", max(data.rfind(b"\xff\xda"), 0)) >= 0
+    if data[:8] == PNG_SIGNATURE:
+        return b"IEND" in data[-64:]
+    announced = int.from_bytes(data[2:6], "little") if data[:2] == b"BM" else int.from_bytes(data[4:8], "little") + 8
+    return len(data) >= announced
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    position = 2
+    while position + 9 <= len(data):
+        if data[position] != 0xFF:
+            return 0, 0
+        marker = data[position + 1]
+        if marker == 0xFF:  # Any number of fill bytes may stand before a marker.
+            position += 1
+            continue
+        if marker in _FRAMES:
+            height = int.from_bytes(data[position + 5 : position + 7], "big")
+            return height, int.from_bytes(data[position + 7 : position + 9], "big")
+        if marker == _SCAN:
+            return 0, 0
+        position += 2 if marker in _BARE else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return 0, 0
+
+
+def _bmp_size(data: bytes) -> tuple[int, int]:
+    if int.from_bytes(data[14:18], "little") == 12:  # the header of OS/2
+        return int.from_bytes(data[20:22], "little"), int.from_bytes(data[18:20], "little")
+    # A negative height means that rows run from the top.
+    height = int.from_bytes(data[22:26], "little", signed=True)
+    return abs(height), int.from_bytes(data[18:22], "little", signed=True)
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if len(data) < 30:
+        return 0, 0
+    if kind == b"VP8X":
+        return int.from_bytes(data[27:30], "little") + 1, int.from_bytes(data[24:27], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        return int.from_bytes(data[28:30], "little") & 0x3FFF, int.from_bytes(data[26:28], "little") & 0x3FFF
+    return 0, 0
