@@ -13,6 +13,7 @@ import io
 import os
 import pickle
 import pickletools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,11 @@ def read_bin(path: str | os.PathLike[str]) -> tuple[list[bytes], NDArray[np.bool
             f"{path}: damaged verification set ({type(error).__name__}: {error}); copy or download it again"
         ) from None
     return _check_content(content, path)
+
+
+def bin_paths(path: str) -> list[str]:
+    """The files of `a.bin+b.bin`; a "+" elsewhere belongs to a folder's name."""
+    return re.split(r"(?<=\.bin)\+", path)
 
 
 def write_bin(path: str | os.PathLike[str], images: Sequence[bytes], issame: Any) -> None:

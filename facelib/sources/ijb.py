@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,16 +47,15 @@ class IJBMetadata:
 
     def __init__(self, folder: str | os.PathLike[str], subset: str | None = None) -> None:
         self.folder = Path(folder)
-        images, self.subset = _find_images(self.folder, subset)
-        prefix = str(images)[: -len(IMAGES)]
-        self.names, self.templates, self.medias = _read_images(images)
-        self.first, self.second, self.labels = _read_pairs(Path(prefix + PAIRS))
-        self._check_templates(Path(prefix + PAIRS))
+        files = ijb_files(self.folder, subset)
+        self.subset = files.subset
+        self.names, self.templates, self.medias = _read_images(files.images)
+        self.first, self.second, self.labels = _read_pairs(files.pairs)
+        self._check_templates(files.pairs)
         self.landmarks: NDArray[np.float32] | None = None
         self.scores: NDArray[np.float32] | None = None
-        landmarks = Path(prefix + LANDMARKS)
-        if landmarks.is_file():
-            self.landmarks, self.scores = _read_landmarks(landmarks, self.names)
+        if files.landmarks.is_file():
+            self.landmarks, self.scores = _read_landmarks(files.landmarks, self.names)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -75,7 +74,22 @@ class IJBMetadata:
                 raise IJBError(f"{path}: the {name} template {missing[0]} of a pair has no image in *{IMAGES}")
 
 
-def _find_images(folder: Path, subset: str | None) -> tuple[Path, str]:
+class IJBFiles(NamedTuple):
+    """The metadata files of one set; `landmarks` exists in the insightface variant only."""
+
+    subset: str
+    images: Path
+    pairs: Path
+    landmarks: Path
+
+
+def ijb_files(folder: Path, subset: str | None = None) -> IJBFiles:
+    """Find the metadata of IJB-B or IJB-C in `folder` or its `meta`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        IJBError: there are both, and `subset` does not say which.
+    """
     pattern = f"{(subset or '*').lower()}{IMAGES}"
     for place in (folder / "meta", folder):
         found = sorted(place.glob(pattern))
@@ -83,7 +97,8 @@ def _find_images(folder: Path, subset: str | None) -> tuple[Path, str]:
             names = [path.name[: -len(IMAGES)] for path in found]
             raise IJBError(f"{place}: holds {' and '.join(names)}; say which one with subset=")
         if found:
-            return found[0], found[0].name[: -len(IMAGES)]
+            name = found[0].name[: -len(IMAGES)]
+            return IJBFiles(name, found[0], place / (name + PAIRS), place / (name + LANDMARKS))
     raise FileNotFoundError(f"{folder}: no {pattern} here or in meta/; give the folder of the IJB release")
 
 

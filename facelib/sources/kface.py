@@ -54,9 +54,7 @@ class KFace:
         exclude: Iterable[str] = (),
     ) -> None:
         self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise FileNotFoundError(f"{self.folder}: no such folder; give the one that holds K-FACE's identity folders")
-        chosen = [parse_variance(*pair) for pair in zip((accessories, luxes, expressions, poses), "slec", strict=True)]
+        chosen = self.check(self.folder, accessories, luxes, expressions, poses)
         left_out = set(exclude)
         self.names: list[str] = []
         self.paths: list[str] = []
@@ -79,6 +77,13 @@ class KFace:
 
     def __getitem__(self, index: int) -> tuple[Path, int]:
         return self.folder / self.paths[index], int(self.classes[index])
+
+    @staticmethod
+    def check(folder: Path, *variances: str) -> list[list[int]]:
+        """Numbers of the four variances in their order; looks at nothing but whether the folder exists."""
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder; give the one that holds K-FACE's identity folders")
+        return [parse_variance(*pair) for pair in zip(variances, "slec", strict=True)]
 
     def landmark_picture(self, index: int) -> Path:
         """The picture whose landmarks hold for picture `index`: same identity and pose, plain, full light, neutral."""

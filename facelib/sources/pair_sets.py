@@ -4,7 +4,6 @@ P pairs, M images.
 """
 
 import itertools
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from facelib.faces import Contract, DatasetError, FaceDataset, decode_image
-from facelib.sources.bins import read_bin
+from facelib.sources.bins import bin_paths, read_bin
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,6 @@ def load_pair_set(spec: str, pairs: int = 3000, seed: int = 0, template: str = "
         contract = Contract(template=template, size=decode_image(images[0]).shape[0])
         return PairSet(name or "-".join(Path(p).stem for p in paths), images, first, first + 1, issame, contract)
     return _from_dataset(name or Path(path).name, FaceDataset(path), pairs, seed)
-
-
-def bin_paths(path: str) -> list[str]:
-    """The files of `a.bin+b.bin`; a "+" elsewhere belongs to a folder's name."""
-    return re.split(r"(?<=\.bin)\+", path)
 
 
 def draw_pairs(identities: np.ndarray, pairs: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,0 +1,183 @@
+"""Labeled Faces in the Wild (Huang et al. 2007), from a local folder or scikit-learn's downloader.
+
+Pictures are `<Name>/<Name>_0001.jpg`: as the archives unpack (`lfw`, `lfw_funneled`, `lfw-deepfunneled`, twice the same
+folder as on Kaggle), in scikit-learn's `lfw_home`, or all in one folder. The official pair files stand beside them or
+above: View 1 (`pairsDevTrain.txt`, `pairsDevTest.txt`) for development, View 2 (`pairs.txt`) for reporting.
+
+A pair file starts with the number of pairs of a kind ("10 300": ten folds of 300). "name 1 4" is a genuine pair,
+"name 1 other 2" an impostor pair.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from facelib.sources.files import check_folder, picture_files, read_picture
+from facelib.sources.source import Entry, FaceSource, IndexBuilder, PairList, SourceError, SourceIndex, register_source
+
+VIEWS = {
+    "view1": ("pairsDevTrain.txt", "pairsDevTest.txt"),
+    "view1-train": ("pairsDevTrain.txt",),
+    "view1-test": ("pairsDevTest.txt",),
+    "view2": ("pairs.txt",),
+}
+FOLDS = 10
+_PICTURE = re.compile(r"(?:.*/)?(?P<name>[^/]+)_(?P<number>\d{4,})\.\w+$")
+
+
+@register_source("lfw")
+class LFW(FaceSource):
+    """LFW's pictures, all of them or those of a view's pairs.
+
+    Args:
+        path: a folder that holds the pictures in one of their usual layouts.
+        view: "" for all people, or `view1`, `view1-train`, `view1-test`, `view2`, or the path of a pair file: then only
+            pictures of its pairs are listed, and the pairs are given too.
+        download: let scikit-learn download the funneled pictures and the pair files below `path` first (200 MB).
+
+    Raises:
+        FileNotFoundError: no pictures there, or no pair file.
+        SourceError: a damaged pair file.
+    """
+
+    def __init__(self, path: str, view: str = "", download: bool = False) -> None:
+        if download:
+            _download(path)
+        root = check_folder(path, "LFW's pictures")
+        self.folder = _find_pictures(root)
+        self._pairs = [read_lfw_pairs(file) for file in _find_pair_files(root, self.folder, view)]
+
+    def index(self) -> SourceIndex:
+        """List the pictures; a picture that a pair names and that is not there counts as skipped."""
+        builder = IndexBuilder()
+        there: dict[str, str] = {}
+        for place in picture_files(self.folder, builder.skip):
+            match = _PICTURE.fullmatch(place)
+            if match is None:
+                builder.skip("no_identity", place, "expected Name_0001.jpg")
+            elif not self._pairs:
+                builder.add(match["name"], place)
+            else:
+                there[_key(match["name"], int(match["number"]))] = place
+        for key in sorted({key for pairs in self._pairs for key in (*pairs.first, *pairs.second)}):
+            if key in there:
+                builder.add(key.rpartition("/")[0], there[key])
+            else:
+                builder.skip("missing_file", key, "named by a pair")
+        return builder.build()
+
+    def read(self, entry: Entry) -> bytes:
+        """The file's bytes."""
+        return read_picture(self.folder, entry.place)
+
+    def pair_lists(self) -> list[PairList]:
+        """The view's pairs with the places of their pictures."""
+        index = self.index()
+        place_of = {}
+        for place in index.places.to_pylist():
+            if match := _PICTURE.fullmatch(place):
+                place_of[_key(match["name"], int(match["number"]))] = place
+        return [
+            PairList(p.name, [place_of.get(k, k) for k in p.first], [place_of.get(k, k) for k in p.second], p.issame)
+            for p in self._pairs
+        ]
+
+
+def read_lfw_pairs(path: str | Path) -> PairList:
+    """Pairs of an official pair file; pictures are named "Name/number".
+
+    They stand as ten blocks that hold both kinds: View 2 is written so, and View 1, which lists all genuine pairs
+    first, is brought into that order, because folds are consecutive tenths.
+
+    Raises:
+        FileNotFoundError: no such file.
+        SourceError: a line of another form (its number is named), or another number of pairs than announced.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such LFW pair file")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    head = lines[0].split() if lines else []
+    if not 1 <= len(head) <= 2 or not all(field.isdecimal() for field in head):
+        raise SourceError(
+            f"{path}: line 1 is {' '.join(head)[:60]!r}; expected the number of pairs, or of folds and pairs"
+        )
+    per_kind, blocks = int(head[-1]), int(head[0]) if len(head) == 2 else 1
+    rows: list[tuple[str, str, bool]] = []
+    for number, line in enumerate(lines[1:], 2):
+        fields = line.split()
+        if len(fields) == 3 and fields[1].isdecimal() and fields[2].isdecimal():
+            rows.append((_key(fields[0], int(fields[1])), _key(fields[0], int(fields[2])), True))
+        elif len(fields) == 4 and fields[1].isdecimal() and fields[3].isdecimal():
+            rows.append((_key(fields[0], int(fields[1])), _key(fields[2], int(fields[3])), False))
+        elif fields:
+            raise SourceError(f"{path}: line {number} is {line[:80]!r}; expected: name 1 2, or: name 1 name 2")
+    if len(rows) != 2 * per_kind * blocks:
+        raise SourceError(f"{path}: {len(rows)} pairs, its first line announces {2 * per_kind * blocks}")
+    if blocks == 1:
+        rows = [row for block in _folds([r for r in rows if r[2]], [r for r in rows if not r[2]]) for row in block]
+    return PairList(path.stem, [r[0] for r in rows], [r[1] for r in rows], np.array([r[2] for r in rows], bool))
+
+
+def _folds(*kinds: list[tuple[str, str, bool]]) -> Iterable[list[tuple[str, str, bool]]]:
+    """Tenths that hold a tenth of each kind."""
+    for fold in range(FOLDS):
+        yield [r for k in kinds for r in k[len(k) * fold // FOLDS : len(k) * (fold + 1) // FOLDS]]
+
+
+def _key(name: str, number: int) -> str:
+    return f"{name}/{number}"
+
+
+def _find_pictures(root: Path) -> Path:
+    """The folder, `root` or one up to three levels below it, that holds the people's folders or all pictures."""
+    level = [root]
+    for _ in range(4):
+        for folder in level:
+            if _holds_pictures(folder):
+                return folder
+        level = [child for folder in level for child in sorted(folder.iterdir()) if child.is_dir()][:10_000]
+    raise FileNotFoundError(f"{root}: no LFW pictures <Name>/<Name>_0001.jpg here or up to three folders below")
+
+
+def _holds_pictures(folder: Path) -> bool:
+    for child in sorted(folder.iterdir()):
+        if child.is_dir() and any(child.glob(f"{_escape(child.name)}_[0-9][0-9][0-9][0-9]*.*")):
+            return True
+    return any(_PICTURE.fullmatch(picture.name) for picture in folder.glob("*_[0-9][0-9][0-9][0-9].jpg"))
+
+
+def _escape(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def _find_pair_files(root: Path, pictures: Path, view: str) -> list[Path]:
+    if not view:
+        return []
+    if view not in VIEWS:
+        if not view.endswith(".txt"):
+            raise SourceError(f"view is {view!r}: choose one of {', '.join(VIEWS)}, or give a pair file (.txt)")
+        return [Path(view)]
+    found = []
+    for name in VIEWS[view]:
+        folders = [root, *[p for p in pictures.parents if root in p.parents], pictures]
+        places = [folder / name for folder in folders]
+        there = next((place for place in places if place.is_file()), None)
+        if there is None:
+            raise FileNotFoundError(f"{root}: no {name} here; put the official pair file beside the pictures")
+        found.append(there)
+    return found
+
+
+def _download(path: str) -> None:
+    from sklearn.datasets import fetch_lfw_people
+
+    try:
+        # Asking for people with 500 pictures loads one person, but downloads and unpacks everything.
+        fetch_lfw_people(data_home=path, min_faces_per_person=500, resize=0.1)
+    except OSError as error:
+        raise ConnectionError(f"{path}: LFW cannot be downloaded ({error}); place it there yourself") from None
