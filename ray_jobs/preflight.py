@@ -14,7 +14,7 @@ from facelib.config import Settings, SettingsError
 from facelib.contrastive import MoCo
 from facelib.evaluation.roc import check_fars
 from facelib.models import build_backbone
-from facelib.sources.pair_sets import bin_paths
+from facelib.sources.bins import bin_paths
 from facelib.synthesis import build_generator
 from ray_jobs.batches import Augmentation
 from ray_jobs.methods import HEADS

@@ -1,8 +1,8 @@
 """MXNet RecordIO face sets as a source: with or without an index, with or without identity records.
 
 Identities are the labels of the image records. Where the set has identity records, one image of each range is looked
-at; otherwise the first bytes of every record are. A record whose label differs from what was listed is damage: the index
-or the identity records belong to another file.
+at; otherwise the first bytes of every record are. A record whose label differs from what was listed is damage: the
+index or the identity records belong to another file.
 
 M image records.
 """
