@@ -9,7 +9,7 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from facelib.config import Settings, SettingsError, StageSettings, build_settings
+from facelib.config import Settings, SettingsError, StageSettings, change_settings
 from facelib.tracking import Run
 from ray_jobs.evaluate import evaluate
 from ray_jobs.generate import generate
@@ -57,14 +57,7 @@ def pipeline(settings: Settings, run: Run) -> str:
 
 def stage_settings(settings: Settings, stage: StageSettings) -> Settings:
     """Settings of one stage: the pipeline's, with what the stage sets on top."""
-    tree = settings.model_dump(mode="json")
-    for dotted, value in stage.set.items():
-        section, _, key = dotted.partition(".")
-        if key and isinstance(tree.setdefault(section, {}), dict):
-            tree[section][key] = value
-        else:
-            tree[dotted] = value
-    return build_settings(tree, origin=f"stage {stage.name or stage.job}")
+    return change_settings(settings, stage.set, f"stage {stage.name or stage.job}")
 
 
 if __name__ == "__main__":

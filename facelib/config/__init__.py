@@ -7,7 +7,13 @@ and impossible combinations are errors that name the field, before anything star
 from facelib.config.evaluation import EvaluateSettings
 from facelib.config.faces import AlignSettings, GenerateSettings
 from facelib.config.fields import Section, SettingsError
-from facelib.config.reading import build_settings, describe_settings, load_settings, parse_command_line
+from facelib.config.reading import (
+    build_settings,
+    change_settings,
+    describe_settings,
+    load_settings,
+    parse_command_line,
+)
 from facelib.config.running import RaySettings, StageSettings, TrackingSettings
 from facelib.config.training import (
     AugmentSettings,
@@ -18,6 +24,7 @@ from facelib.config.training import (
     UnpgSettings,
 )
 from facelib.config.tree import Settings
+from facelib.config.tuning import TuneSettings
 
 __all__ = [
     "AlignSettings",
@@ -34,8 +41,10 @@ __all__ = [
     "StageSettings",
     "TrackingSettings",
     "TrainSettings",
+    "TuneSettings",
     "UnpgSettings",
     "build_settings",
+    "change_settings",
     "describe_settings",
     "load_settings",
     "parse_command_line",

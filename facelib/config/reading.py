@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -51,6 +51,8 @@ def build_settings(tree: dict[str, Any], arguments: Sequence[str] = (), origin: 
         if flag not in _known_flags():
             raise SettingsError(f"--{flag}: unknown setting{_suggest(flag)}")
     try:
+        if not arguments:
+            return Settings(**tree)
         source: Any = CliSettingsSource(
             Settings, cli_parse_args=list(arguments), cli_exit_on_error=False, cli_prog_name="facelib"
         )
@@ -60,6 +62,29 @@ def build_settings(tree: dict[str, Any], arguments: Sequence[str] = (), origin: 
         raise SettingsError(f"{origin}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines)) from None
     except Exception as error:  # pydantic-settings and argparse raise several kinds for a malformed flag
         raise SettingsError(f"{origin}: {error}") from None
+
+
+def change_settings(settings: Settings, changes: Mapping[str, Any], origin: str) -> Settings:
+    """Settings with some values replaced, checked again.
+
+    Args:
+        changes: values by dotted name: `train.epochs`, `seed`, a whole section, or an entry of a mapping, as
+            `augment.options.blur`.
+        origin: what the values come from, for error messages.
+
+    Raises:
+        SettingsError: an unknown name or a value that is not allowed.
+    """
+    tree = settings.model_dump(mode="json")
+    for dotted, value in changes.items():
+        *above, key = dotted.split(".")
+        place: Any = tree
+        for name in above:
+            place = place.setdefault(name, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            raise SettingsError(f"{origin}: {dotted}: unknown setting{_suggest(dotted)}")
+        place[key] = value
+    return build_settings(tree, origin=origin)
 
 
 def parse_command_line(job: str, description: str, argv: Sequence[str] | None = None) -> Settings:

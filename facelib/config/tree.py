@@ -19,6 +19,7 @@ from facelib.config.training import (
     TrainSettings,
     UnpgSettings,
 )
+from facelib.config.tuning import TuneSettings
 
 
 class Settings(BaseSettings):
@@ -38,6 +39,7 @@ class Settings(BaseSettings):
     unpg: UnpgSettings = Field(default_factory=UnpgSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+    tune: TuneSettings = Field(default_factory=TuneSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     ray: RaySettings = Field(default_factory=RaySettings)
     stages: list[StageSettings] = Field([], description="stages of ray_jobs.pipeline, in order")

@@ -8,7 +8,6 @@ Shape legend: P pairs, H and W image height and width.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,17 +18,16 @@ from numpy.typing import NDArray
 from facelib.evaluation.arrays import as_labels, as_numpy
 from facelib.evaluation.bootstrap import bootstrap_sorted
 from facelib.evaluation.roc import RocCurve, SortedScores
-from facelib.files import atomic_file
+from facelib.plotting import COLOURS, PathLike
+from facelib.plotting import save as _save
+from facelib.plotting import tidy as _tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PathLike = str | os.PathLike[str]
 ScoredPairs = Mapping[str, tuple[Any, Any]]
 
-# Okabe-Ito: told apart by colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 GENUINE, IMPOSTOR = COLOURS[0], COLOURS[1]
 MAX_CURVE_POINTS = 4000
 
@@ -247,24 +245,5 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _tidy(axes: Axes) -> None:
-    axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-
-
 def _legend(axes: Axes) -> None:
     axes.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
-
-
-def _save(figure: Figure, path: PathLike) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure)
-    kind = path.suffix[1:] or "png"
-    with atomic_file(path) as file:
-        figure.savefig(file, format=kind, dpi=130)
-    return path

@@ -1,0 +1,82 @@
+"""Which settings may be searched, and why the others may not."""
+
+from facelib.config import Settings, SettingsError
+from facelib.sweeps.space import SearchSpace
+
+_SECTIONS = {
+    "generate": "trials share one dataset: make several and search data.dataset",
+    "align": "trials share one dataset: make several and search data.dataset",
+    "evaluate": "it would change what trials are compared by",
+    "tracking": "it does not change the training",
+    "ray": "it does not change the training",
+    "tune": "it is the sweep itself",
+    "stages": "it is the pipeline's",
+    "name": "it does not change the training",
+    "output": "every trial gets a folder of its own",
+    "seed": "seeds are for the repeats (tune.finalist_seeds)",
+}
+_OPERATIONAL = (
+    "workers", "cpus_per_worker", "threads", "use_gpu", "max_failures", "keep_checkpoints", "checkpoint_every",
+    "compile", "selection", "sets", "evaluate_every", "patience",
+)  # fmt: skip
+# What may change while a network is trained: nothing that decides its shape, or how many steps an epoch has.
+_CHANGEABLE = (
+    "augment.", "train.learning_rate", "train.clip_norm", "ssl.queue_size", "ssl.queue_policy", "ssl.momentum",
+    "ssl.temperature", "ssl.margin", "unpg.wisk", "unpg.margin", "unpg.scale",
+)  # fmt: skip
+
+
+def check_fields(space: SearchSpace, settings: Settings) -> None:
+    """Refuse fields that cannot be searched, or would have no effect.
+
+    Raises:
+        SettingsError: names the field and says why.
+    """
+    tune = settings.tune
+    other = "unpg" if tune.method == "ssl" else "ssl"
+    for name in space.fields:
+        section, _, key = name.partition(".")
+        reason = _SECTIONS.get(section)
+        if section == "train" and key.split(".")[0] in _OPERATIONAL:
+            reason = "it decides how trials run or are judged, not what they learn"
+        if section == other:
+            reason = f"it has no effect on tune.method={tune.method}"
+        if name == "train.epochs" and tune.scheduler != "none":
+            reason = f"tune.scheduler={tune.scheduler} compares trials at equal epochs; use scheduler: none"
+        if name == tune.method:
+            reason = "search its fields one by one"
+        if tune.scheduler == "pbt" and not name.startswith(_CHANGEABLE):
+            reason = f"it cannot change during a training; with tune.scheduler=pbt search {', '.join(_CHANGEABLE)}"
+        if reason:
+            raise SettingsError(f"tune.space.{name}: cannot be searched: {reason}")
+
+
+def check_tune(settings: Settings) -> None:
+    """What must hold between the fields of `tune` and the training's.
+
+    Raises:
+        SettingsError: names the fields and what to do.
+    """
+    tune, train = settings.tune, settings.train
+    if tune.in_process and train.workers != 1:
+        raise SettingsError(f"tune.in_process: needs train.workers=1, not {train.workers}")
+    if tune.metric.startswith("heldout/") and train.selection != "heldout":
+        raise SettingsError(
+            f"tune.metric: {tune.metric} is measured only with train.selection=heldout, not {train.selection}"
+        )
+    if train.evaluate_every > 1 and "/" in tune.metric and tune.scheduler != "none":
+        raise SettingsError(
+            f"train.evaluate_every: {train.evaluate_every}, but tune.scheduler={tune.scheduler} needs {tune.metric} "
+            "after every epoch: set it to 1"
+        )
+    if tune.finalist_seeds == 1:
+        raise SettingsError("tune.finalist_seeds: 1 gives no interval; use 0 for none, or 2 and more")
+    if tune.grace_epochs > train.epochs:
+        raise SettingsError(f"tune.grace_epochs: {tune.grace_epochs} is more than train.epochs={train.epochs}")
+    if tune.scheduler == "pbt" and tune.trials < 2:
+        raise SettingsError("tune.trials: a population needs 2 members or more")
+    for name in tune.heatmap:
+        if name not in tune.space:
+            raise SettingsError(f"tune.heatmap: {name} is not searched; there are {', '.join(tune.space)}")
+    if len(tune.heatmap) not in (0, 2):
+        raise SettingsError(f"tune.heatmap: needs two searched fields, or none, not {len(tune.heatmap)}")

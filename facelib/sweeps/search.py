@@ -1,0 +1,128 @@
+"""What to try next: random, grid, Optuna's TPE, and the generations of population-based training.
+
+Every answer is a function of the settings and the trials so far, never of a state kept in memory: Optuna's study is
+made anew from the trials each time. So a sweep that was killed asks the same questions and gets the same answers.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from facelib.config import TuneSettings
+from facelib.sweeps.space import Parameters, SearchSpace
+from facelib.sweeps.trials import Part, Trial
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+RESAMPLE = 0.25  # chance that a copied member draws a parameter anew instead of moving it a little
+
+
+def next_parameters(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial], seed: int) -> Parameters | None:
+    """Parameters of the next search trial; None when there have been enough.
+
+    Args:
+        trials: all search trials so far, without the one that has the settings as they are.
+    """
+    number = len(trials)
+    if tune.search == "grid" and tune.scheduler != "pbt":
+        combinations = space.grid(tune.grid_points)
+        # Shuffled, so that trials which are compared early are not all of one corner.
+        order = np.random.default_rng(seed).permutation(len(combinations))
+        return combinations[order[number]] if number < min(len(combinations), tune.trials) else None
+    if number >= tune.trials:
+        return None
+    if tune.search == "optuna" and tune.scheduler != "pbt" and number >= tune.startup_trials:
+        return _ask_optuna(tune, space, trials, seed)
+    before = [t.parts[0].parameters for t in trials]
+    rng = np.random.default_rng([seed, number])
+    drawn = space.sample(rng)
+    for _ in range(20):  # A small space repeats itself by chance; that would tell nothing new.
+        if drawn not in before:
+            break
+        drawn = space.sample(rng)
+    return drawn
+
+
+def next_generation(
+    tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial], epochs: int, seed: int
+) -> dict[int, Part]:
+    """The next part of every member of the population, by trial number; empty when the training is over.
+
+    Call it when all members have ended their last parts. The worst share of the population (`tune.quantile`), and
+    whoever failed, goes on from the state of one of the best with parameters near its; the others go on as they are.
+    """
+    generation = len(trials[0].parts)
+    reached = trials[0].parts[-1].stop_epoch
+    if reached >= epochs:
+        return {}
+    stop = min(reached + tune.interval, epochs)
+    sign = 1 if tune.mode == "max" else -1
+    fitness = {t.number: sign * _value_at(t, reached) for t in trials}
+    ranked = sorted(trials, key=lambda t: (-fitness[t.number], t.number))
+    alive = [t for t in ranked if math.isfinite(fitness[t.number])]
+    if not alive:
+        return {}
+    count = min(math.ceil(len(ranked) * tune.quantile), len(ranked) // 2)
+    best = alive[: max(count, 1)]
+    replaced = {t.number for t in ranked[len(ranked) - count :]} | {t.number for t in ranked if t not in alive}
+    parts = {}
+    for trial in trials:
+        rng = np.random.default_rng([seed, 1, generation, trial.number])
+        if trial.number in replaced - {t.number for t in best}:
+            parent = best[int(rng.integers(len(best)))]
+            parameters = space.perturbed(parent.parameters, RESAMPLE, rng)
+        else:
+            parent, parameters = trial, trial.parameters
+        parts[trial.number] = Part(
+            parameters=parameters, stop_epoch=stop, begins_with=(parent.number, len(parent.parts) - 1)
+        )
+    return parts
+
+
+def _value_at(trial: Trial, epoch: int) -> float:
+    values = [r.value for r in trial.reports if r.epoch == epoch]
+    return values[-1] if values else math.nan
+
+
+def _ask_optuna(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial], seed: int) -> Parameters:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is one since 2021
+        sampler = optuna.samplers.TPESampler(
+            multivariate=True,
+            group=True,  # Fields that apply to some trials only are modelled apart.
+            constant_liar=True,  # Trials that run now are not asked for again.
+            n_startup_trials=tune.startup_trials,
+            seed=int(np.random.default_rng([seed, 2, len(trials)]).integers(2**31)),
+        )
+    study = optuna.create_study(sampler=sampler, direction="maximize" if tune.mode == "max" else "minimize")
+    for trial in trials:
+        study.add_trial(_as_optuna(trial, space))
+    asked = study.ask()
+    return space.fill(lambda name, chosen: chosen.suggest(asked, space.optuna_name(name, chosen)))
+
+
+def _as_optuna(trial: Trial, space: SearchSpace) -> "FrozenTrial":
+    import optuna
+
+    states = optuna.trial.TrialState
+    params, distributions = {}, {}
+    for name, value in trial.parameters.items():
+        chosen = space.active(name, trial.parameters)
+        if chosen is not None:
+            key = space.optuna_name(name, chosen)
+            params[key], distributions[key] = chosen.encode(value), chosen.distribution()
+    state = {"open": states.RUNNING, "finished": states.COMPLETE, "stopped": states.PRUNED, "failed": states.FAIL}
+    return optuna.trial.create_trial(
+        state=state[trial.state],
+        value=trial.score if trial.state == "finished" else None,
+        params=params,
+        distributions=distributions,
+        intermediate_values={r.epoch: r.value for r in trial.reports},
+    )

@@ -1,0 +1,360 @@
+"""The search space of a sweep: which settings are varied, within which bounds, under which conditions.
+
+In a YAML file a searched field has one range, or several of which the first that applies is used:
+
+    tune:
+      space:
+        ssl.queue_size: {grid: [1024, 4096, 16384]}
+        augment.magnitude: {uniform: [2, 30], step: 2}
+        train.learning_rate: {loguniform: [1.0e-4, 1.0e-2]}
+        unpg.head: {choice: [arcface, cosface]}
+        unpg.margin:
+          - {uniform: [0.2, 0.6], when: {unpg.head: [arcface]}}
+          - {uniform: [0.1, 0.4], when: {unpg.head: [cosface]}}
+
+`choice` has no order, `grid` has. A field none of whose ranges applies keeps its value from the settings.
+"""
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facelib.config import Settings, SettingsError, change_settings
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import Trial as OptunaTrial
+
+Parameters = dict[str, Any]  # values of a trial by dotted field, without the fields that do not apply to it
+KINDS = ("choice", "grid", "uniform", "loguniform", "integer")
+MAX_CORNERS = 64
+
+
+@dataclass(frozen=True)
+class Range:
+    """Values a field may take.
+
+    Args:
+        kind: one of `KINDS`.
+        values: of a choice or grid.
+        low, high: bounds of the others, both included.
+        step: distance of the allowed values from each other, beginning at `low` (0: none).
+        log: spread evenly over orders of magnitude.
+        when: values that other fields must have for this range to apply.
+    """
+
+    kind: str
+    values: tuple[Any, ...] = ()
+    low: float = 0
+    high: float = 0
+    step: float = 0
+    log: bool = False
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def sample(self, rng: np.random.Generator) -> Any:
+        """A random value."""
+        return self.at(float(rng.random()))
+
+    def at(self, position: float) -> Any:
+        """The value at a position in 0..1 of the range."""
+        if self.values:
+            return self.values[min(int(position * len(self.values)), len(self.values) - 1)]
+        if self.kind == "integer" or self.step:
+            step = self.step or 1
+            if self.log:
+                # Every whole number owns the interval around it, so that both ends get their share.
+                low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
+                value: float = round(math.exp(low + position * (high - low)))
+            else:
+                value = self.low + step * int(position * (int((self.high - self.low) / step + 1e-9) + 1))
+            return self._whole(min(max(value, self.low), self.high))
+        if self.log:
+            return self.low * (self.high / self.low) ** position
+        return self.low + position * (self.high - self.low)
+
+    def position(self, value: Any) -> float:
+        """Where a value lies in the range, 0..1."""
+        if self.values:
+            return self.values.index(value) / max(len(self.values) - 1, 1)
+        if self.high == self.low:
+            return 0.5
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def points(self, count: int) -> list[Any]:
+        """All values of a choice, a grid or a range with few of them, else `count` spread evenly, ends included."""
+        if self.values:
+            return list(self.values)
+        if self.kind == "integer" or self.step:
+            everything = np.arange(self.low, self.high + 1e-9, self.step or 1)
+            if len(everything) <= count:
+                return [self._whole(v) for v in everything]
+        found = [self._between(i / (count - 1)) for i in range(count)]
+        return list(dict.fromkeys(found))
+
+    def ends(self) -> list[Any]:
+        """What bounds are checked with: both ends, or every value."""
+        return list(self.values) if self.values else [self._whole(self.low), self._whole(self.high)]
+
+    def perturbed(self, value: Any, rng: np.random.Generator) -> Any:
+        """A value near this one: a fifth larger or smaller, a neighbour on a grid, any other choice."""
+        if self.kind == "choice":
+            return self.values[int(rng.integers(len(self.values)))]
+        up = bool(rng.integers(2))
+        if self.values:
+            index = self.values.index(value) if value in self.values else 0
+            return self.values[min(max(index + (1 if up else -1), 0), len(self.values) - 1)]
+        moved = value * (1.2 if up else 1 / 1.2)
+        if not self.log and abs(moved - value) < 0.02 * (self.high - self.low):
+            moved = value + (0.1 if up else -0.1) * (self.high - self.low)  # Small values would hardly move.
+        if self.kind == "integer" or self.step:
+            step = self.step or 1
+            # At least one step, or small numbers would never move.
+            steps = max(abs(moved - value) / step, 1)
+            moved = value + (1 if up else -1) * step * round(steps)
+        return self._whole(min(max(moved, self.low), self.high))
+
+    def distribution(self) -> "BaseDistribution":
+        """The range in Optuna's terms; see `encode`."""
+        from optuna import distributions
+
+        if self.kind == "choice":
+            return distributions.CategoricalDistribution(tuple(range(len(self.values))))
+        if self.kind == "grid":
+            return distributions.IntDistribution(0, len(self.values) - 1)
+        if self.kind == "integer":
+            return distributions.IntDistribution(int(self.low), int(self.high), self.log, int(self.step) or 1)
+        return distributions.FloatDistribution(float(self.low), float(self.high), self.log, self.step or None)
+
+    def suggest(self, asked: "OptunaTrial", name: str) -> Any:
+        """The value that Optuna proposes."""
+        if self.kind == "choice":
+            return self.values[asked.suggest_categorical(name, tuple(range(len(self.values))))]
+        if self.kind == "grid":
+            return self.values[asked.suggest_int(name, 0, len(self.values) - 1)]
+        if self.kind == "integer":
+            return asked.suggest_int(name, int(self.low), int(self.high), step=int(self.step) or 1, log=self.log)
+        return asked.suggest_float(name, float(self.low), float(self.high), step=self.step or None, log=self.log)
+
+    def encode(self, value: Any) -> Any:
+        """A value as Optuna's distribution has it: choices and grids by number."""
+        return self.values.index(value) if self.values else value
+
+    def _between(self, position: float) -> Any:
+        if self.log:
+            value = self.low * (self.high / self.low) ** position
+        else:
+            value = self.low + position * (self.high - self.low)
+        if self.step and not self.log:
+            value = self.low + self.step * round((value - self.low) / self.step)
+        return self._whole(round(value) if self.kind == "integer" else value)
+
+    def _whole(self, value: float) -> Any:
+        return round(value) if self.kind == "integer" else float(value)
+
+
+class SearchSpace:
+    """All searched fields.
+
+    Args:
+        tree: `tune.space` of the settings.
+        settings: what the fields have when they are not searched.
+
+    Raises:
+        SettingsError: names the field, what is wrong with its range, and what to do.
+    """
+
+    def __init__(self, tree: Mapping[str, Any], settings: Settings) -> None:
+        self.settings = settings
+        self.ranges: dict[str, tuple[Range, ...]] = {}
+        found = {name: _read_ranges(name, spec) for name, spec in tree.items()}
+        if not found:
+            raise SettingsError("tune.space: empty, so there is nothing to search")
+        for name in _in_order(found):
+            self.ranges[name] = found[name]
+        base = settings.model_dump(mode="json")
+        self._base = {
+            other: _lookup(base, other, name) for name, many in found.items() for r in many for other in r.when
+        }
+
+    @property
+    def fields(self) -> list[str]:
+        """Searched fields, those that others depend on first."""
+        return list(self.ranges)
+
+    def active(self, name: str, parameters: Parameters) -> Range | None:
+        """The range of a field that applies beside these values; None: the field keeps its value."""
+        for candidate in self.ranges[name]:
+            if all(parameters.get(other, self._base[other]) in allowed for other, allowed in candidate.when.items()):
+                return candidate
+        return None
+
+    def optuna_name(self, name: str, chosen: Range) -> str:
+        """What Optuna knows a range by: several ranges of one field are different parameters to it."""
+        many = self.ranges[name]
+        return name if len(many) == 1 else f"{name}#{many.index(chosen)}"
+
+    def sample(self, rng: np.random.Generator) -> Parameters:
+        """Random parameters."""
+        return self.fill(lambda name, chosen: chosen.sample(rng))
+
+    def fill(self, choose: Callable[[str, Range], Any]) -> Parameters:
+        """Parameters with `choose(field, range)` for every field that applies."""
+        parameters: Parameters = {}
+        for name in self.ranges:
+            chosen = self.active(name, parameters)
+            if chosen is not None:
+                parameters[name] = choose(name, chosen)
+        return parameters
+
+    def grid(self, points: int) -> list[Parameters]:
+        """Every combination; ranges are cut into `points` values."""
+        found: list[Parameters] = [{}]
+        for name in self.ranges:
+            longer = []
+            for parameters in found:
+                chosen = self.active(name, parameters)
+                values = [None] if chosen is None else chosen.points(points)
+                longer += [parameters if chosen is None else {**parameters, name: v} for v in values]
+            found = longer
+        return found
+
+    def perturbed(self, parameters: Parameters, resample: float, rng: np.random.Generator) -> Parameters:
+        """Parameters near these, each drawn anew with probability `resample` (population-based training)."""
+
+        def move(name: str, chosen: Range) -> Any:
+            if name not in parameters or rng.random() < resample:
+                return chosen.sample(rng)
+            return chosen.perturbed(parameters[name], rng)
+
+        return self.fill(move)
+
+    def apply(self, parameters: Parameters, origin: str = "trial") -> Settings:
+        """The settings with these values."""
+        return change_settings(self.settings, parameters, origin)
+
+    def corners(self) -> Iterator[Parameters]:
+        """Parameters at the ends of the ranges: every end at least once, and at most about `MAX_CORNERS` in all."""
+        ends = {name: [(r, e) for r in many for e in r.ends()] for name, many in self.ranges.items()}
+        for name, pairs in ends.items():
+            for chosen, end in pairs:
+                # The conditions of that range are made true, whatever else the fields would have.
+                forced = {**{other: allowed[0] for other, allowed in chosen.when.items()}, name: end}
+                yield self.fill(
+                    lambda n, r, f=forced: f[n] if n in f else r.ends()[0]  # type: ignore[misc]
+                )
+        count = math.prod(len(pairs) for pairs in ends.values())
+        draw = random.Random(0)
+        sides: Sequence[tuple[int, ...]]
+        if 2 ** len(ends) <= MAX_CORNERS and count <= 4 * MAX_CORNERS:
+            sides = list(itertools.product((0, -1), repeat=len(ends)))
+        else:
+            sides = [tuple(draw.choice((0, -1)) for _ in ends) for _ in range(MAX_CORNERS)]
+        for side in sides:
+            which = dict(zip(ends, side))
+            yield self.fill(lambda n, r, w=which: r.ends()[w[n]])  # type: ignore[misc]
+
+
+def check_space(space: SearchSpace, check: Callable[[Settings], None]) -> None:
+    """Build the settings of every corner and some points inside, and check each as the job would.
+
+    Args:
+        check: raises SettingsError for settings that cannot be trained with.
+
+    Raises:
+        SettingsError: names the searched values that cannot be.
+    """
+    rng = np.random.default_rng(0)
+    inside = (space.sample(rng) for _ in range(8))
+    seen = set()
+    for parameters in itertools.chain(space.corners(), inside):
+        key = repr(parameters)
+        if key in seen:
+            continue
+        seen.add(key)
+        values = ", ".join(f"{name}={value!r}" for name, value in parameters.items())
+        check(space.apply(parameters, f"tune.space: with {values}"))
+
+
+def _read_ranges(name: str, spec: Any) -> tuple[Range, ...]:
+    specs = spec if isinstance(spec, list) else [spec]
+    if not specs:
+        raise SettingsError(f"tune.space.{name}: an empty list; give one range or several")
+    return tuple(_read_range(f"tune.space.{name}", s) for s in specs)
+
+
+def _read_range(where: str, spec: Any) -> Range:
+    """One range of the file.
+
+    `where` names it in errors.
+    """
+    if not isinstance(spec, Mapping):
+        raise SettingsError(f"{where}: must be a mapping such as {{uniform: [0, 1]}}, got {spec!r}")
+    kinds = [k for k in spec if k in KINDS]
+    if len(kinds) != 1:
+        found = ", ".join(map(str, spec)) or "none"
+        raise SettingsError(f"{where}: needs exactly one of {', '.join(KINDS)}, got {found}")
+    kind = kinds[0]
+    extras = {"uniform": {"step"}, "integer": {"step", "log"}}.get(kind, set())
+    known = {kind, "when", *extras}
+    for key in spec:
+        if key not in known:
+            raise SettingsError(f"{where}: {kind} has no {key!r}; there are {', '.join(sorted(known - {kind}))}")
+    values = spec[kind]
+    if not isinstance(values, list) or not values:
+        raise SettingsError(f"{where}: {kind} needs a list, got {values!r}")
+    when = _read_when(where, spec.get("when", {}))
+    if kind in ("choice", "grid"):
+        if len({repr(v) for v in values}) < len(values):
+            raise SettingsError(f"{where}: {kind} names a value twice: {values}")
+        return Range(kind, tuple(values), when=when)
+    numbers = [*values, spec.get("step", 0)]
+    wanted = (int,) if kind == "integer" else (int, float)
+    if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, wanted) for v in numbers):
+        raise SettingsError(f"{where}: {kind} needs [low, high], two {'whole ' if kind == 'integer' else ''}numbers "
+                            f"(and a step of that kind, if any), got {values}")  # fmt: skip
+    low, high, step = numbers
+    log = kind == "loguniform" or bool(spec.get("log", False))
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise SettingsError(f"{where}: {kind} needs low < high, got {values}")
+    if log and low <= 0:
+        raise SettingsError(f"{where}: a logarithmic range must begin above 0, got {values}")
+    if step < 0 or (log and step):
+        raise SettingsError(f"{where}: step must be positive, and a logarithmic range has none, got {step}")
+    if step:
+        high = low + step * int((high - low) / step + 1e-9)
+    return Range(kind, low=low, high=high, step=step, log=log, when=when)
+
+
+def _read_when(where: str, spec: Any) -> dict[str, tuple[Any, ...]]:
+    if not isinstance(spec, Mapping):
+        raise SettingsError(f"{where}: when must be a mapping such as {{unpg.head: [arcface]}}, got {spec!r}")
+    return {str(k): tuple(v) if isinstance(v, list) else (v,) for k, v in spec.items()}
+
+
+def _in_order(ranges: Mapping[str, tuple[Range, ...]]) -> list[str]:
+    """Fields ordered so that each comes after those it depends on."""
+    ordered: list[str] = []
+    waiting = list(ranges)
+    while waiting:
+        ready = [n for n in waiting if not any(o in waiting for r in ranges[n] for o in r.when)]
+        if not ready:
+            raise SettingsError(f"tune.space: the conditions of {', '.join(waiting)} go in a circle")
+        ordered += ready
+        waiting = [n for n in waiting if n not in ready]
+    return ordered
+
+
+def _lookup(tree: Mapping[str, Any], dotted: str, name: str) -> Any:
+    place: Any = tree
+    for key in dotted.split("."):
+        if not isinstance(place, Mapping) or key not in place:
+            raise SettingsError(f"tune.space.{name}: when: unknown setting {dotted!r}")
+        place = place[key]
+    return place
