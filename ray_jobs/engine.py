@@ -5,6 +5,7 @@ rank.
 """
 
 import contextlib
+import hashlib
 import os
 import tempfile
 import time
@@ -62,6 +63,10 @@ def training_plan(settings: Settings, dataset: FaceDataset, method: str) -> dict
         tree["train"].pop(name)
     plan = {f"{section}.{k}": v for section, values in tree.items() if section != "seed" for k, v in values.items()}
     plan |= {"seed": settings.seed, "data.window_row_groups": settings.data.window_row_groups}
+    if settings.model.init_from and "://" not in settings.model.init_from:
+        # What it holds counts, not where it lies.
+        with open(settings.path(settings.model.init_from), "rb") as file:
+            plan["model.init_from"] = hashlib.file_digest(file, "sha256").hexdigest()
     plan["data.dataset parts"] = [p.sha256 for p in dataset.manifest.parts]
     if settings.train.selection == "heldout":
         heldout = FaceDataset(settings.path(settings.data.heldout))

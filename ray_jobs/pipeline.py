@@ -13,7 +13,7 @@ from facelib.config import Settings, SettingsError, StageSettings, change_settin
 from facelib.tracking import Run
 from ray_jobs.evaluate import evaluate
 from ray_jobs.generate import generate
-from ray_jobs.preflight import preflight
+from ray_jobs.preflight import CHECKPOINTS, preflight
 from ray_jobs.session import JobError, format_seconds, run_job, user_error
 from ray_jobs.train_ssl import train_ssl
 from ray_jobs.train_unpg import train_unpg
@@ -27,11 +27,14 @@ def pipeline(settings: Settings, run: Run) -> str:
         raise JobError("stages: empty, so there is nothing to do; list them in the --config file")
     # All stages are checked before the first one starts.
     staged = [(stage, stage_settings(settings, stage)) for stage in settings.stages]
+    coming: list[str] = []
     for stage, own in staged:
         try:
-            preflight(own, stage.job)
+            preflight(own, stage.job, coming)
         except SettingsError as error:
             raise JobError(f"stage {stage.name or stage.job}: {error}") from None
+        if stage.job in CHECKPOINTS:
+            coming.append(own.path(CHECKPOINTS[stage.job]))
     table = Table(title=f"{settings.name}: stages")
     for column in ("stage", "time", "wrote"):
         table.add_column(column, overflow="fold")

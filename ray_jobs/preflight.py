@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,14 @@ from ray_jobs.batches import Augmentation
 from ray_jobs.methods import HEADS
 
 HELDOUT_FIRST_IDENTITY = 2**40
+CHECKPOINTS = {"train_ssl": "ssl/model.pt", "train_unpg": "unpg/model.pt"}  # what a job leaves, below its output
 
 
-def preflight(settings: Settings, job: str) -> None:
+def preflight(settings: Settings, job: str, coming: Collection[str] = ()) -> None:
     """Check what `job` will use of the settings.
+
+    Args:
+        coming: checkpoints that stages before it will have written.
 
     Raises:
         SettingsError: names the field, what is wrong with it and what there is to choose from.
@@ -36,6 +40,9 @@ def preflight(settings: Settings, job: str) -> None:
     }
     if job in checks:
         checks[job](settings)
+    start = settings.path(settings.model.init_from) if settings.model.init_from else ""
+    if job in CHECKPOINTS and start and "://" not in start and start not in coming and not Path(start).is_file():
+        raise SettingsError(f"model.init_from: {start} does not exist")
 
 
 def _check_generate(settings: Settings) -> None:
@@ -69,8 +76,6 @@ def _check_training(settings: Settings) -> None:
         raise SettingsError(
             f"model.options: the network takes pictures of {size} pixels, align.size is {settings.align.size}"
         )
-    if model.init_from and "://" not in model.init_from and not Path(settings.path(model.init_from)).is_file():
-        raise SettingsError(f"model.init_from: {settings.path(model.init_from)} does not exist")
     with _field("augment.options"):
         Augmentation(settings.augment, 1).build()
     _check_sets("train.sets", train.sets)

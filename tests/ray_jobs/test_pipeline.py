@@ -25,11 +25,12 @@ TINY = {
     "ssl": {"queue_size": 16},
     "train": {"epochs": 2, "batch_size": 8, "precision": "float32", "threads": 1, "selection": "last"},
     "data": {"readers": 1},
-    "evaluate": {"bootstrap": 20, "fars": [0.1], "sets": ["heldout"]},
+    "evaluate": {"bootstrap": 20, "fars": [0.1], "sets": ["heldout"], "models": ["ssl/model.pt", "unpg/model.pt"]},
     "tracking": {"system_metrics": False},
     "stages": [
         {"job": "generate", "name": "faces"},
         {"job": "train_ssl"},
+        {"job": "train_unpg", "set": {"model.init_from": "ssl/model.pt", "train.epochs": 1}},
         {"job": "evaluate", "set": {"evaluate.bootstrap": 30, "seed": 3}},
     ],
 }  # fmt: skip
@@ -71,43 +72,46 @@ def runs(folder):
 def test_faces_training_and_evaluation_in_one_command(folder, first):
     assert first.strip().splitlines()[-1].endswith(f"wrote {folder}/out/")
     assert [line for line in first.splitlines() if line.startswith("── ")] == [
-        "── 1/3 faces ──",
-        "── 2/3 train_ssl ──",
-        "── 3/3 evaluate ──",
+        "── 1/4 faces ──",
+        "── 2/4 train_ssl ──",
+        "── 3/4 train_unpg ──",
+        "── 4/4 evaluate ──",
     ]
     rows = [line.split("│")[1:4] for line in first[first.index("tiny: stages") :].splitlines() if line.startswith("│")]
     assert [(stage.strip(), wrote.strip()) for stage, _, wrote in rows] == [
         ("faces", f"{folder}/out/faces, {folder}/out/heldout"),
         ("train_ssl", f"{folder}/out/ssl/model.pt"),
+        ("train_unpg", f"{folder}/out/unpg/model.pt"),
         ("evaluate", f"{folder}/out/evaluation/results.json"),
     ]
     result = json.loads((folder / "out" / "evaluation" / "results.json").read_text())
-    assert set(result["reports"]) == {"ssl", "untrained", "raw pixels", "whitened pixels"}
+    assert set(result["reports"]) == {"ssl", "unpg", "untrained", "raw pixels", "whitened pixels"}
     assert result["models"]["ssl"]["training"]["epoch"] == 2
     parents, [children] = runs(folder)
     assert [p.info.status for p in parents] == ["FINISHED"]
     assert [(c.info.run_name, c.info.status) for c in children] == [
         ("faces", "FINISHED"),
         ("train_ssl", "FINISHED"),
+        ("train_unpg", "FINISHED"),
         ("evaluate", "FINISHED"),
     ]
-    assert {"stage_seconds/1_faces", "stage_seconds/2_train_ssl", "stage_seconds/3_evaluate"} == set(
-        parents[0].data.metrics
-    )
+    stages = ["1_faces", "2_train_ssl", "3_train_unpg", "4_evaluate"]
+    assert {f"stage_seconds/{stage}" for stage in stages} == set(parents[0].data.metrics)
     # What a stage sets is its own.
-    assert [c.data.params["evaluate.bootstrap"] for c in children] == ["20", "20", "30"]
-    assert [c.data.params["seed"] for c in children] == ["0", "0", "3"]
+    assert [c.data.params["evaluate.bootstrap"] for c in children] == ["20", "20", "20", "30"]
+    assert [c.data.params["seed"] for c in children] == ["0", "0", "0", "3"]
 
 
 def test_the_same_command_again_makes_nothing_twice(folder, first):
     out = folder / "out"
     kept = [
         out / "ssl" / "model.pt",
+        out / "unpg" / "model.pt",
         *sorted((out / "faces").glob("part-*")),
         *sorted((out / "heldout").glob("part-*")),
     ]
     before = [(p.stat().st_mtime_ns, p.read_bytes()) for p in kept]
-    assert len(before) == 3
+    assert len(before) == 4
     results = (out / "evaluation" / "results.json").read_text()
     second = run_pipeline(folder)
     assert "model.pt is there already" in second
@@ -115,7 +119,7 @@ def test_the_same_command_again_makes_nothing_twice(folder, first):
     assert (out / "evaluation" / "results.json").read_text() == results
     parents, children = runs(folder)
     assert [p.info.status for p in parents] == ["FINISHED", "FINISHED"]
-    assert [len(c) for c in children] == [3, 3]
+    assert [len(c) for c in children] == [4, 4]
 
 
 @pytest.fixture
@@ -144,6 +148,13 @@ def test_a_wrong_stage_stops_everything_before_it_starts(small, parent, tmp_path
     assert not (tmp_path / "out").exists()
     with pytest.raises(JobError, match="stages: empty"):
         pipeline(small(), parent)
+
+
+def test_a_start_that_no_earlier_stage_writes_stops_everything(small, parent, tmp_path):
+    start = {"job": "train_unpg", "set": {"model.init_from": "ssl/model.pt"}}
+    with pytest.raises(JobError, match=r"stage train_unpg: model\.init_from: .*ssl/model\.pt does not exist"):
+        pipeline(small({"job": "generate"}, start, {"job": "train_ssl"}), parent)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failing_stage_is_named_and_the_next_is_not_begun(small, parent, tmp_path):
