@@ -7,6 +7,7 @@ range) only.
 """
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -44,6 +45,10 @@ SCHEMA = pa.schema(
 
 class DatasetError(ValueError):
     """A face dataset that is missing, unfinished, damaged, or does not fit what is asked of it."""
+
+
+class StorageError(DatasetError):
+    """Storage that failed in reading or writing. Unlike other mistakes it may pass, so workers try again."""
 
 
 class Contract(BaseModel):
@@ -238,24 +243,30 @@ class Folder:
             else:
                 self.fs, self.path = pafs.LocalFileSystem(), self.uri
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise DatasetError(f"{self.uri}: cannot be opened ({error})") from None
+            raise _storage_error(self.uri, "opened", error) from None
 
     def create(self) -> "Folder":
         """Make the folder if it is missing."""
         try:
             self.fs.create_dir(self.path, recursive=True)
         except OSError as error:
-            raise DatasetError(f"{self.uri}: cannot be created ({error})") from None
+            raise _storage_error(self.uri, "created", error) from None
         return self
 
     def names(self) -> list[str]:
         """Sorted names of the files in it; empty when it does not exist."""
-        infos = self.fs.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        try:
+            infos = self.fs.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        except OSError as error:
+            raise _storage_error(self.uri, "listed", error) from None
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.File)
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
-        return self.fs.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File
+        try:
+            return self.fs.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File
+        except OSError as error:
+            raise _storage_error(f"{self.uri}/{name}", "looked up", error) from None
 
     def read(self, name: str) -> bytes:
         """A file's bytes; `DatasetError` when it is missing or unreadable."""
@@ -263,7 +274,7 @@ class Folder:
             with self.fs.open_input_file(f"{self.path}/{name}") as stream:
                 return stream.read()
         except OSError as error:
-            raise DatasetError(f"{self.uri}/{name}: cannot be read ({error})") from None
+            raise _storage_error(f"{self.uri}/{name}", "read", error) from None
 
     def write(self, name: str, data: bytes) -> None:
         """Write under a temporary name, then rename: whatever dies, `name` is whole or absent.
@@ -280,7 +291,7 @@ class Folder:
             # It was never created, or the same failure forbids removing it; readers ignore the name.
             with contextlib.suppress(OSError):
                 self.fs.delete_file(temporary)
-            raise DatasetError(f"{self.uri}/{name}: cannot be written ({error})") from None
+            raise _storage_error(f"{self.uri}/{name}", "written", error) from None
 
     def remove_leftovers(self) -> None:
         """Delete temporary files of writers that were killed. Call only while nobody writes here."""
@@ -321,7 +332,7 @@ class FaceDataset:
             with self.folder.fs.open_input_file(f"{self.folder.path}/{part}") as stream:
                 return pq.ParquetFile(stream).read_row_groups(list(indices), columns=columns)
         except (pa.ArrowException, OSError) as error:
-            raise DatasetError(f"{self.folder.uri}/{part}: cannot be read ({error})") from None
+            raise _storage_error(f"{self.folder.uri}/{part}", "read", error) from None
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """One table per part, in order."""
@@ -345,3 +356,16 @@ class FaceDataset:
             data = self.folder.read(part.name)
             if len(data) != part.bytes or hashlib.sha256(data).hexdigest() != part.sha256:
                 raise DatasetError(f"{self.folder.uri}/{part.name}: differs from the manifest (damaged or replaced)")
+
+
+# What storage says of a request that will fail again: no such file, not allowed, no room, no folder.
+_LASTING = {
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR,
+    errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+}  # fmt: skip
+
+
+def _storage_error(where: str, action: str, error: Exception) -> DatasetError:
+    """The error to raise for one of the file system's."""
+    lasting = isinstance(error, pa.ArrowException | ValueError) or getattr(error, "errno", None) in _LASTING
+    return (DatasetError if lasting else StorageError)(f"{where}: cannot be {action} ({error})")

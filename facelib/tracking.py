@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import socket
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -18,12 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psutil
-
 from facelib.config import Settings, TrackingSettings
+from facelib.processes import is_running, on_this_host, this_process
 
-_KEY, _HOST, _PID, _STARTED = "facelib.key", "facelib.host", "facelib.pid", "facelib.process_started"
-_ERROR = "facelib.error"
+_KEY, _ERROR, _PREFIX = "facelib.key", "facelib.error", "facelib."
 
 
 class TrackingError(RuntimeError):
@@ -211,24 +208,18 @@ def _experiment(client: Any, uri: str, name: str) -> str:
 
 
 def _process_tags() -> dict[str, str]:
-    started = psutil.Process().create_time()
-    return {_HOST: socket.gethostname(), _PID: str(os.getpid()), _STARTED: f"{started:.0f}"}
+    return {f"{_PREFIX}{name}": value for name, value in this_process().items()}
 
 
-def _running_process(tags: Mapping[str, str]) -> bool:
-    try:
-        process = psutil.Process(int(tags[_PID]))
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False  # Killed, and nobody has collected it yet.
-        return abs(process.create_time() - float(tags[_STARTED])) < 2
-    except (psutil.Error, KeyError, ValueError):
-        return False
+def _process_of(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name.removeprefix(_PREFIX): value for name, value in tags.items()}
 
 
 def _end_orphans(client: Any, experiment: str) -> None:
     """Runs whose process was killed cannot end themselves; the next job on that host does it for them."""
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
-        if run.data.tags.get(_HOST) == socket.gethostname() and not _running_process(run.data.tags):
+        process = _process_of(run.data.tags)
+        if on_this_host(process) and not is_running(process):
             client.set_terminated(run.info.run_id, "FAILED")
 
 

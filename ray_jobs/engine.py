@@ -21,17 +21,20 @@ from torch import nn
 from facelib.augmentation import to_network_input
 from facelib.config import Settings
 from facelib.faces import Contract, FaceDataset, Folder
+from facelib.locks import hold_folder
 from facelib.models import save_backbone
 from facelib.plans import claim_folder
 from facelib.tracking import Run
 from ray_jobs.batches import Augmentation, Batch, BatchPlan, batch_stream
+from ray_jobs.checkpoints import STATE_NAME, forget_lost_checkpoints, newest_checkpoint, read_state, write_state
 from ray_jobs.methods import METHODS, Step
 from ray_jobs.monitor import Monitor
 from ray_jobs.session import JobError, configure_data, format_seconds
 from ray_jobs.sharding import clip_gradients, gather_state, keep_from_ddp, load_state
 from ray_jobs.training import LearningRate, Selection, build_optimizer, seed_step
+from ray_jobs.watch import LOGGED, Watch
 
-STATE_NAME = "state.pt"
+STORAGE_NAME = "training"  # where Ray Train keeps its checkpoints, below the training's folder
 MODEL_NAME = "model.pt"
 HISTORY_NAME = "history.json"
 
@@ -43,12 +46,13 @@ def train(settings: Settings, run: Run, method: str) -> str:
     """
     dataset = FaceDataset(settings.path(settings.data.dataset))
     folder = Folder(settings.path(method)).create()
-    claim_folder(folder, training_plan(settings, dataset, method))
-    if not folder.exists(MODEL_NAME):
-        state = _fit(settings, run, method, folder.uri)
-        _write_result(settings, run, folder, dataset.contract, state)
-    else:
-        print(f"{method}: {folder.uri}/{MODEL_NAME} is there already", flush=True)
+    with hold_folder(folder, f"train_{method}"):
+        claim_folder(folder, training_plan(settings, dataset, method))
+        if not folder.exists(MODEL_NAME):
+            state = _fit(settings, run, method, folder.uri)
+            _write_result(settings, run, folder, dataset.contract, state)
+        else:
+            print(f"{method}: {folder.uri}/{MODEL_NAME} is there already", flush=True)
     return f"{folder.uri}/{MODEL_NAME}"
 
 
@@ -78,9 +82,8 @@ def training_plan(settings: Settings, dataset: FaceDataset, method: str) -> dict
 def train_worker(config: dict[str, Any]) -> None:
     """One DDP rank."""
     worker = Worker(Settings.model_validate(config["settings"]), config["method"])
-    reporter = Run.attach(config["tracking_uri"], config["run_id"]) if worker.rank == 0 else None
-    worker.restore()
-    worker.fit(reporter)
+    worker.restore(config["storage"])
+    worker.fit()
 
 
 class Worker:
@@ -121,7 +124,7 @@ class Worker:
         self.history: list[dict[str, float]] = []
         self.step, self.stopped = 0, False
 
-    def fit(self, reporter: Run | None) -> None:
+    def fit(self) -> None:
         """Train from `self.step` to the end, reporting every epoch."""
         train, per_epoch = self.settings.train, self.plan.steps_per_epoch
         last = train.epochs * per_epoch
@@ -139,19 +142,20 @@ class Worker:
             self.step += 1
             if self.step % per_epoch == 0:
                 left = (time.monotonic() - started) / (self.step - first_step) * (last - self.step)
-                self._end_epoch(meter.result(self.device), reporter, left)
+                self._end_epoch(meter.result(self.device), left)
                 meter = Meter(train.batch_size * self.world)
             elif train.checkpoint_every and self.step % train.checkpoint_every == 0:
                 self._require_finite()
                 self._checkpoint({"step": self.step})
 
-    def restore(self) -> None:
-        """Take up the latest checkpoint, if there is one."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
+    def restore(self, storage: str) -> None:
+        """Take up the newest checkpoint that is whole, if there is one."""
+        chosen = [newest_checkpoint(storage) if self.rank == 0 else None]
+        if self.world > 1:  # One decision for all, whatever each of them could read.
+            torch.distributed.broadcast_object_list(chosen, src=0)
+        if chosen[0] is None:
             return
-        with checkpoint.as_directory() as folder:
-            state = torch.load(Path(folder) / STATE_NAME, map_location="cpu", weights_only=True)
+        state = read_state(storage, chosen[0])
         load_state(self.method, self.optimizer, state)
         self.rate.load_state_dict(state["rate"])
         self.selection.load_state_dict(state["selection"])
@@ -200,7 +204,7 @@ class Worker:
         metrics["augmentation_strength"] = torch.tensor(self.augmentation.strength(self.step))
         return metrics
 
-    def _end_epoch(self, metrics: dict[str, float], reporter: Run | None, seconds_left: float) -> None:
+    def _end_epoch(self, metrics: dict[str, float], seconds_left: float) -> None:
         train, epoch = self.settings.train, self.step // self.plan.steps_per_epoch
         self._require_finite()
         if self.monitor is not None:
@@ -213,12 +217,11 @@ class Worker:
             metrics["epoch"] = epoch
             self.history.append(metrics)
             print(self.monitor.line(metrics, train.epochs) + f", {format_seconds(seconds_left)} left", flush=True)
-            if reporter is not None:
-                reporter.log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, step=epoch)
         if self.world > 1:
             self._agree()
         self.stopped = self.selection.exhausted
-        self._checkpoint({"epoch": epoch, "step": self.step})
+        logged = {k: v for k, v in metrics.items() if k != "epoch"}
+        self._checkpoint({"epoch": epoch, "step": self.step, LOGGED: logged})
 
     def _require_finite(self) -> None:
         """Before every checkpoint: a diverged state must not replace a good one."""
@@ -236,7 +239,7 @@ class Worker:
         self.rate.load_state_dict(shared[0])  # type: ignore[arg-type]
         self.selection.waited = int(shared[1])  # type: ignore[call-overload]
 
-    def _checkpoint(self, metrics: dict[str, float]) -> None:
+    def _checkpoint(self, metrics: dict[str, Any]) -> None:
         """A barrier of all ranks; rank 0 brings the state."""
         states = gather_state(self.method, self.optimizer)
         if self.rank != 0:
@@ -251,7 +254,7 @@ class Worker:
                 "stopped": self.stopped,
                 "samples": self.step * self.settings.train.batch_size * self.world,
             }
-            torch.save(state, Path(folder) / STATE_NAME)
+            write_state(Path(folder) / STATE_NAME, state)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
@@ -290,13 +293,14 @@ def _fit(settings: Settings, run: Run, method: str, uri: str) -> dict[str, Any]:
     train = settings.train
     _require_room(settings)
     settings = _absolute(settings)
+    storage = f"{uri}/{STORAGE_NAME}"
+    forget_lost_checkpoints(storage)
     trainer = ray.train.torch.TorchTrainer(
         train_worker,
         train_loop_config={
             "settings": settings.model_dump(mode="json"),
             "method": method,
-            "tracking_uri": run.uri,
-            "run_id": run.run_id,
+            "storage": storage,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=train.workers,
@@ -304,17 +308,18 @@ def _fit(settings: Settings, run: Run, method: str, uri: str) -> dict[str, Any]:
             resources_per_worker={"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})},
         ),
         run_config=ray.train.RunConfig(
-            name="training",
+            name=STORAGE_NAME,
             storage_path=uri,
+            callbacks=[Watch(run.uri, run.run_id)],
             failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep_checkpoints),
         ),
     )
-    result = trainer.fit()
-    if result.checkpoint is None:
-        raise JobError(f"{uri}: training ended without a checkpoint")
-    with result.checkpoint.as_directory() as folder:
-        return torch.load(Path(folder) / STATE_NAME, map_location="cpu", weights_only=True)
+    trainer.fit()
+    newest = newest_checkpoint(storage)
+    if newest is None:
+        raise JobError(f"{storage}: training ended without a checkpoint that can be read; run the job again")
+    return read_state(storage, newest)
 
 
 def _require_room(settings: Settings) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from facelib.config import Settings
 from facelib.faces import MANIFEST_NAME, Folder, write_part
+from facelib.locks import hold_folder
 from facelib.plans import claim_folder, plan_hash
 from facelib.tracking import Run
 from ray_jobs.face_stream import AlignedChunk, Chunk, face_stream
@@ -35,9 +36,10 @@ def make_dataset(settings: Settings, name: str, first: int, identities: int, run
     """Make one dataset, or finish it, or find it whole. Returns its URI."""
     folder = Folder(settings.path(name)).create()
     plan = dataset_plan(settings, first, identities)
-    claim_folder(folder, plan)
-    if not folder.exists(MANIFEST_NAME):
-        _make_parts(folder, settings, plan, name)
+    with hold_folder(folder, "generate"):
+        claim_folder(folder, plan)
+        if not folder.exists(MANIFEST_NAME):
+            _make_parts(folder, settings, plan, name)
     report_dataset(folder, name, run)
     return folder.uri
 

@@ -77,7 +77,8 @@ def user_error(error: BaseException) -> BaseException | None:
         if isinstance(current, OSError) and current.errno == errno.ENOSPC:
             return current
         failures = getattr(current, "worker_failures", None) or {}
-        current = getattr(current, "cause", None) or next(iter(failures.values()), None) or current.__cause__
+        inside = next((e for n in ("cause", "controller_failure") if (e := getattr(current, n, None))), None)
+        current = inside or next(iter(failures.values()), None) or current.__cause__
     return None
 
 

@@ -124,12 +124,49 @@ def test_other_settings_in_an_old_folder_are_refused(undisturbed, faces):
     assert "ssl.queue_size: 24, now 32" in done.stderr
 
 
-def test_a_diverging_loss_ends_the_job_with_advice(faces, tmp_path):
-    done = run("train_unpg", "--output", tmp_path / "out", *faces, *SETTINGS, "--train.learning_rate", "1e30",
-               "--train.max_failures", 0, folder=tmp_path)  # fmt: skip
-    assert done.returncode == 1
-    assert "Lower train.learning_rate" in done.stderr
+def test_a_mistake_inside_a_worker_ends_the_job_at_once_with_advice(faces, tmp_path):
+    """It would happen again: it is no failure that train.max_failures is for."""
+    driver = start("train_unpg", "--output", tmp_path / "out", *faces, *SETTINGS, "--train.learning_rate", "1e30",
+                   "--train.max_failures", 3, folder=tmp_path)  # fmt: skip
+    seen = set()
+
+    def ended():
+        seen.update(worker.pid for worker in workers_of(driver, "RayTrainWorker"))
+        return driver.poll() is not None
+
+    wait_for(ended, what="the end of the job")
+    log = (tmp_path / "train_unpg.log").read_text()
+    assert driver.returncode == 1
+    assert "Lower train.learning_rate" in log.strip().splitlines()[-1]
+    assert "Traceback" not in log
+    assert len(seen) == 1
     assert not (tmp_path / "out" / "unpg" / "model.pt").exists()
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(undisturbed, faces, tmp_path):
+    driver = start("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, folder=tmp_path)
+    states = tmp_path / "out" / "ssl" / "training"
+    wait_for(lambda: len(list(states.glob("checkpoint_*/state.pt"))) >= 2, what="two checkpoints")
+    driver.kill()
+    driver.wait()
+    newest = max(states.glob("checkpoint_*/state.pt"))
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    output = train("train_ssl", tmp_path, faces)
+    assert f"{newest.parent.name} is damaged" in output
+    assert "resumed at epoch" in output
+    assert_same_weights(undisturbed / "model.pt", tmp_path / "out" / "ssl" / "model.pt", 0)
+
+
+def test_a_second_job_on_one_folder_is_refused(undisturbed, faces, tmp_path):
+    driver = start("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, folder=tmp_path)
+    try:
+        wait_for(lambda: (tmp_path / "out" / "ssl" / ".lock").exists(), what="the lock")
+        second = run("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, folder=tmp_path)
+        assert second.returncode == 1
+        assert f"out/ssl is in use by train_ssl (process {driver.pid} on " in second.stderr
+    finally:
+        driver.kill()
+        driver.wait()
 
 
 def assert_same_weights(first, second, tolerance):

@@ -1,0 +1,30 @@
+"""Which process this is, in words another process can check later: is that one still running?"""
+
+import os
+import socket
+from collections.abc import Mapping
+
+import psutil
+
+HOST, PID, STARTED = "host", "pid", "process_started"
+
+
+def this_process() -> dict[str, str]:
+    """Host name, process id, and start time in seconds, because process ids are used again."""
+    return {HOST: socket.gethostname(), PID: str(os.getpid()), STARTED: f"{psutil.Process().create_time():.0f}"}
+
+
+def on_this_host(identity: Mapping[str, str]) -> bool:
+    """Whether that process ran, or runs, on this machine (or in this container)."""
+    return identity.get(HOST) == socket.gethostname()
+
+
+def is_running(identity: Mapping[str, str]) -> bool:
+    """Whether a process of this host still runs; a zombie, killed and not yet collected, does not."""
+    try:
+        process = psutil.Process(int(identity[PID]))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return abs(process.create_time() - float(identity[STARTED])) < 2
+    except (psutil.Error, KeyError, ValueError):
+        return False

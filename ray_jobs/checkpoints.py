@@ -1,0 +1,109 @@
+"""Checkpoints of a training: which of them are whole, and which one a training takes up.
+
+Ray Train brings each to `<storage>/checkpoint_<time>/state.pt` and deletes old ones; it trusts what it has noted in its
+own file. Here every state is read through before it is used, so that a damaged one costs the steps since the one
+before it, and not the training.
+"""
+
+import contextlib
+import errno
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+import torch
+
+from facelib.faces import Folder
+
+STATE_NAME = "state.pt"
+BOOKKEEPING_NAME = "checkpoint_manager_snapshot.json"  # Ray Train's
+
+
+def newest_checkpoint(storage: str) -> str | None:
+    """Name of the newest checkpoint below `storage` that is whole; None when there is none. Tells of damaged ones."""
+    folder = Folder(storage)
+    names = _directories(folder)
+    for name in sorted(names, reverse=True):
+        damage = _damage(folder, name)
+        if damage is None:
+            return name
+        print(f"warning: checkpoint {folder.uri}/{name} is damaged ({damage}); trying the one before", flush=True)
+    if names:
+        print(f"warning: no checkpoint in {folder.uri} is whole; training starts at the beginning", flush=True)
+    return None
+
+
+def read_state(storage: str, name: str, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The state in checkpoint `name` below `storage`."""
+    with _local_file(Folder(f"{storage}/{name}"), STATE_NAME) as path:
+        return torch.load(path, map_location=device, weights_only=True)
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a state to a local file.
+
+    Raises:
+        OSError: the disk is full, or another reason of the operating system's.
+    """
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # All that torch says of a failed write is that it failed.
+        free = shutil.disk_usage(path.parent).free
+        code = errno.ENOSPC if free < 1 << 20 else errno.EIO
+        raise OSError(code, f"cannot write a checkpoint, {free >> 20} MB are free ({error})", str(path)) from None
+
+
+def forget_lost_checkpoints(storage: str) -> None:
+    """Remove Ray Train's notes when they are cut off (full disk, crash) or name checkpoints that are gone.
+
+    It would refuse to start; without notes it starts, and the training itself finds its newest checkpoint.
+    """
+    folder = Folder(storage)
+    if not folder.exists(BOOKKEEPING_NAME):
+        return
+    try:
+        notes = json.loads(folder.read(BOOKKEEPING_NAME))
+        noted = [entry["checkpoint_dir_name"] for entry in notes["checkpoint_results"]]
+        lost = sorted(set(noted) - set(_directories(folder)))
+        problem = f"names {', '.join(lost)}, which is gone" if lost else ""
+    except (ValueError, KeyError, TypeError) as error:
+        problem = f"is damaged ({type(error).__name__})"
+    if problem:
+        print(f"warning: {folder.uri}/{BOOKKEEPING_NAME} {problem}; it is made anew", flush=True)
+        folder.fs.delete_file(f"{folder.path}/{BOOKKEEPING_NAME}")
+
+
+def _directories(folder: Folder) -> list[str]:
+    infos = folder.fs.get_file_info(pafs.FileSelector(folder.path, allow_not_found=True))
+    return [i.base_name for i in infos if i.type == pafs.FileType.Directory and i.base_name.startswith("checkpoint_")]
+
+
+def _damage(folder: Folder, name: str) -> str | None:
+    """What is wrong with a state, by its own checksums; None when it is whole."""
+    try:
+        with (
+            folder.fs.open_input_file(f"{folder.path}/{name}/{STATE_NAME}") as stream,
+            zipfile.ZipFile(stream) as archive,
+        ):
+            broken = archive.testzip()
+            return f"{broken}: wrong checksum" if broken else None
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        return str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _local_file(folder: Folder, name: str) -> Iterator[Path]:
+    """A file of the folder as a local path; remote ones are copied for the length of the block."""
+    if isinstance(folder.fs, pafs.LocalFileSystem):
+        yield Path(folder.path) / name
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / name
+        with folder.fs.open_input_stream(f"{folder.path}/{name}") as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target, 8 << 20)
+        yield path

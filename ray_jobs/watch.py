@@ -1,0 +1,41 @@
+"""What runs in Ray Train's controller, which lives on the driver's node: epochs go to MLflow from there, and a mistake
+that trying again cannot mend ends the training at once.
+
+Workers therefore need no way to the tracking server: it may listen on the driver's machine alone.
+"""
+
+from typing import Any
+
+from ray.train import Checkpoint, UserCallback
+
+from facelib.faces import StorageError
+from facelib.tracking import Run
+from ray_jobs.session import user_error
+
+LOGGED = "logged"  # key of a report whose value, metrics of an epoch by name, goes to MLflow
+
+
+class Watch(UserCallback):
+    """Watches one training.
+
+    Args:
+        tracking_uri, run_id: the open MLflow run that epochs are logged to.
+    """
+
+    def __init__(self, tracking_uri: str, run_id: str) -> None:
+        self.tracking_uri, self.run_id = tracking_uri, run_id
+        self.run: Run | None = None
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+        """Log what rank 0 reported of an epoch."""
+        logged = metrics[0].get(LOGGED)
+        if logged:
+            self.run = self.run or Run.attach(self.tracking_uri, self.run_id)
+            self.run.log_metrics(logged, step=metrics[0]["epoch"])
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raise a user's mistake, which Ray Train then does not retry; leave the rest to train.max_failures."""
+        for error in worker_exceptions.values():
+            mistake = user_error(error)
+            if mistake is not None and not isinstance(mistake, (StorageError, ConnectionError)):
+                raise mistake

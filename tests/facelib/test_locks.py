@@ -1,0 +1,130 @@
+"""Against a real second process; other hosts are played by locks with another host's name."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from facelib import locks
+from facelib.faces import Folder
+from facelib.locks import LOCK_NAME, FolderInUseError, hold_folder
+from facelib.processes import this_process
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import sys, time
+from facelib.faces import Folder
+from facelib.locks import hold_folder
+with hold_folder(Folder(sys.argv[1]), "generate"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """The same rules, by a faster clock."""
+    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(locks, "SETTLE_SECONDS", 0.05)
+
+
+def test_a_folder_is_held_and_given_back(folder):
+    with hold_folder(folder, "generate"):
+        assert folder.names() == [LOCK_NAME]
+    assert folder.names() == []
+    with pytest.raises(ZeroDivisionError), hold_folder(folder, "generate"):
+        1 / 0  # noqa: B018
+    assert folder.names() == []
+
+
+def test_a_second_job_is_told_who_is_there(folder):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, folder.path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with (
+            pytest.raises(FolderInUseError, match=rf"in use by generate \(process {process.pid} on "),
+            hold_folder(folder, "train_ssl"),
+        ):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+    # Killed: its lock is still there, and holds nobody up.
+    assert folder.exists(LOCK_NAME)
+    with hold_folder(folder, "train_ssl"):
+        assert json.loads(folder.read(LOCK_NAME))["job"] == "train_ssl"
+    assert not folder.exists(LOCK_NAME)
+
+
+def elsewhere(folder, renewed):
+    lock = {**this_process(), "host": "another-node", "job": "generate", "token": "theirs", "renewed": renewed}
+    folder.write(LOCK_NAME, json.dumps(lock).encode())
+
+
+def test_a_dead_node_holds_nobody_up_for_longer_than_its_lease(folder, capsys):
+    elsewhere(folder, 1)
+    started = time.monotonic()
+    with hold_folder(folder, "generate"):
+        assert time.monotonic() - started > locks.LEASE_SECONDS
+    printed = capsys.readouterr().out
+    assert "is generate (process" in printed
+    assert "job that has died is taken over" in printed
+
+
+def test_a_live_node_is_left_alone(folder, monkeypatch):
+    elsewhere(folder, 1)
+    waited = iter(range(2, 100))
+    sleep = time.sleep
+
+    def renewing(seconds):
+        sleep(seconds)
+        elsewhere(folder, next(waited))
+
+    monkeypatch.setattr(locks.time, "sleep", renewing)
+    with pytest.raises(FolderInUseError, match="on another-node"), hold_folder(folder, "generate"):
+        pass
+    assert json.loads(folder.read(LOCK_NAME))["token"] == "theirs"
+
+
+@pytest.mark.parametrize("content", [b"", b"no JSON", b"[]"])
+def test_a_lock_cut_off_by_a_crash_holds_nobody_up(folder, content):
+    folder.write(LOCK_NAME, content)
+    with hold_folder(folder, "generate"):
+        pass
+    assert not folder.exists(LOCK_NAME)
+
+
+def test_who_loses_the_lock_is_ended(folder, capsys):
+    class Ended(BaseException):
+        pass
+
+    def end(*_):
+        raise Ended
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(Ended), hold_folder(folder, "generate"):
+            elsewhere(folder, 1)
+            time.sleep(30)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "on another-node) has taken the folder over" in capsys.readouterr().err
+    assert json.loads(folder.read(LOCK_NAME))["token"] == "theirs"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match=r"file/\.lock: cannot be written"), hold_folder(
+        Folder(str(tmp_path / "file")), "generate"
+    ):
+        pass
