@@ -111,11 +111,15 @@ def test_who_loses_the_lock_is_ended(folder, capsys):
     def end(*_):
         raise Ended
 
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        with pytest.raises(Ended), hold_folder(folder, "generate"):
+    def held_and_lost():
+        with hold_folder(folder, "generate"):
             elsewhere(folder, 1)
             time.sleep(30)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(Ended):
+            held_and_lost()
     finally:
         signal.signal(signal.SIGTERM, before)
     assert "on another-node) has taken the folder over" in capsys.readouterr().err
@@ -124,7 +128,8 @@ def test_who_loses_the_lock_is_ended(folder, capsys):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ValueError, match=r"file/\.lock: cannot be written"), hold_folder(
-        Folder(str(tmp_path / "file")), "generate"
+    with (
+        pytest.raises(ValueError, match=r"file/\.lock: cannot be written"),
+        hold_folder(Folder(str(tmp_path / "file")), "generate"),
     ):
         pass
