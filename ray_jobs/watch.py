@@ -4,6 +4,7 @@ that trying again cannot mend ends the training at once.
 Workers therefore need no way to the tracking server: it may listen on the driver's machine alone.
 """
 
+import logging
 from typing import Any
 
 from ray.train import Checkpoint, UserCallback
@@ -38,4 +39,6 @@ class Watch(UserCallback):
         for error in worker_exceptions.values():
             mistake = user_error(error)
             if mistake is not None and not isinstance(mistake, (StorageError, ConnectionError)):
+                # The worker has printed where it happened; the controller's own stack says nothing more.
+                logging.getLogger("ray.train").setLevel(logging.CRITICAL)
                 raise mistake
