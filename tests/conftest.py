@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 # PyTorch imports triton late, at the first optimiser. In a process that has loaded TensorFlow by then, triton's own
 # copy of LLVM crashes; loaded first, both work. Jobs keep TensorFlow in actors of its own.
 with contextlib.suppress(ImportError):
@@ -15,3 +17,11 @@ pytest_plugins = ["support.gloo_pool"]
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+
+
+def pytest_collection_modifyitems(items):
+    """Long injections of faults run when they are asked for: `make faults`."""
+    if not os.environ.get("FACELIB_FAULTS"):
+        for item in items:
+            if item.get_closest_marker("faults"):
+                item.add_marker(pytest.mark.skip(reason="runs in `make faults` (FACELIB_FAULTS=1)"))

@@ -1,0 +1,88 @@
+"""Datasets, locks, plans and checkpoints on S3, spoken to by its protocol; and connections that break."""
+
+import json
+
+import pytest
+import torch
+from support.datasets import write_dataset
+from support.storage import Cable, keys
+
+from facelib import locks
+from facelib.faces import DatasetError, FaceDataset, Folder, StorageError
+from facelib.locks import LOCK_NAME, FolderInUseError, hold_folder
+from facelib.plans import claim_folder
+from ray_jobs.checkpoints import newest_checkpoint, read_state, write_state
+
+
+def test_a_dataset_on_s3_is_a_dataset(s3, through):
+    dataset = write_dataset("s3://faces/set", identities=8, images=2)
+    dataset.verify()
+    again = FaceDataset("s3://faces/set")
+    again.check_parts()
+    assert sum(len(table) for table in again.tables(["identity"])) == 16
+    part, index, _, rows = again.row_groups()[1]
+    assert len(again.read_row_groups(part, [index], ["image"])) == rows
+    assert keys(s3, "set/") == ["set/manifest.json", "set/part-0000000.parquet", "set/plan.json"]
+
+
+def test_what_is_not_there_is_said_in_one_line(through):
+    with pytest.raises(DatasetError, match="s3://faces/nothing is no face dataset"):
+        FaceDataset("s3://faces/nothing")
+    assert Folder("s3://faces/nothing").names() == []
+
+
+def test_a_plan_on_s3_keeps_others_out(through):
+    folder = Folder("s3://faces/planned").create()
+    claim_folder(folder, {"seed": 1})
+    claim_folder(folder, {"seed": 1})
+    with pytest.raises(DatasetError, match="seed: 1, now 2"):
+        claim_folder(folder, {"seed": 2})
+
+
+def test_one_job_at_a_time_on_s3(s3, through, monkeypatch):
+    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(locks, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(locks, "SETTLE_SECONDS", 0.2)
+    folder = Folder("s3://faces/held").create()
+    with hold_folder(folder, "generate"):
+        assert json.loads(folder.read(LOCK_NAME))["job"] == "generate"
+        with pytest.raises(FolderInUseError, match="in use by generate"), hold_folder(folder, "train_ssl"):
+            pass
+    assert "held/.lock" not in keys(s3)
+
+
+def test_checkpoints_on_s3(through, tmp_path):
+    names = ["checkpoint_2026-01-01_00-00-00.000000", "checkpoint_2026-01-02_00-00-00.000000"]
+    for value, name in enumerate(names):
+        write_state(tmp_path / "state.pt", {"weights": torch.full((1000,), float(value))})
+        data = (tmp_path / "state.pt").read_bytes()
+        # The second was cut off by a crash.
+        Folder(f"s3://faces/training/{name}").create().write("state.pt", data if value == 0 else data[:-100])
+    assert newest_checkpoint("s3://faces/training") == names[0]
+    assert read_state("s3://faces/training", names[0])["weights"].sum() == 0
+
+
+def test_a_connection_cut_in_mid_write_leaves_nothing_that_looks_whole(s3, through):
+    cable = Cable(s3)
+    try:
+        through(cable.port)
+        folder = Folder("s3://faces/cut").create()
+        data = bytes(range(256)) * 40_000  # 10 MB, more than one piece of an upload
+        cable.limit = 3_000_000
+        with pytest.raises(StorageError, match=r"s3://faces/cut/part-0000000.parquet: cannot be written"):
+            folder.write("part-0000000.parquet", data)
+        assert cable.cuts > 0
+        assert "cut/part-0000000.parquet" not in keys(s3)
+        cable.limit = None
+        folder.remove_leftovers()
+        folder.write("part-0000000.parquet", data)
+        assert folder.read("part-0000000.parquet") == data
+        assert keys(s3, "cut/") == ["cut/part-0000000.parquet"]
+    finally:
+        cable.close()
+
+
+def test_storage_that_is_away_is_a_storage_error(through):
+    through(9)
+    with pytest.raises(StorageError, match=r"s3://faces/away/plan.json: cannot be read"):
+        Folder("s3://faces/away").read("plan.json")
