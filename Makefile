@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PYTHONUNBUFFERED := 1
 
-.PHONY: quickstart test test-fast ui lint format bench clean help
+.PHONY: quickstart test test-fast faults ui lint format bench clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ — /'
@@ -19,14 +19,18 @@ test: $(STAMP)  ## all tests
 test-fast: $(STAMP)  ## without the tests that take more than a minute
 	$(BIN)/python -m pytest -m "not slow"
 
+faults: $(STAMP)  ## the long injections of faults and the cluster over ssh; writes docs/reliability.md's table
+	FACELIB_FAULTS=1 $(BIN)/python -m pytest -v tests/faults tests/cluster
+
 ui: $(STAMP)  ## MLflow on http://127.0.0.1:5000
 	@mkdir -p runs
 	$(BIN)/mlflow ui --host 127.0.0.1 --port $${PORT:-5000} --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
 
-lint: $(STAMP)  ## ruff and mypy
+lint: $(STAMP)  ## ruff, mypy, audit of the installed packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/audit.py
 
 format: $(STAMP)  ## let ruff write
 	$(BIN)/ruff check --fix .

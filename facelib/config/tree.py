@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -57,6 +60,17 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @model_validator(mode="after")
+    def _refuse_credentials(self) -> "Settings":
+        """Settings are kept beside results and in MLflow, where everybody reads them."""
+        for name, value in _texts(self.model_dump(mode="json")):
+            if re.search(r"://[^/@\s]*:[^/@\s]*@", value):
+                raise ValueError(
+                    f"{name}: holds a password. Leave it out of the address; storage and MLflow read theirs from the "
+                    "environment (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, MLFLOW_TRACKING_USERNAME, …)"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_combinations(self) -> "Settings":
         train = self.train
         if train.selection == "sets" and not train.sets:
@@ -85,3 +99,15 @@ class Settings(BaseSettings):
         tree = self.model_dump(mode="json")
         chosen = {name: tree[name] for name in ("seed", *sections)}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a tree, with its dotted name."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, name)

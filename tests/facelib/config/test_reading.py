@@ -102,3 +102,18 @@ def test_paths_lie_below_output_unless_absolute():
     assert settings.path("faces") == "s3://bucket/run/faces"
     assert settings.path("/data/faces") == "/data/faces"
     assert settings.path("gs://other/faces") == "gs://other/faces"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "output=s3://AKIAKEY:hunter2@bucket/run",
+        "tracking.uri=postgresql://me:hunter2@db/mlflow",
+        'evaluate.sets=["lfw=s3://a:hunter2@b/lfw.bin"]',
+    ],
+)
+def test_passwords_do_not_get_into_settings_nor_into_the_complaint(override):
+    with pytest.raises(SettingsError, match="holds a password") as refused:
+        load_settings(None, [override])
+    assert override.partition("=")[0] in str(refused.value)
+    assert "hunter2" not in str(refused.value)
