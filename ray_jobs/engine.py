@@ -324,6 +324,8 @@ def _fit(settings: Settings, run: Run, method: str, uri: str) -> dict[str, Any]:
 
 def _require_room(settings: Settings) -> None:
     """Trainers and their readers must fit together, or the readers would wait for ever for a CPU."""
+    if settings.ray.autoscaling:
+        return  # What the cluster will have is not known here; a demand that it can never meet waits, and Ray says so.
     train, data = settings.train, settings.data
     needed = train.workers * (train.cpus_per_worker + (data.readers + 1) * data.cpus_per_reader)
     found = ray.cluster_resources().get("CPU", 0)
@@ -332,7 +334,7 @@ def _require_room(settings: Settings) -> None:
         raise JobError(
             f"train.workers={train.workers} need {needed:g} CPUs with their readers (train.cpus_per_worker="
             f"{train.cpus_per_worker:g}, data.readers={data.readers}, data.cpus_per_reader={data.cpus_per_reader:g}), "
-            f"the cluster has {found:g}: lower one of them; fractions are fine"
+            f"the cluster has {found:g}: lower one of them (fractions are fine); ray.autoscaling=true if it grows on demand"
         )
 
 

@@ -101,6 +101,8 @@ def cluster(settings: Settings) -> Iterator[None]:
         "logging_level": logging.WARNING,
         "runtime_env": {"worker_process_setup_hook": "ray_jobs.session.quiet_worker"},
     }
+    if settings.ray.autoscaling:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1200")  # A machine takes minutes to come.
     address = settings.ray.address or os.environ.get("RAY_ADDRESS", "")
     if address:
         options["address"] = address

@@ -19,6 +19,7 @@ class RaySettings(Section):
     """The Ray cluster a job runs on."""
 
     address: str = Field("", description="cluster to join; empty: RAY_ADDRESS, else a new local one")
+    autoscaling: bool = Field(False, description="the cluster grows when asked: do not compare with what it has now")
     object_store_gb: NonNegative = Field(0, description="object store of a new local cluster, GB (0: Ray's choice)")
     no_progress_minutes: Positive = Field(10, description="a data stream without progress for this long is an error")
 
