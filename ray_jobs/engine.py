@@ -334,7 +334,7 @@ def _require_room(settings: Settings) -> None:
         raise JobError(
             f"train.workers={train.workers} need {needed:g} CPUs with their readers (train.cpus_per_worker="
             f"{train.cpus_per_worker:g}, data.readers={data.readers}, data.cpus_per_reader={data.cpus_per_reader:g}), "
-            f"the cluster has {found:g}: lower one of them (fractions are fine); ray.autoscaling=true if it grows on demand"
+            f"the cluster has {found:g}: lower one of them, or set ray.autoscaling=true if it grows"
         )
 
 
