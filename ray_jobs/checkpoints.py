@@ -5,13 +5,10 @@ own file. Here every state is read through before it is used, so that a damaged 
 before it, and not the training.
 """
 
-import contextlib
 import errno
 import json
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import pyarrow.fs as pafs
 import torch
 
 from facelib.faces import Folder
+from facelib.files import local_copy
 
 STATE_NAME = "state.pt"
 BOOKKEEPING_NAME = "checkpoint_manager_snapshot.json"  # Ray Train's
@@ -40,7 +38,7 @@ def newest_checkpoint(storage: str) -> str | None:
 
 def read_state(storage: str, name: str, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The state in checkpoint `name` below `storage`."""
-    with _local_file(Folder(f"{storage}/{name}"), STATE_NAME) as path:
+    with local_copy(f"{storage}/{name}/{STATE_NAME}") as path:
         return torch.load(path, map_location=device, weights_only=True)
 
 
@@ -94,16 +92,3 @@ def _damage(folder: Folder, name: str) -> str | None:
             return f"{broken}: wrong checksum" if broken else None
     except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         return str(error) or type(error).__name__
-
-
-@contextlib.contextmanager
-def _local_file(folder: Folder, name: str) -> Iterator[Path]:
-    """A file of the folder as a local path; remote ones are copied for the length of the block."""
-    if isinstance(folder.fs, pafs.LocalFileSystem):
-        yield Path(folder.path) / name
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / name
-        with folder.fs.open_input_stream(f"{folder.path}/{name}") as source, path.open("wb") as target:
-            shutil.copyfileobj(source, target, 8 << 20)
-        yield path

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from facelib.files import local_copy
 from facelib.models.inert_pickle import InertObject, module_state_dict, read_inert
 from facelib.models.iresnet import REDUCTION, STAGE_CHANNELS
 from facelib.models.registry import build_backbone
@@ -47,7 +48,7 @@ class BackboneCheckpoint:
 
 
 def load_backbone(path: str | os.PathLike[str]) -> nn.Module:
-    """The network of a file of any known format, on the CPU, in evaluation mode.
+    """The network of a file of any known format, a path or a URI, on the CPU, in evaluation mode.
 
     Raises:
         FileNotFoundError: no such file.
@@ -115,8 +116,12 @@ def load_checkpoint_contract(path: str | os.PathLike[str]) -> dict[str, Any] | N
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> BackboneCheckpoint:
-    """Architecture, tensors and contract of a file of any known format. Raises as `load_backbone`."""
-    path = Path(path)
+    """Architecture, tensors and contract of a file of any known format, a path or a URI. Raises as `load_backbone`."""
+    with local_copy(path) as local:
+        return _read_local(local)
+
+
+def _read_local(path: Path) -> BackboneCheckpoint:
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
     try:

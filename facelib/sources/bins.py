@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.files import atomic_file
+from facelib.files import atomic_file, local_copy
 
 # Opcodes of lists, tuples, numbers, booleans, strings and bytes in protocols 0 to 5. Everything else builds objects.
 PLAIN_OPCODES = frozenset(
@@ -44,7 +44,7 @@ def read_bin(path: str | os.PathLike[str]) -> tuple[list[bytes], NDArray[np.bool
     """Read a verification set.
 
     Args:
-        path: the `.bin` file.
+        path: the `.bin` file, a path or a URI.
 
     Returns:
         Encoded images (2P of them, pair i is 2i and 2i+1) and a boolean array [P], True where a pair shows one person.
@@ -53,7 +53,11 @@ def read_bin(path: str | os.PathLike[str]) -> tuple[list[bytes], NDArray[np.bool
         FileNotFoundError: no such file.
         BinError: damaged, truncated, not this format, or a pickle with more than plain data in it.
     """
-    path = Path(path)
+    with local_copy(path) as local:
+        return _read_local(local)
+
+
+def _read_local(path: Path) -> tuple[list[bytes], NDArray[np.bool_]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such verification set; give the path of a .bin file")
     data = path.read_bytes()

@@ -4,13 +4,16 @@ import json
 
 import pytest
 import torch
-from support.datasets import write_dataset
+from support.datasets import pattern, write_dataset
 from support.storage import Cable, keys
 
 from facelib import locks
-from facelib.faces import DatasetError, FaceDataset, Folder, StorageError
+from facelib.faces import DatasetError, FaceDataset, Folder, StorageError, encode_image
 from facelib.locks import LOCK_NAME, FolderInUseError, hold_folder
+from facelib.models import build_backbone, load_backbone, save_backbone
 from facelib.plans import claim_folder
+from facelib.sources import write_bin
+from facelib.sources.pair_sets import load_pair_set
 from ray_jobs.checkpoints import newest_checkpoint, read_state, write_state
 
 
@@ -60,6 +63,24 @@ def test_checkpoints_on_s3(through, tmp_path):
         Folder(f"s3://faces/training/{name}").create().write("state.pt", data if value == 0 else data[:-100])
     assert newest_checkpoint("s3://faces/training") == names[0]
     assert read_state("s3://faces/training", names[0])["weights"].sum() == 0
+
+
+def test_models_and_verification_sets_are_read_from_s3(through, tmp_path):
+    settings = {"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2, "embedding_size": 16}
+    backbone = build_backbone("iresnet", **settings)
+    save_backbone(tmp_path / "model.pt", backbone, "iresnet", settings, {"template": "arcface"})
+    write_bin(tmp_path / "set.bin", [encode_image(pattern(i, 0)) for i in range(4)], [True, False])
+    folder = Folder("s3://faces/models").create()
+    for name in ("model.pt", "set.bin"):
+        folder.write(name, (tmp_path / name).read_bytes())
+    folder.write("broken.pt", b"no model")
+    loaded = load_backbone("s3://faces/models/model.pt").state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in backbone.state_dict().items())
+    assert load_pair_set("s3://faces/models/set.bin").issame.tolist() == [True, False]
+    with pytest.raises(FileNotFoundError, match=r"s3://faces/models/none\.pt does not exist"):
+        load_backbone("s3://faces/models/none.pt")
+    with pytest.raises(ValueError, match=r"s3://faces/models/broken\.pt: "):
+        load_backbone("s3://faces/models/broken.pt")
 
 
 def test_a_connection_cut_in_mid_write_leaves_nothing_that_looks_whole(s3, through):
