@@ -31,7 +31,7 @@ from ray_jobs.methods import METHODS, Step
 from ray_jobs.monitor import Monitor
 from ray_jobs.session import JobError, configure_data, format_seconds
 from ray_jobs.sharding import clip_gradients, gather_state, keep_from_ddp, load_state
-from ray_jobs.training import LearningRate, Selection, build_optimizer, seed_step
+from ray_jobs.training import LearningRate, Selection, build_optimizer, resumed_step, seed_step
 from ray_jobs.watch import LOGGED, Watch
 
 STORAGE_NAME = "training"  # where Ray Train keeps its checkpoints, below the training's folder
@@ -63,7 +63,9 @@ def training_plan(settings: Settings, dataset: FaceDataset, method: str) -> dict
                    "checkpoint_every", "compile")  # fmt: skip
     # Watched sets decide nothing unless the model is chosen by them.
     watched = () if settings.train.selection == "sets" else ("sets",)
-    for name in (*operational, *watched):
+    # An elastic training is one whose number of workers may change.
+    elastic = ("workers", "min_workers") if settings.train.min_workers else ("min_workers",)
+    for name in (*operational, *watched, *elastic):
         tree["train"].pop(name)
     plan = {f"{section}.{k}": v for section, values in tree.items() if section != "seed" for k, v in values.items()}
     plan |= {"seed": settings.seed, "data.window_row_groups": settings.data.window_row_groups}
@@ -160,8 +162,9 @@ class Worker:
         self.rate.load_state_dict(state["rate"])
         self.selection.load_state_dict(state["selection"])
         self.history, self.stopped = state["history"], state["stopped"]
-        # Counted in samples, so that another number of workers takes up at the same place.
-        self.step = state["samples"] // (self.settings.train.batch_size * self.world)
+        # Counted in epochs and samples, so that another number of workers takes up at the same place.
+        batch = self.settings.train.batch_size * self.world
+        self.step = resumed_step(state["epoch"], state["epoch_samples"], batch, self.plan.steps_per_epoch)
         if self.rank == 0:
             print(f"resumed at epoch {self.step / self.plan.steps_per_epoch:.2f}", flush=True)
 
@@ -252,7 +255,8 @@ class Worker:
                 "selection": self.selection.state_dict(),
                 "history": self.history,
                 "stopped": self.stopped,
-                "samples": self.step * self.settings.train.batch_size * self.world,
+                "epoch": self.step // self.plan.steps_per_epoch,
+                "epoch_samples": self.step % self.plan.steps_per_epoch * self.settings.train.batch_size * self.world,
             }
             write_state(Path(folder) / STATE_NAME, state)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
@@ -303,7 +307,7 @@ def _fit(settings: Settings, run: Run, method: str, uri: str) -> dict[str, Any]:
             "storage": storage,
         },
         scaling_config=ray.train.ScalingConfig(
-            num_workers=train.workers,
+            num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
             use_gpu=train.use_gpu,
             resources_per_worker={"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})},
         ),
@@ -327,12 +331,13 @@ def _require_room(settings: Settings) -> None:
     if settings.ray.autoscaling:
         return  # What the cluster will have is not known here; a demand that it can never meet waits, and Ray says so.
     train, data = settings.train, settings.data
-    needed = train.workers * (train.cpus_per_worker + (data.readers + 1) * data.cpus_per_reader)
+    workers = train.min_workers or train.workers
+    needed = workers * (train.cpus_per_worker + (data.readers + 1) * data.cpus_per_reader)
     found = ray.cluster_resources().get("CPU", 0)
     # One reader for each worker is enough to go on, slowly.
-    if train.workers * (train.cpus_per_worker + data.cpus_per_reader) > found:
+    if workers * (train.cpus_per_worker + data.cpus_per_reader) > found:
         raise JobError(
-            f"train.workers={train.workers} need {needed:g} CPUs with their readers (train.cpus_per_worker="
+            f"train.workers={workers} need {needed:g} CPUs with their readers (train.cpus_per_worker="
             f"{train.cpus_per_worker:g}, data.readers={data.readers}, data.cpus_per_reader={data.cpus_per_reader:g}), "
             f"the cluster has {found:g}: lower one of them, or set ray.autoscaling=true if it grows"
         )

@@ -104,6 +104,15 @@ class Selection:
             setattr(self, key, value)
 
 
+def resumed_step(epoch: int, epoch_samples: int, global_batch: int, steps_per_epoch: int) -> int:
+    """The step to go on with, `epoch_samples` into epoch `epoch`, on a number of workers that may be another one now.
+
+    Epochs begin where they began. The order within an epoch belongs to a number of workers: after a change the rest of
+    that epoch is drawn in the new order, at least one batch of it, because an epoch's end is when it is evaluated.
+    """
+    return epoch * steps_per_epoch + min(epoch_samples // global_batch, steps_per_epoch - 1)
+
+
 def seed_step(seed: int, step: int, rank: int, place: int = 0) -> int:
     """Seed of one step on one rank, and of a place in it.
 

@@ -105,6 +105,9 @@ class TrainSettings(Section):
     channels_last: bool = Field(True, description="channels-last memory, faster with bfloat16")
     compile: bool = Field(False, description="torch.compile the backbone (pays off on GPUs)")
     workers: Count = Field(1, description="DDP workers")
+    min_workers: Index = Field(
+        0, description="go on with as few workers as this while nodes are missing (0: always with `workers`)"
+    )
     cpus_per_worker: Positive = Field(1, description="CPUs reserved by a worker")
     threads: Index = Field(0, description="torch threads of a worker (0: its share of the cores, less one for readers)")
     use_gpu: bool = Field(False, description="one GPU for each worker")

@@ -79,6 +79,8 @@ class Settings(BaseSettings):
             raise ValueError("train.selection=heldout needs data.heldout: name a dataset, or use selection=last")
         if train.schedule == "plateau" and train.selection == "last":
             raise ValueError("train.schedule=plateau needs a metric: train.selection must be heldout or sets")
+        if train.min_workers > train.workers:
+            raise ValueError(f"train.min_workers={train.min_workers} must not exceed train.workers={train.workers}")
         if train.warmup_epochs >= train.epochs:
             raise ValueError(f"train.warmup_epochs={train.warmup_epochs} must be less than train.epochs={train.epochs}")
         if self.unpg.sample_rate < 1 and not self.unpg.shard_head:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from facelib.config import TrainSettings
-from ray_jobs.training import LearningRate, Selection, build_optimizer, seed_step
+from ray_jobs.training import LearningRate, Selection, build_optimizer, resumed_step, seed_step
 
 
 def test_cosine_with_warmup_starts_low_peaks_and_ends_at_zero():
@@ -58,3 +58,18 @@ def test_step_seeds_differ_by_seed_step_and_rank():
     seeds = {seed_step(s, t, r, p) for s in range(3) for t in range(20) for r in range(3) for p in range(2)}
     assert len(seeds) == 360
     torch.Generator().manual_seed(max(seeds))
+
+
+@pytest.mark.parametrize("samples", [100, 97, 64])
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 1), (1, 2), (4, 3), (3, 4)])
+def test_another_number_of_workers_takes_up_at_the_same_place(samples, before, after):
+    """Every position of an epoch of `samples`, with batches of 4 a worker."""
+    old, new = samples // (4 * before), samples // (4 * after)
+    for step in range(3 * old):
+        epoch, done = step // old, step % old * 4 * before
+        resumed = resumed_step(epoch, done, 4 * after, new)
+        assert resumed // new == epoch  # neither an epoch twice nor one left out
+        assert done - 4 * after < resumed % new * 4 * after <= done or resumed % new == new - 1
+        if before == after:
+            assert resumed == step
+    assert resumed_step(3, 0, 4 * after, new) == 3 * new  # a finished training stays finished
