@@ -159,10 +159,23 @@ class Run:
 # What makes a job's run "the same run" when it is started again.
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "generate": ("generate", "align"),
+    "import_data": ("import_data", "align", "data"),
     "train_ssl": ("generate", "align", "data", "model", "augment", "ssl", "train"),
     "train_unpg": ("generate", "align", "data", "model", "augment", "unpg", "train"),
     "evaluate": ("evaluate",),
-    "pipeline": ("generate", "align", "data", "model", "augment", "ssl", "unpg", "train", "evaluate", "stages"),
+    "pipeline": (
+        "generate",
+        "align",
+        "import_data",
+        "data",
+        "model",
+        "augment",
+        "ssl",
+        "unpg",
+        "train",
+        "evaluate",
+        "stages",
+    ),
 }
 
 

@@ -68,7 +68,7 @@ class GenerateChunk:
     def __init__(self, seed: int, generate: GenerateSettings) -> None:
         from facelib.synthesis import build_generator
 
-        _one_thread()
+        one_thread()
         options = dict(generate.options)
         if generate.gpus_per_actor > 0:
             options.setdefault("device", "cuda")
@@ -96,7 +96,7 @@ class AlignChunk:
     def __init__(self, align: AlignSettings, source: str, jpeg_quality: int) -> None:
         from facelib.alignment import Aligner, build_detector
 
-        _one_thread()
+        one_thread()
         options = dict(align.options)
         if align.gpus_per_actor > 0:
             options.setdefault("device", "cuda")
@@ -132,7 +132,7 @@ class AlignChunk:
         }
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     """Actors are the parallelism; library thread pools inside them only fight over the same cores."""
     import cv2
     import torch

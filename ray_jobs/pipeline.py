@@ -13,12 +13,19 @@ from facelib.config import Settings, SettingsError, StageSettings, change_settin
 from facelib.tracking import Run
 from ray_jobs.evaluate import evaluate
 from ray_jobs.generate import generate
+from ray_jobs.import_data import import_data
 from ray_jobs.preflight import CHECKPOINTS, preflight
 from ray_jobs.session import JobError, format_seconds, run_job, user_error
 from ray_jobs.train_ssl import train_ssl
 from ray_jobs.train_unpg import train_unpg
 
-STAGES = {"generate": generate, "train_ssl": train_ssl, "train_unpg": train_unpg, "evaluate": evaluate}
+STAGES = {
+    "generate": generate,
+    "import_data": import_data,
+    "train_ssl": train_ssl,
+    "train_unpg": train_unpg,
+    "evaluate": evaluate,
+}
 
 
 def pipeline(settings: Settings, run: Run) -> str:

@@ -14,6 +14,7 @@ from facelib.config import Settings, SettingsError
 from facelib.contrastive import MoCo
 from facelib.evaluation.roc import check_fars
 from facelib.models import build_backbone
+from facelib.sources import build_source
 from facelib.sources.bins import bin_paths
 from facelib.synthesis import build_generator
 from ray_jobs.batches import Augmentation
@@ -34,6 +35,7 @@ def preflight(settings: Settings, job: str, coming: Collection[str] = ()) -> Non
     """
     checks: dict[str, Callable[[Settings], None]] = {
         "generate": _check_generate,
+        "import_data": _check_import,
         "train_ssl": _check_ssl,
         "train_unpg": _check_unpg,
         "evaluate": _check_evaluate,
@@ -63,6 +65,27 @@ def _check_generate(settings: Settings) -> None:
             f"generate.heldout_identities: generator {generator.name} has a limited number of identities, none of them "
             "kept apart; set it to 0, and train.selection to last or sets"
         )
+
+
+def _check_import(settings: Settings) -> None:
+    ask, align = settings.import_data, settings.align
+    if not ask.path:
+        raise SettingsError("import_data.path: empty; give the folder or file to import")
+    with _field("import_data.source, import_data.path, import_data.options"):
+        source = build_source(ask.source, ask.path, **ask.options)
+    if align.template not in TEMPLATES:
+        raise SettingsError(f"align.template: unknown {align.template!r}; there are {', '.join(TEMPLATES)}")
+    alignment = source.alignment if ask.alignment == "auto" else ask.alignment
+    if alignment == "detect":
+        with _field("align.detector, align.options"):
+            build_detector(align.detector, **align.options)
+    if alignment == "given" and source.alignment != "given":
+        raise SettingsError(f"import_data.alignment: {ask.source} knows no landmarks here; set it to detect or none")
+    if (ask.duplicates == "embedding" or ask.overlap_sets) and not ask.model:
+        raise SettingsError("import_data.model: empty; duplicates=embedding and overlap_sets need a checkpoint")
+    if ask.model and not Path(settings.path(ask.model)).is_file():
+        raise SettingsError(f"import_data.model: {settings.path(ask.model)} does not exist")
+    _check_sets("import_data.overlap_sets", ask.overlap_sets)
 
 
 def _check_training(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from facelib.config.reading import (
     parse_command_line,
 )
 from facelib.config.running import RaySettings, StageSettings, TrackingSettings
+from facelib.config.sources import ImportSettings
 from facelib.config.training import (
     AugmentSettings,
     DataSettings,
@@ -32,6 +33,7 @@ __all__ = [
     "DataSettings",
     "EvaluateSettings",
     "GenerateSettings",
+    "ImportSettings",
     "ModelSettings",
     "RaySettings",
     "Section",

@@ -14,6 +14,7 @@ from facelib.config.evaluation import EvaluateSettings
 from facelib.config.faces import AlignSettings, GenerateSettings
 from facelib.config.fields import Index
 from facelib.config.running import RaySettings, StageSettings, TrackingSettings
+from facelib.config.sources import ImportSettings
 from facelib.config.training import (
     AugmentSettings,
     DataSettings,
@@ -35,6 +36,7 @@ class Settings(BaseSettings):
     output: str = Field("runs/facelib", description="folder or URI everything is written below")
     generate: GenerateSettings = Field(default_factory=GenerateSettings)
     align: AlignSettings = Field(default_factory=AlignSettings)
+    import_data: ImportSettings = Field(default_factory=ImportSettings)
     data: DataSettings = Field(default_factory=DataSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     augment: AugmentSettings = Field(default_factory=AugmentSettings)

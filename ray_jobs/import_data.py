@@ -1,0 +1,199 @@
+"""People's own pictures → a face dataset: folders, RecordIO, LFW, K-FACE, IJB, `.bin`, with or without alignment.
+
+Writes <output>/<data.dataset>: parts, manifest, contact sheet, identities.parquet (names), import_report.json (what was
+left out, and why), and a .bin for each pair list of the source. A killed job continues where it was: finished parts are
+kept, and the result is the same bytes.
+"""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from facelib.config import Settings
+from facelib.faces import MANIFEST_NAME, Contract, FaceDataset, Folder, decode_image, read_part_info
+from facelib.models import load_checkpoint_contract
+from facelib.plans import claim_folder, plan_hash
+from facelib.sources import FaceSource, PairList, SourceIndex, build_source, read_bin, write_bin
+from facelib.sources.bins import bin_paths
+from facelib.sources.importing import References, normalised
+from facelib.tracking import Run
+from ray_jobs.import_parts import Range, import_stream, load_embed
+from ray_jobs.import_report import REPORT, make_report, print_report, write_listing
+from ray_jobs.parts import finished_parts, part_manifest, part_name, report_dataset
+from ray_jobs.progress import ProgressReport
+from ray_jobs.session import JobError, run_job
+
+
+def import_data(settings: Settings, run: Run) -> str:
+    """Import the source that the settings describe, or finish it, or find it whole."""
+    ask = settings.import_data
+    source = build_source(ask.source, ask.path, **ask.options)
+    index = source.index()
+    print(f"{ask.source}: {len(index)} pictures of {len(index.names)} identities listed", flush=True)
+    damage = [s for s in index.skipped if s.damage]
+    if damage and ask.damaged == "fail":
+        raise JobError(
+            f"{ask.path}: {len(damage)} entries are damaged, the first is {damage[0]}; import_data.damaged=skip goes on"
+        )
+    folder = Folder(settings.path(settings.data.dataset)).create()
+    plan = import_plan(settings, source, index)
+    claim_folder(folder, plan)
+    if not folder.exists(MANIFEST_NAME):
+        write_listing(folder, index)
+        _make_parts(folder, settings, plan, index, run)
+    dataset = report_dataset(folder, settings.data.dataset, run)
+    report = {"plan": plan, **make_report(dataset, index)}
+    report["pairs"] = [_write_pairs(dataset, pairs, ask.source) for pairs in source.pair_lists()]
+    folder.write(REPORT, json.dumps(report, indent=1).encode())
+    run.log_json(report, REPORT)
+    run.log_metrics({f"left_out/{reason}": n for reason, n in report["left_out"].items()})
+    print_report(report, settings.data.dataset)
+    return ", ".join([folder.uri, *(p["file"] for p in report["pairs"])])
+
+
+def import_plan(settings: Settings, source: FaceSource, index: SourceIndex) -> dict[str, Any]:
+    """Everything that decides the dataset's bytes, and nothing else (no actors, no place of the source)."""
+    ask, align = settings.import_data, settings.align
+    alignment = source.alignment if ask.alignment == "auto" else ask.alignment
+    plan: dict[str, Any] = {
+        "source": ask.source,
+        "list": index.fingerprint,
+        "pictures": len(index),
+        "alignment": alignment,
+        "template": align.template,
+        "size": align.size,
+        "jpeg_quality": ask.jpeg_quality,
+        "verify": ask.verify,
+        "max_pixels": ask.max_pixels,
+        "min_images": ask.min_images,
+        "min_pixels": ask.min_pixels,
+        "min_sharpness": ask.min_sharpness,
+        "duplicates": ask.duplicates,
+        "images_per_part": ask.images_per_part,
+    }
+    if alignment != "none":
+        plan["min_score"] = align.min_score
+    if alignment == "detect":
+        plan |= {"detector": align.detector, "detector_options": align.options}
+    if ask.duplicates == "hash":
+        plan["duplicate_bits"] = ask.duplicate_bits
+    if ask.duplicates == "embedding":
+        plan["duplicate_similarity"] = ask.duplicate_similarity
+    if ask.overlap_sets:
+        plan |= {"overlap": ask.overlap, "overlap_similarity": ask.overlap_similarity}
+        plan["overlap_sets"] = [_set_hash(spec) for spec in ask.overlap_sets]
+    if ask.model:
+        plan["model"] = _file_hash(settings.path(ask.model))
+    return plan
+
+
+def _make_parts(folder: Folder, settings: Settings, plan: dict[str, Any], index: SourceIndex, run: Run) -> None:
+    name, ask = settings.data.dataset, settings.import_data
+    folder.remove_leftovers()
+    key = plan_hash(plan)
+    finished = finished_parts(folder, key)
+    ranges = [Range(number, *cut) for number, cut in enumerate(index.split(ask.images_per_part))]
+    missing = [r for r in ranges if r.part not in finished]
+    if finished:
+        print(f"{name}: {len(finished)} of {len(ranges)} parts are there already", flush=True)
+    references = _references(settings) if ask.overlap_sets and missing else None
+    left_out = 0
+    with ProgressReport(name, sum(r.end - r.begin for r in missing)) as progress:
+        for done in (
+            import_stream(settings, plan["alignment"], folder, key, index, missing, references) if missing else ()
+        ):
+            if done.damage:
+                raise JobError(f"{ask.path}: {done.damage}; import_data.damaged=skip counts it and goes on")
+            left_out += done.skipped
+            finished[done.range.part] = read_part_info(folder, part_name(done.range.part), key)
+            progress.advance(done.range.end - done.range.begin, f"({left_out} left out)")
+        run.log_metrics({"import/pictures_per_second": progress.rate})
+    manifest = part_manifest(plan, finished.values())
+    if not manifest.images:
+        raise JobError(
+            f"{ask.path}: no face is left of {len(index)} pictures: {manifest.counts}; see {folder.uri}/import"
+        )
+    folder.write(MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
+
+
+def _references(settings: Settings) -> References:
+    """Embed the evaluation sets whose people must not be in the dataset."""
+    ask = settings.import_data
+    contract = Contract(template=settings.align.template, size=settings.align.size)
+    known = load_checkpoint_contract(settings.path(ask.model)) or {}
+    trained_on = Contract(**{name: known.get(name, getattr(contract, name)) for name in Contract.model_fields})
+    trained_on.require(contract, f"import_data.model={ask.model}", "the imported faces")
+    images: list[bytes] = []
+    names: list[str] = []
+    for spec in ask.overlap_sets:
+        found = _set_pictures(spec, contract)
+        images += found
+        names += [f"{spec}, picture {i}" for i in range(len(found))]
+    print(f"embedding {len(images)} pictures of import_data.overlap_sets", flush=True)
+    task = ray.remote(_embed_references).options(num_cpus=ask.cpus_per_actor, num_gpus=ask.gpus_per_actor)
+    return References(ray.get(task.remote(settings, images)), names)
+
+
+def _embed_references(settings: Settings, images: list[bytes]) -> Any:
+    return normalised(load_embed(settings)(images))
+
+
+def _set_pictures(spec: str, contract: Contract) -> list[bytes]:
+    """All pictures of a .bin, several as a.bin+b.bin, or of a face dataset."""
+    if spec.endswith(".bin"):
+        images = [image for path in bin_paths(spec) for image in read_bin(path)[0]]
+        if images and decode_image(images[0]).shape[:2] != (contract.size, contract.size):
+            side = decode_image(images[0]).shape[0]
+            raise JobError(
+                f"import_data.overlap_sets: {spec} has faces of {side} pixels, align.size is {contract.size}"
+            )
+        return images
+    dataset = FaceDataset(spec)
+    dataset.contract.require(contract, f"import_data.overlap_sets: {spec}", "the imported faces")
+    return [image for table in dataset.tables(["image"]) for image in table["image"].to_pylist()]
+
+
+def _write_pairs(dataset: FaceDataset, pairs: PairList, source_name: str) -> dict[str, Any]:
+    """A pair list and the dataset's faces → `<dataset>/<name>.bin`; pairs without a face on both sides are named."""
+    rows = {f"{source_name}:{place}": -1 for place in (*pairs.first, *pairs.second)}
+    faces: list[bytes] = []
+    for table in dataset.tables(["image", "source"]):
+        for place, image in zip(table["source"].to_pylist(), table["image"], strict=True):
+            if place in rows:
+                rows[place] = len(faces)
+                faces.append(image.as_py())
+    found = [
+        (rows[f"{source_name}:{a}"], rows[f"{source_name}:{b}"], bool(same), f"{a} {b}")
+        for a, b, same in zip(pairs.first, pairs.second, pairs.issame.tolist(), strict=True)
+    ]
+    whole = [row for row in found if row[0] >= 0 and row[1] >= 0]
+    missing = [row[3] for row in found if row[0] < 0 or row[1] < 0]
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "pairs.bin"
+        write_bin(path, [faces[i] for row in whole for i in row[:2]], [row[2] for row in whole])
+        dataset.folder.write(f"{pairs.name}.bin", path.read_bytes())
+    if missing:
+        print(
+            f"warning: {len(missing)} of {len(found)} pairs of {pairs.name} have no face on a side, e.g. {missing[0]}"
+        )
+    file = f"{dataset.folder.uri}/{pairs.name}.bin"
+    return {"name": pairs.name, "file": file, "pairs": len(whole), "missing": len(missing), "examples": missing[:20]}
+
+
+def _set_hash(spec: str) -> str:
+    if spec.endswith(".bin"):
+        return "+".join(_file_hash(path) for path in bin_paths(spec))
+    return hashlib.sha256(Folder(spec).read(MANIFEST_NAME)).hexdigest()[:32]
+
+
+def _file_hash(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+if __name__ == "__main__":
+    run_job("import_data", import_data, __doc__)

@@ -1,0 +1,147 @@
+"""Ray Data stream of an import: ranges of a source's list → actors that read, align, filter and write a part each.
+
+A part is made from first to last byte by one actor: no picture travels between processes, and the driver sees counts.
+What a part left out, and why, lies beside it in `import/`, written first: a part that is there has its account.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import ray
+
+from facelib.config import ImportSettings, Settings
+from facelib.faces import Folder, faces_to_table, write_part
+from facelib.sources import SourceIndex, build_source
+from facelib.sources.importing import Embed, ImportedPart, PartImporter, References
+from facelib.sources.source import count_skipped
+from ray_jobs.face_stream import one_thread
+from ray_jobs.parts import part_name
+
+
+class Range(NamedTuple):
+    """Entries `begin` … `end − 1` of the list become part number `part`."""
+
+    part: int
+    begin: int
+    end: int
+
+
+class PartDone(NamedTuple):
+    """A part that was written, or the damage that a strict import stopped at."""
+
+    range: Range
+    skipped: int
+    damage: str
+
+
+def import_stream(
+    settings: Settings,
+    alignment: str,
+    folder: Folder,
+    key: str,
+    index: SourceIndex,
+    ranges: Sequence[Range],
+    references: References | None,
+) -> Iterator[PartDone]:
+    """Make the parts `ranges`; they come back in the order they are finished.
+
+    Args:
+        alignment: none, given or detect.
+        key: hash of the plan, for the parts' footers.
+    """
+    if not ranges:
+        return
+    ask = settings.import_data
+    shared = ray.put(index), ray.put(references)
+    stream = ray.data.from_items([r._asdict() for r in ranges], override_num_blocks=min(len(ranges), 2000)).map(
+        MakePart,
+        fn_constructor_args=(settings, alignment, folder.uri, key, *shared),
+        compute=ray.data.ActorPoolStrategy(size=min(ask.actors, len(ranges))),
+        num_cpus=ask.cpus_per_actor,
+        num_gpus=ask.gpus_per_actor,
+    )
+    for row in stream.iter_rows():
+        yield PartDone(Range(row["part"], row["begin"], row["end"]), row["skipped"], row["damage"])
+
+
+class MakePart:
+    """Actor: makes parts."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        alignment: str,
+        uri: str,
+        key: str,
+        index: "ray.ObjectRef[SourceIndex]",
+        references: "ray.ObjectRef[References | None]",
+    ) -> None:
+        one_thread()
+        ask = settings.import_data.model_copy(update={"alignment": alignment})
+        self.ask, self.key = ask, key
+        self.folder, self.account = Folder(uri), Folder(account_uri(uri))
+        self.index = ray.get(index)
+        self.importer = PartImporter(
+            build_source(ask.source, ask.path, **ask.options),
+            ask.source,
+            ask,
+            settings.align,
+            detector=_detector(settings) if alignment == "detect" else None,
+            embed=load_embed(settings) if ask.model else None,
+            references=ray.get(references),
+        )
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        part = self.importer.run(self.index.entries(row["begin"], row["end"]))
+        damage = next((str(s) for s in part.skipped if s.damage), "") if self.ask.damaged == "fail" else ""
+        if not damage:
+            name = part_name(row["part"])
+            self.account.write(account_name(row["part"]), account_bytes(part))
+            requested = row["end"] - row["begin"]
+            write_part(self.folder, name, faces_to_table(part.faces), requested, count_skipped(part.skipped), self.key)
+        return {**row, "skipped": len(part.skipped), "damage": damage}
+
+
+def account_uri(uri: str) -> str:
+    """Folder of the accounts of a dataset's parts."""
+    return f"{uri.rstrip('/')}/import"
+
+
+def account_name(part: int) -> str:
+    """`part-0000012.json`."""
+    return part_name(part).replace(".parquet", ".json")
+
+
+def account_bytes(part: ImportedPart) -> bytes:
+    """What a part left out, and what the whole report needs to know of it."""
+    tree = {
+        "skipped": [[s.reason, s.place, s.detail, s.damage] for s in part.skipped],
+        "resized": part.resized,
+        "fingerprints": part.fingerprints,
+        "overlaps": [dataclasses.asdict(o) for o in part.overlaps],
+    }
+    return json.dumps(tree).encode()
+
+
+def load_embed(settings: Settings) -> Embed:
+    """Embedding of encoded faces by `import_data.model`, mirrored faces added, on a GPU if the actor holds one."""
+    import torch
+
+    from facelib.embedding import embed_images
+    from facelib.models import load_backbone
+
+    ask: ImportSettings = settings.import_data
+    backbone = load_backbone(settings.path(ask.model)).to("cuda" if ask.gpus_per_actor > 0 else "cpu")
+    backbone = backbone.to(memory_format=torch.channels_last)
+    return lambda images: embed_images(backbone, images, batch_size=64)
+
+
+def _detector(settings: Settings) -> Any:
+    from facelib.alignment import build_detector
+
+    options = dict(settings.align.options)
+    if settings.import_data.gpus_per_actor > 0:
+        options.setdefault("device", "cuda")
+    return build_detector(settings.align.detector, **options)

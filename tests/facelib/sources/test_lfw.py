@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from facelib.sources import SourceError, build_source
+from facelib.sources.lfw import read_lfw_pairs
+from facelib.sources.source import count_skipped
+
+PEOPLE = {"Ann_Lee": 3, "Bob": 2, "Eve_O'Hara": 1}
+
+
+def make(folder, flat=False):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, pictures in PEOPLE.items():
+        for number in range(1, pictures + 1):
+            place = folder if flat else folder / name
+            place.mkdir(exist_ok=True)
+            (place / f"{name}_{number:04d}.jpg").write_bytes(b"x")
+
+
+def view1(genuine, impostor):
+    return f"{len(genuine)}\n" + "".join("\t".join(map(str, row)) + "\n" for row in [*genuine, *impostor])
+
+
+@pytest.mark.parametrize(
+    "layout", ["", "lfw", "lfw_funneled", "lfw-deepfunneled/lfw-deepfunneled", "lfw_home/lfw_funneled", "flat"]
+)
+def test_layouts(tmp_path, layout):
+    make(tmp_path / layout, flat=layout == "flat")
+    index = build_source("lfw", str(tmp_path)).index()
+    assert index.names == ["Ann_Lee", "Bob", "Eve_O'Hara"]
+    assert index.counts.tolist() == [3, 2, 1]
+
+
+def test_view_1(tmp_path):
+    make(tmp_path / "lfw_funneled")
+    genuine = [("Ann_Lee", 1, n % 2 + 2) for n in range(20)]
+    impostor = [("Ann_Lee", 1, "Bob", n % 2 + 1) for n in range(20)]
+    (tmp_path / "pairsDevTest.txt").write_text(view1(genuine, impostor))
+    source = build_source("lfw", str(tmp_path), view="view1-test")
+    index = source.index()
+    assert index.counts.tolist() == [3, 2]  # Eve stands in no pair
+    pairs = source.pair_lists()[0]
+    assert pairs.name == "pairsDevTest"
+    assert (pairs.first[0], pairs.second[0]) == ("Ann_Lee/Ann_Lee_0001.jpg", "Ann_Lee/Ann_Lee_0002.jpg")
+    assert set(pairs.first) | set(pairs.second) == set(index.places.to_pylist())
+    # Every tenth holds both kinds.
+    assert pairs.issame.reshape(10, 4).tolist() == [[True, True, False, False]] * 10
+
+
+def test_view_2_keeps_its_folds(tmp_path):
+    rows = [row for _ in range(10) for row in (("Ann_Lee", 1, 2), ("Ann_Lee", 3, "Bob", 1))]
+    (tmp_path / "pairs.txt").write_text("10\t1\n" + "".join("\t".join(map(str, row)) + "\n" for row in rows))
+    pairs = read_lfw_pairs(tmp_path / "pairs.txt")
+    np.testing.assert_array_equal(pairs.issame, [True, False] * 10)
+    assert (pairs.first[1], pairs.second[1]) == ("Ann_Lee/3", "Bob/1")
+
+
+def test_a_picture_that_a_pair_names_and_is_not_there(tmp_path):
+    make(tmp_path)
+    (tmp_path / "mine.txt").write_text(view1([("Ann_Lee", 1, 9)], [("Bob", 1, "Bob_2", 1)]))
+    index = build_source("lfw", str(tmp_path), view=str(tmp_path / "mine.txt")).index()
+    assert index.places.to_pylist() == ["Ann_Lee/Ann_Lee_0001.jpg", "Bob/Bob_0001.jpg"]
+    assert [(s.reason, s.place) for s in index.skipped if s.damage] == [
+        ("missing_file", "Ann_Lee/9"), ("missing_file", "Bob_2/1"),
+    ]  # fmt: skip
+    assert count_skipped(index.skipped)["not_a_picture_file"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1"),
+        ("pairs\n", "line 1"),
+        ("1\nAnn 1 2\nAnn 1 Bob 2\nAnn 1\n", "line 4"),
+        ("1\nAnn one 2\n", "line 2"),
+        ("2\nAnn 1 2\nAnn 1 Bob 2\n", "2 pairs, its first line announces 4"),
+    ],
+)
+def test_damaged_pair_files(tmp_path, text, message):
+    (tmp_path / "pairs.txt").write_text(text)
+    with pytest.raises(SourceError, match=message):
+        read_lfw_pairs(tmp_path / "pairs.txt")
+
+
+def test_refuses(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no LFW pictures"):
+        build_source("lfw", str(tmp_path))
+    make(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no pairs\.txt here"):
+        build_source("lfw", str(tmp_path), view="view2")
+    with pytest.raises(SourceError, match="view is 'view3'"):
+        build_source("lfw", str(tmp_path), view="view3")
