@@ -46,7 +46,7 @@ class Registry:
         names = set(self._registered) | {point.name for point in entry_points(group=self.group)}
         return sorted(names | {name for name, module in self._built_in.items() if _exists(module)})
 
-    def build(self, name: str, **settings: Any) -> Any:
+    def build(self, name: str, /, **settings: Any) -> Any:
         """The component called `name`, made with `settings`.
 
         Raises:

@@ -1,7 +1,7 @@
 """What an import took, what it left out and why: `import_report.json`, a table, and the identities' names."""
 
-import collections
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -61,9 +61,13 @@ def print_report(report: dict[str, Any], name: str) -> None:
     table = Table(title=f"{name}: {imported['pictures']} of {listed['pictures']} pictures imported")
     for column in ("left out because", "pictures", "for instance"):
         table.add_column(column, overflow="fold", justify="right" if column == "pictures" else "left")
-    for reason, number in sorted({**listed["not_listed"], **report["left_out"]}.items()):
+    reasons = Counter(listed["not_listed"]) + Counter(report["left_out"])
+    for reason, number in sorted(reasons.items()):
         table.add_row(reason, str(number), report["examples"][reason][0])
-    Console(width=None if Console().is_terminal else 160).print(table)
+    if reasons:
+        Console(width=None if Console().is_terminal else 160).print(table)
+    else:
+        print(f"{table.title}, nothing was left out")
     if imported["identities_without_a_face"]:
         print(f"{imported['identities_without_a_face']} of {listed['identities']} identities have no face left")
     for overlap in report["overlaps"][:EXAMPLES]:
@@ -91,7 +95,7 @@ def _write_names(dataset: FaceDataset, index: SourceIndex) -> np.ndarray:
 
 
 def _examples(skipped: list[Skipped]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = collections.defaultdict(list)
+    found: dict[str, list[str]] = defaultdict(list)
     for s in skipped:
         if len(found[s.reason]) < EXAMPLES:
             found[s.reason].append(str(s))

@@ -26,8 +26,8 @@ from facelib.image_headers import declared_size, ends_properly
 from facelib.sources.duplicates import exact_fingerprint, perceptual_hash, repeated_embeddings, repeated_hashes
 from facelib.sources.source import Entry, FaceSource, Skipped, UnusablePicture
 
-# Pictures decoded at a time: bounds the memory, whatever the size of a part.
-BATCH = 32
+# Pictures decoded at a time, by each thread and by the aligner: bounds the memory, whatever the size of a part.
+BATCH = 16
 
 Embed = Callable[[Sequence[bytes]], NDArray[np.float32]]
 
@@ -172,16 +172,18 @@ class PartImporter:
                 part.fingerprints.append((entry.identity, entry.index, int(prints[i])))
 
     def _loaded(self, entries: Sequence[Entry]) -> Iterator[list[_Picture | Skipped]]:
-        """Batches of pictures, two of them read and decoded ahead."""
-        batches = (entries[begin : begin + BATCH] for begin in range(0, len(entries), BATCH))
+        """Batches of pictures; each thread reads and decodes one ahead."""
         with ThreadPoolExecutor(self.ask.threads) as pool:
-            ahead: deque[list[Future[_Picture | Skipped]]] = deque()
-            for batch in batches:
-                ahead.append([pool.submit(self._load, entry) for entry in batch])
-                if len(ahead) > 2:
-                    yield [future.result() for future in ahead.popleft()]
+            ahead: deque[Future[list[_Picture | Skipped]]] = deque()
+            for begin in range(0, len(entries), BATCH):
+                ahead.append(pool.submit(self._load_all, entries[begin : begin + BATCH]))
+                if len(ahead) > self.ask.threads:
+                    yield ahead.popleft().result()
             while ahead:
-                yield [future.result() for future in ahead.popleft()]
+                yield ahead.popleft().result()
+
+    def _load_all(self, entries: Sequence[Entry]) -> list[_Picture | Skipped]:
+        return [self._load(entry) for entry in entries]
 
     def _load(self, entry: Entry) -> _Picture | Skipped:
         try:
