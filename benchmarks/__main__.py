@@ -13,6 +13,7 @@ SHORT = {
     "unified_negatives": ["--batches", "256", "1024", "--repeats", "5"],
     "evaluation": [],
     "ingest": ["--steps", "40"],
+    "importing": ["--images", "4000"],
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from facelib.config import Settings
-from facelib.faces import MANIFEST_NAME, Contract, FaceDataset, Folder, decode_image, read_part_info
+from facelib.faces import MANIFEST_NAME, Contract, FaceDataset, Folder, decode_image
 from facelib.models import load_checkpoint_contract
 from facelib.plans import claim_folder, plan_hash
 from facelib.sources import FaceSource, PairList, SourceIndex, build_source, read_bin, write_bin
@@ -23,7 +23,7 @@ from facelib.sources.importing import References, normalised
 from facelib.tracking import Run
 from ray_jobs.import_parts import Range, import_stream, load_embed
 from ray_jobs.import_report import REPORT, make_report, print_report, write_listing
-from ray_jobs.parts import finished_parts, part_manifest, part_name, report_dataset
+from ray_jobs.parts import finished_parts, part_manifest, report_dataset
 from ray_jobs.progress import ProgressReport
 from ray_jobs.session import JobError, run_job
 
@@ -32,6 +32,7 @@ def import_data(settings: Settings, run: Run) -> str:
     """Import the source that the settings describe, or finish it, or find it whole."""
     ask = settings.import_data
     source = build_source(ask.source, ask.path, **ask.options)
+    print(f"{ask.source}: listing {ask.path}", flush=True)
     index = source.index()
     print(f"{ask.source}: {len(index)} pictures of {len(index.names)} identities listed", flush=True)
     damage = [s for s in index.skipped if s.damage]
@@ -106,10 +107,10 @@ def _make_parts(folder: Folder, settings: Settings, plan: dict[str, Any], index:
         for done in (
             import_stream(settings, plan["alignment"], folder, key, index, missing, references) if missing else ()
         ):
-            if done.damage:
+            if done.info is None:
                 raise JobError(f"{ask.path}: {done.damage}; import_data.damaged=skip counts it and goes on")
-            left_out += done.skipped
-            finished[done.range.part] = read_part_info(folder, part_name(done.range.part), key)
+            left_out += done.info.requested - done.info.rows
+            finished[done.range.part] = done.info
             progress.advance(done.range.end - done.range.begin, f"({left_out} left out)")
         run.log_metrics({"import/pictures_per_second": progress.rate})
     manifest = part_manifest(plan, finished.values())

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import ray
 
 from facelib.config import ImportSettings, Settings
-from facelib.faces import Folder, faces_to_table, write_part
+from facelib.faces import Folder, PartInfo, faces_to_table, write_part
 from facelib.sources import SourceIndex, build_source
 from facelib.sources.importing import Embed, ImportedPart, PartImporter, References
 from facelib.sources.source import count_skipped
@@ -29,10 +29,10 @@ class Range(NamedTuple):
 
 
 class PartDone(NamedTuple):
-    """A part that was written, or the damage that a strict import stopped at."""
+    """A part that was written, or (`info` is None) the damage that a strict import stopped at."""
 
     range: Range
-    skipped: int
+    info: PartInfo | None
     damage: str
 
 
@@ -54,7 +54,7 @@ def import_stream(
     if not ranges:
         return
     ask = settings.import_data
-    shared = ray.put(index), ray.put(references)
+    shared = ray.put(dataclasses.replace(index, skipped=[])), ray.put(references)
     stream = ray.data.from_items([r._asdict() for r in ranges], override_num_blocks=min(len(ranges), 2000)).map(
         MakePart,
         fn_constructor_args=(settings, alignment, folder.uri, key, *shared),
@@ -63,7 +63,8 @@ def import_stream(
         num_gpus=ask.gpus_per_actor,
     )
     for row in stream.iter_rows():
-        yield PartDone(Range(row["part"], row["begin"], row["end"]), row["skipped"], row["damage"])
+        info = PartInfo.model_validate_json(row["info"]) if row["info"] else None
+        yield PartDone(Range(row["part"], row["begin"], row["end"]), info, row["damage"])
 
 
 class MakePart:
@@ -96,12 +97,13 @@ class MakePart:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         part = self.importer.run(self.index.entries(row["begin"], row["end"]))
         damage = next((str(s) for s in part.skipped if s.damage), "") if self.ask.damaged == "fail" else ""
-        if not damage:
-            name = part_name(row["part"])
-            self.account.write(account_name(row["part"]), account_bytes(part))
-            requested = row["end"] - row["begin"]
-            write_part(self.folder, name, faces_to_table(part.faces), requested, count_skipped(part.skipped), self.key)
-        return {**row, "skipped": len(part.skipped), "damage": damage}
+        if damage:
+            return {**row, "info": "", "damage": damage}
+        # The account first: a part that is there has one.
+        self.account.write(account_name(row["part"]), account_bytes(part))
+        faces, left_out = faces_to_table(part.faces), count_skipped(part.skipped)
+        info = write_part(self.folder, part_name(row["part"]), faces, row["end"] - row["begin"], left_out, self.key)
+        return {**row, "info": info.model_dump_json(), "damage": ""}
 
 
 def account_uri(uri: str) -> str:

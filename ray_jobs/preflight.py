@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from facelib.alignment import TEMPLATES, build_detector
-from facelib.config import Settings, SettingsError
+from facelib.config import AlignSettings, Settings, SettingsError
 from facelib.contrastive import MoCo
 from facelib.evaluation.roc import check_fars
 from facelib.models import build_backbone
@@ -51,10 +51,7 @@ def _check_generate(settings: Settings) -> None:
     generate, align = settings.generate, settings.align
     with _field("generate.generator, generate.options"):
         generator = build_generator(generate.generator, **generate.options)
-    with _field("align.detector, align.options"):
-        build_detector(align.detector, **align.options)
-    if align.template not in TEMPLATES:
-        raise SettingsError(f"align.template: unknown {align.template!r}; there are {', '.join(TEMPLATES)}")
+    _check_align(align)
     if generate.first_identity + generate.identities > HELDOUT_FIRST_IDENTITY:
         raise SettingsError("generate.first_identity: numbers from 2^40 on are kept for held-out identities")
     limit = generator.identities
@@ -67,18 +64,22 @@ def _check_generate(settings: Settings) -> None:
         )
 
 
+def _check_align(align: AlignSettings, detector: bool = True) -> None:
+    if detector:
+        with _field("align.detector, align.options"):
+            build_detector(align.detector, **align.options)
+    if align.template not in TEMPLATES:
+        raise SettingsError(f"align.template: unknown {align.template!r}; there are {', '.join(TEMPLATES)}")
+
+
 def _check_import(settings: Settings) -> None:
     ask, align = settings.import_data, settings.align
     if not ask.path:
         raise SettingsError("import_data.path: empty; give the folder or file to import")
     with _field("import_data.source, import_data.path, import_data.options"):
         source = build_source(ask.source, ask.path, **ask.options)
-    if align.template not in TEMPLATES:
-        raise SettingsError(f"align.template: unknown {align.template!r}; there are {', '.join(TEMPLATES)}")
     alignment = source.alignment if ask.alignment == "auto" else ask.alignment
-    if alignment == "detect":
-        with _field("align.detector, align.options"):
-            build_detector(align.detector, **align.options)
+    _check_align(align, detector=alignment == "detect")
     if alignment == "given" and source.alignment != "given":
         raise SettingsError(f"import_data.alignment: {ask.source} knows no landmarks here; set it to detect or none")
     if (ask.duplicates == "embedding" or ask.overlap_sets) and not ask.model:

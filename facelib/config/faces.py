@@ -34,7 +34,9 @@ class AlignSettings(Section):
 
     detector: str = Field("retinaface", description="retinaface, or mtcnn (needs the tensorflow extra)")
     options: dict[str, Any] = Field(default_factory=dict, description="settings of that detector")
-    template: str = Field("arcface", description="five-point template: arcface, or arcface-96 (8 px to the left)")
+    template: str = Field(
+        "arcface", description="five-point template: arcface, arcface-96 (8 px to the left), arcface-padded (K-FACE)"
+    )
     size: int = Field(112, ge=32, le=512, description="side of the aligned face, pixels (32..512)")
     min_score: Fraction = Field(0.8, description="detections below this score are rejected (0..1)")
     actors: Count = Field(1, description="aligner actors")

@@ -28,6 +28,8 @@ from facelib.sources.source import Entry, FaceSource, Skipped, UnusablePicture
 
 # Pictures decoded at a time, by each thread and by the aligner: bounds the memory, whatever the size of a part.
 BATCH = 16
+NO_FACTORS = np.zeros(0, np.float32)
+UNKNOWN_LANDMARKS = np.full((5, 2), np.nan, np.float32)
 
 Embed = Callable[[Sequence[bytes]], NDArray[np.float32]]
 
@@ -165,8 +167,9 @@ class PartImporter:
         for i in kept:
             crop, entry = person[i], person[i].entry
             place = f"{self.source_name}:{entry.place}"
-            factors = np.zeros(0, np.float32)
-            part.faces.append(Face(crop.data, entry.identity, entry.index, crop.score, crop.landmarks, factors, place))
+            part.faces.append(
+                Face(crop.data, entry.identity, entry.index, crop.score, crop.landmarks, NO_FACTORS, place)
+            )
             part.resized += crop.resized
             if prints is not None:
                 part.fingerprints.append((entry.identity, entry.index, int(prints[i])))
@@ -190,8 +193,8 @@ class PartImporter:
             data = self.source.read(entry)
         except UnusablePicture as error:
             return Skipped(error.reason, entry.place, error.detail, damage=True)
-        except OSError as error:
-            return Skipped("unreadable_file", entry.place, str(error), damage=True)
+        except Exception as error:  # A source that does not keep to its contract must not cost the place.
+            return Skipped("source_error", entry.place, f"{type(error).__name__}: {error}", damage=True)
         try:
             height, width = declared_size(data)
         except ValueError as error:
@@ -275,8 +278,9 @@ class PartImporter:
     def _as_is(self, picture: _Picture) -> _Crop | Skipped:
         """A picture that is a crop already: stored byte for byte unless it has another size."""
         height, width = picture.size
-        unknown = np.full((5, 2), np.nan, np.float32)
-        crop = _Crop(picture.entry, picture.data, picture.pixels, picture.entry.score, unknown, min(height, width))
+        crop = _Crop(
+            picture.entry, picture.data, picture.pixels, picture.entry.score, UNKNOWN_LANDMARKS, min(height, width)
+        )
         if height == width == self.align.size:
             return crop
         if height != width:

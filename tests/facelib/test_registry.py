@@ -19,6 +19,6 @@ def test_smallest_example():
         animals.build("cat", name="Tom", legs=4)
     with pytest.raises(ValueError, match="unknown animal 'absent': choose one of cat, decimal"):
         animals.build("absent")
-    with pytest.raises(ValueError, match="animal name 'cat' is taken by .*Cat: choose another name"):
+    with pytest.raises(ValueError, match=r"animal name 'cat' is taken by .*Cat: choose another name"):
         animals.register("cat")(dict)
     animals.register("cat")(Cat)  # the same class again, as a reloaded module does

@@ -219,6 +219,16 @@ def test_nothing_at_all():
     assert (part.faces, reasons(part)) == ([], {"not_a_picture": 1})
 
 
+def test_a_source_that_fails_costs_one_picture_not_the_place():
+    class Failing(MemorySource):
+        def read(self, entry):
+            return {"1": crop(0)}[entry.place]
+
+    part = run(Failing({("ann", "1"): b"", ("ann", "2"): b""}))
+    assert [str(s) for s in part.skipped] == ["2: source_error (KeyError: '2')"]
+    assert part.skipped[0].damage
+
+
 def test_on_files(tmp_path):
     (tmp_path / "ann").mkdir()
     (tmp_path / "ann" / "1.jpg").write_bytes(crop(0))

@@ -1,0 +1,84 @@
+"""Importing crops from a RecordIO set, against copying the same bytes.
+
+    python benchmarks/importing.py --images 20000
+
+One process, without Ray: listing (by identity records, by streaming), then parts read, checked and written, with the
+crops decoded or only their headers looked at. Straightforward way: read the file and write it again. Prints images and
+megabytes for each CPU second, which other work on the machine disturbs less than the clock.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from facelib.config import AlignSettings, ImportSettings
+from facelib.faces import Folder, encode_image, faces_to_table, write_part
+from facelib.sources import SourceIndex, build_source, write_recordio
+from facelib.sources.importing import PartImporter
+
+PER_IDENTITY = 20
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=20_000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        _write_set(place, arguments.images)
+        rec = place / "train.rec"
+        megabytes = rec.stat().st_size / 1e6
+        print(f"{arguments.images} crops, {megabytes:.0f} MB")
+        _, seconds = _timed(lambda: (place / "copy.rec").write_bytes(rec.read_bytes()))
+        _say("copy of the file", arguments.images, megabytes, seconds)
+        source = build_source("recordio", str(rec))
+        index, seconds = _timed(source.index)
+        _say("listing by identity records", arguments.images, megabytes, seconds)
+        _, seconds = _timed(build_source("recordio", str(rec), use_index=False).index)
+        _say("listing by streaming", arguments.images, megabytes, seconds)
+        for verify in ("header", "decode"):
+            ask = ImportSettings(alignment="none", verify=verify)  # type: ignore[arg-type]
+            importer = PartImporter(source, "recordio", ask, AlignSettings())
+            out = Folder(str(place / verify)).create()
+            _, seconds = _timed(lambda: _import(importer, index, out, ask.images_per_part))  # noqa: B023
+            _say(f"import, verify {verify}", arguments.images, megabytes, seconds)
+
+
+def _write_set(place: Path, images: int) -> None:
+    """Smooth noise: a crop takes about the bytes of a face's."""
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(0, 255, (64, 28, 28, 3)).astype(np.float32)
+    crops = [
+        encode_image(cv2.resize(c, (112, 112), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8))
+        for c in coarse
+    ]
+    people = ((n, [crops[(n + i) % 64] for i in range(PER_IDENTITY)]) for n in range(images // PER_IDENTITY))
+    write_recordio(place / "train.rec", place / "train.idx", people)
+
+
+def _import(importer: PartImporter, index: SourceIndex, out: Folder, images_per_part: int) -> None:
+    for number, (begin, end) in enumerate(index.split(images_per_part)):
+        part = importer.run(index.entries(begin, end))
+        assert len(part.faces) == end - begin
+        write_part(out, f"part-{number:07d}.parquet", faces_to_table(part.faces), end - begin, {}, "benchmark")
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.process_time()
+    result = work()
+    return result, time.process_time() - started
+
+
+def _say(what: str, images: int, megabytes: float, seconds: float) -> None:
+    print(f"{what:<30} {images / seconds:>10,.0f} images/s {megabytes / seconds:>8,.0f} MB/s")
+
+
+if __name__ == "__main__":
+    main()
