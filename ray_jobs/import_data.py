@@ -45,7 +45,7 @@ def import_data(settings: Settings, run: Run) -> str:
     claim_folder(folder, plan)
     if not folder.exists(MANIFEST_NAME):
         write_listing(folder, index)
-        _make_parts(folder, settings, plan, index, run)
+        _make_parts(folder, settings, plan, source, index, run)
     dataset = report_dataset(folder, settings.data.dataset, run)
     report = {"plan": plan, **make_report(dataset, index)}
     report["pairs"] = [_write_pairs(dataset, pairs, ask.source) for pairs in source.pair_lists()]
@@ -92,7 +92,9 @@ def import_plan(settings: Settings, source: FaceSource, index: SourceIndex) -> d
     return plan
 
 
-def _make_parts(folder: Folder, settings: Settings, plan: dict[str, Any], index: SourceIndex, run: Run) -> None:
+def _make_parts(
+    folder: Folder, settings: Settings, plan: dict[str, Any], source: FaceSource, index: SourceIndex, run: Run
+) -> None:
     name, ask = settings.data.dataset, settings.import_data
     folder.remove_leftovers()
     key = plan_hash(plan)
@@ -104,9 +106,7 @@ def _make_parts(folder: Folder, settings: Settings, plan: dict[str, Any], index:
     references = _references(settings) if ask.overlap_sets and missing else None
     left_out = 0
     with ProgressReport(name, sum(r.end - r.begin for r in missing)) as progress:
-        for done in (
-            import_stream(settings, plan["alignment"], folder, key, index, missing, references) if missing else ()
-        ):
+        for done in import_stream(settings, source, index, plan["alignment"], folder, key, missing, references):
             if done.info is None:
                 raise JobError(f"{ask.path}: {done.damage}; import_data.damaged=skip counts it and goes on")
             left_out += done.info.requested - done.info.rows

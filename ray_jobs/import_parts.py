@@ -13,7 +13,7 @@ import ray
 
 from facelib.config import ImportSettings, Settings
 from facelib.faces import Folder, PartInfo, faces_to_table, write_part
-from facelib.sources import SourceIndex, build_source
+from facelib.sources import FaceSource, SourceIndex
 from facelib.sources.importing import Embed, ImportedPart, PartImporter, References
 from facelib.sources.source import count_skipped
 from ray_jobs.face_stream import one_thread
@@ -28,6 +28,14 @@ class Range(NamedTuple):
     end: int
 
 
+class Shared(NamedTuple):
+    """What all actors need: one copy on each node."""
+
+    source: FaceSource
+    index: SourceIndex
+    references: References | None
+
+
 class PartDone(NamedTuple):
     """A part that was written, or (`info` is None) the damage that a strict import stopped at."""
 
@@ -38,10 +46,11 @@ class PartDone(NamedTuple):
 
 def import_stream(
     settings: Settings,
+    source: FaceSource,
+    index: SourceIndex,
     alignment: str,
     folder: Folder,
     key: str,
-    index: SourceIndex,
     ranges: Sequence[Range],
     references: References | None,
 ) -> Iterator[PartDone]:
@@ -54,10 +63,10 @@ def import_stream(
     if not ranges:
         return
     ask = settings.import_data
-    shared = ray.put(dataclasses.replace(index, skipped=[])), ray.put(references)
+    shared = ray.put(Shared(source, dataclasses.replace(index, skipped=[]), references))
     stream = ray.data.from_items([r._asdict() for r in ranges], override_num_blocks=min(len(ranges), 2000)).map(
         MakePart,
-        fn_constructor_args=(settings, alignment, folder.uri, key, *shared),
+        fn_constructor_args=(settings, alignment, folder.uri, key, shared),
         compute=ray.data.ActorPoolStrategy(size=min(ask.actors, len(ranges))),
         num_cpus=ask.cpus_per_actor,
         num_gpus=ask.gpus_per_actor,
@@ -76,22 +85,21 @@ class MakePart:
         alignment: str,
         uri: str,
         key: str,
-        index: "ray.ObjectRef[SourceIndex]",
-        references: "ray.ObjectRef[References | None]",
+        shared: "ray.ObjectRef[Shared]",
     ) -> None:
         one_thread()
         ask = settings.import_data.model_copy(update={"alignment": alignment})
         self.ask, self.key = ask, key
         self.folder, self.account = Folder(uri), Folder(account_uri(uri))
-        self.index = ray.get(index)
+        source, self.index, references = ray.get(shared)
         self.importer = PartImporter(
-            build_source(ask.source, ask.path, **ask.options),
+            source,
             ask.source,
             ask,
             settings.align,
             detector=_detector(settings) if alignment == "detect" else None,
             embed=load_embed(settings) if ask.model else None,
-            references=ray.get(references),
+            references=references,
         )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

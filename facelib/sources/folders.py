@@ -52,7 +52,7 @@ class FolderSource(FaceSource):
         self.layout, self.level, self.follow_links = layout, level, follow_links
         self.list = self.folder / list
         if layout == "list":
-            self.alignment = "given" if _has_landmarks(self.list) else "detect"  # type: ignore[misc]
+            self.alignment = "given" if _has_landmarks(self.list) else "detect"
 
     def index(self) -> SourceIndex:
         """List all pictures; `SourceError` when there is none."""

@@ -38,9 +38,9 @@ class IJBSource(FaceSource):
             raise SourceError(f"identities is {identities!r}: choose subjects or templates")
         self.root = check_folder(path, "an IJB release")
         self.subset, self.by_subject = subset or None, identities == "subjects"
-        # Every worker makes a source of its own: the millions of pairs are read by `index` only.
+        # Workers need none of the millions of pairs: they are read by `index` only.
         if ijb_files(self.root, self.subset).landmarks.is_file():
-            self.alignment = "given"  # type: ignore[misc]
+            self.alignment = "given"
 
     def index(self) -> SourceIndex:
         """List every picture of every subject once."""

@@ -48,7 +48,7 @@ class KFaceSource(FaceSource):
         if [part[:1].lower() for part in parts] != list("slec"):
             raise SourceError(f"select is {select!r}: choose T1 to T4, or write for instance {TRAINING_SETS['T4']!r}")
         self._select, self._exclude = parts, () if self._wanted else left_out
-        # Every worker makes a source of its own: listing, which looks into every folder, is left to `index`.
+        # A wrong selection is told now; listing, which looks into every folder, is left to `index`.
         KFace.check(self.root, *parts)
 
     def index(self) -> SourceIndex:

@@ -51,7 +51,7 @@ class RecordFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self._file: int | None = None
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such file; a RecordIO set is a .rec file and its .idx file")

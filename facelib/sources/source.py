@@ -39,7 +39,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -260,14 +260,14 @@ class IndexBuilder:
 
 
 class FaceSource(ABC):
-    """A set of pictures with known identities. Made in the driver and again in every worker: keep it small.
+    """A set of pictures with known identities. It is pickled to the workers that read: keep it small, paths absolute.
 
     Attributes:
         alignment: what its pictures need: "none" (crops on the template already), "given" (it knows landmarks), or
             "detect".
     """
 
-    alignment: ClassVar[str] = "detect"
+    alignment: str = "detect"
 
     @abstractmethod
     def index(self) -> SourceIndex:
