@@ -13,11 +13,21 @@ from facelib.config import SettingsError, load_settings
 from facelib.faces import FaceDataset, decode_image, encode_image
 from facelib.models import build_backbone, save_backbone
 from facelib.sources import read_bin, write_bin, write_recordio
+from facelib.tracking import Run
 from ray_jobs.import_data import import_data
 from ray_jobs.preflight import preflight
 from ray_jobs.session import JobError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One MLflow run for all tests here: making a new store takes seconds."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    given = load_settings(None, ["tracking.system_metrics=false", f"tracking.uri={uri}"])
+    with Run.open(given, "import_data") as opened:
+        yield opened
 
 
 def settings(output, source, path, options=None, **ask):
@@ -122,7 +132,7 @@ def test_strict_import_names_the_record(tmp_path, run):
     broken = make_rec(tmp_path / "other")
     broken.write_bytes(broken.read_bytes()[:-400])
     broken.with_suffix(".idx").unlink()
-    with pytest.raises(JobError, match="1 entries are damaged: byte "):
+    with pytest.raises(JobError, match="1 entries are damaged, the first is byte "):
         import_data(settings(tmp_path / "listing", "recordio", broken, damaged="fail"), run)
     assert not (tmp_path / "listing").exists()
 
