@@ -30,8 +30,12 @@ def embed_images(
         progress: called with the number of images of each finished batch.
 
     Returns:
-        float32 [N, D], not normalised.
+        float32 [N, D], not normalised; [0, D] of no images.
     """
+    if len(images) == 0:
+        # One black picture tells D.
+        size = int(getattr(backbone, "image_size", 112))
+        return embed_images(backbone, np.zeros((1, size, size, 3), np.uint8), flip, precision=precision)[:0]
     first = next(backbone.parameters())
     device = first.device
     training = backbone.training

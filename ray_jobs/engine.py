@@ -24,6 +24,7 @@ from facelib.faces import Contract, FaceDataset, Folder
 from facelib.locks import hold_folder
 from facelib.models import save_backbone
 from facelib.plans import claim_folder
+from facelib.protocols import parse_spec
 from facelib.tracking import Run
 from ray_jobs.batches import Augmentation, Batch, BatchPlan, batch_stream
 from ray_jobs.checkpoints import STATE_NAME, forget_lost_checkpoints, newest_checkpoint, read_state, write_state
@@ -345,10 +346,7 @@ def _require_room(settings: Settings) -> None:
 
 def _absolute(settings: Settings) -> Settings:
     """Workers run in other folders: nothing relative may reach them."""
-    sets = [
-        f"{name}{equals}" + "+".join(p if "://" in p else str(Path(p).absolute()) for p in path.split("+"))
-        for name, equals, path in (spec.rpartition("=") for spec in settings.train.sets)
-    ]
+    sets = [parse_spec(text).absolute() for text in settings.train.sets]
     init_from = settings.path(settings.model.init_from) if settings.model.init_from else ""
     return settings.model_copy(
         update={

@@ -1,50 +1,38 @@
-"""Verification: models and honest baselines on the same pairs, with intervals, pictures, a table and JSON.
+"""Models on evaluation sets, each by its protocol, beside honest baselines: tables, intervals, pictures, JSON.
 
-Judges <output>/ssl/model.pt, or evaluate.models, on evaluate.sets: `heldout` (synthetic people training never saw) and
-.bin files. Writes <output>/evaluation. Beside every model stand the same network untrained, raw pixels, and pixels
-whitened by PCA on the training faces.
+Judges <output>/ssl/model.pt, or evaluate.models, on evaluate.sets: `heldout` (synthetic people training never saw),
+.bin files, IJB-B/C, K-FACE, groups, or a protocol of your own. Writes <output>/evaluation. Beside every model stand the
+same network untrained, raw pixels, and pixels whitened by PCA on the training faces.
 """
 
 import json
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 from rich.console import Console
 
-from facelib.config import EvaluateSettings, Settings
+from facelib.config import Settings
 from facelib.evaluation import (
+    Measures,
     PixelEmbedding,
-    VerificationReport,
     WhitenedPixels,
     compare_auc,
-    evaluate_pairs,
-    plot_roc,
-    plot_score_histograms,
-    plot_worst_pairs,
     results_tables,
+    transfer_thresholds,
 )
-from facelib.faces import Contract, FaceDataset, Folder, decode_image
+from facelib.faces import Contract, DatasetError, FaceDataset, Folder, decode_image
+from facelib.files import local_file
 from facelib.models import read_checkpoint
-from facelib.sources.pair_sets import PairSet, load_pair_set
+from facelib.models.checkpoints import BackboneCheckpoint
+from facelib.protocols import EvaluationSet, Measured, open_set
 from facelib.tracking import Run
-from ray_jobs.progress import ProgressReport
+from ray_jobs.embedding_pool import Judged, embed_sets
+from ray_jobs.evaluation_pictures import write_map, write_pictures
 from ray_jobs.session import JobError, run_job
 
-FOLDS = 10  # the field's protocol
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A model to judge: where it lies, or None for the same architecture untrained."""
-
-    name: str
-    path: str
-    untrained: bool = False
+Results = dict[str, dict[str, Measured]]  # by model name, then set name
 
 
 def evaluate(settings: Settings, run: Run) -> str:
@@ -52,100 +40,108 @@ def evaluate(settings: Settings, run: Run) -> str:
     ask = settings.evaluate
     paths = [settings.path(p) for p in ask.models]
     models = [Judged(name, path) for name, path in zip(_model_names(paths), paths, strict=True)]
-    sets = [load_pair_set(_set_spec(settings, spec), ask.pairs, settings.seed) for spec in ask.sets]
     _refuse_duplicates("evaluate.models", [m.name for m in models], "give each checkpoint once, under its own name")
-    _refuse_duplicates("evaluate.sets", [s.name for s in sets], "give them names, name=path")
-    for s in sets:
-        if len(s.issame) < FOLDS:
-            raise JobError(
-                f"evaluate.sets: {s.name} has {len(s.issame)} pairs, k-fold accuracy needs at least {FOLDS}; for "
-                "held-out faces, raise generate.heldout_identities or generate.images_per_identity"
-            )
+    sets = _open_sets(settings)
+    checkpoints = {model.name: _checkpoint(model) for model in models}
     for model in models:
-        _check_contract(model, sets)
+        _check_contract(model, checkpoints[model.name], sets)
+    work = [(model, s) for model in models for s in sets]
     if ask.baselines:
-        models += _untrained(models)
-    embeddings = {m.name: _embed_sets(m, sets, ask) for m in models}
-    if ask.baselines:
-        embeddings |= _pixel_baselines(settings, sets)
-    scores = {name: {s.name: _similarities(e[s.name], s) for s in sets} for name, e in embeddings.items()}
-    reports = {
-        name: {
-            s.name: evaluate_pairs(
-                _side(e, s, s.first), _side(e, s, s.second), s.issame, ask.fars, ask.bootstrap, settings.seed, FOLDS
-            )
-            for s in sets
-        }
-        for name, e in embeddings.items()
-    }
+        work += [(twin, s) for twin in _untrained(models, checkpoints) for s in sets]
+        work += _pixel_baselines(settings, sets)
     folder = Folder(settings.path("evaluation")).create()
-    _write_pictures(folder, run, sets, scores, [m.name for m in models if not m.untrained])
+    cache = Folder(f"{folder.uri}/embeddings").create() if ask.cache else None
+    measures = Measures(tuple(ask.fars), ask.far_rule, ask.bootstrap, settings.seed, tuple(ask.ranks), tuple(ask.fpirs))
+    results: Results = {model.name: {} for model, _ in work}
+    for model, s, embeddings in embed_sets(work, ask, cache):
+        results[model.name][s.name] = s.measure(embeddings, measures)
+        if model.trained:
+            write_map(folder, run, model.name, s, embeddings)
+        del embeddings
+    results = {name: {s.name: found[s.name] for s in sets if s.name in found} for name, found in results.items()}
+    trained = [m.name for m in models]
+    write_pictures(folder, run, sets, results, trained)
     result = {
-        "models": {m.name: {"path": m.path, "training": _training_summary(m)} for m in models if not m.untrained},
-        "reports": {name: {s: r.to_dict() for s, r in by_set.items()} for name, by_set in reports.items()},
-        "gains": _gains(models, sets, scores, settings.seed) if ask.baselines and ask.bootstrap else {},
+        "models": {m.name: {"path": m.path, "training": _training_summary(m, checkpoints[m.name])} for m in models},
+        "reports": {name: {s: m.report.to_dict() for s, m in by_set.items()} for name, by_set in results.items()},
+        "gains": _gains(trained, results, settings.seed) if ask.baselines and ask.bootstrap else {},
+        "thresholds": _thresholds(settings, results),
     }
     folder.write("results.json", json.dumps(result, indent=1).encode())
     run.log_json(result, "results.json")
-    _log_metrics(run, reports)
-    _print(reports, result)
+    _log_metrics(run, results)
+    _print(results, result, ask.threshold_set)
     return f"{folder.uri}/results.json"
 
 
-class Embedder:
-    """Ray actor: one backbone, embedding encoded faces."""
-
-    def __init__(self, model: Judged, ask: EvaluateSettings, seed: int) -> None:
-        import torch
-
-        from facelib.models import build_backbone, load_backbone
-
-        device = torch.device("cuda" if ask.gpus_per_actor > 0 else "cpu")
-        if device.type == "cpu":
-            torch.set_num_threads(max(1, int(ask.cpus_per_actor)))
-        if model.untrained:
-            checkpoint = read_checkpoint(model.path)
-            torch.manual_seed(seed)
-            backbone = build_backbone(checkpoint.name, **checkpoint.settings)
-        else:
-            backbone = load_backbone(model.path)
-        self.backbone = backbone.to(device).eval().to(memory_format=torch.channels_last)
-        self.ask = ask
-
-    def embed(self, images: list[bytes]) -> np.ndarray:
-        """float32 [N, D]."""
-        from facelib.embedding import embed_images
-
-        return embed_images(self.backbone, images, self.ask.flip, self.ask.batch_size, self.ask.precision)
+def _open_sets(settings: Settings) -> list[EvaluationSet]:
+    """The sets; each is wanted once."""
+    defaults = {"pairs": settings.evaluate.pairs, "seed": settings.seed}
+    sets = []
+    for spec in settings.evaluate.sets:
+        if spec == "heldout":
+            spec = f"heldout={settings.path(settings.data.heldout)}"
+        try:
+            sets.append(open_set(spec, defaults))
+        except FileNotFoundError:
+            raise
+        except ValueError as error:
+            raise JobError(f"evaluate.sets: {error}") from error
+    _refuse_duplicates("evaluate.sets", [s.name for s in sets], "give them names, name=path")
+    return sets
 
 
-def _embed_sets(model: Judged, sets: Sequence[PairSet], ask: EvaluateSettings) -> dict[str, np.ndarray]:
-    actor_class = ray.remote(num_cpus=ask.cpus_per_actor, num_gpus=ask.gpus_per_actor)(Embedder)
-    total = sum(len(s.images) for s in sets)
-    actors = [actor_class.remote(model, ask, 0) for _ in range(min(ask.actors, -(-total // ask.batch_size)))]
-    pool = ray.util.ActorPool(actors)
-    out = {}
-    with ProgressReport(f"embedding with {model.name}", total) as progress:
-        for pair_set in sets:
-            chunks = [pair_set.images[b : b + ask.batch_size] for b in range(0, len(pair_set.images), ask.batch_size)]
-            pieces = []
-            for piece in pool.map(lambda actor, chunk: actor.embed.remote(chunk), chunks):
-                pieces.append(piece)
-                progress.advance(len(piece))
-            out[pair_set.name] = np.concatenate(pieces)
-    for actor in actors:
-        ray.kill(actor)
-    return out
+def _checkpoint(model: Judged) -> BackboneCheckpoint:
+    try:
+        with local_file(model.path) as path:
+            return read_checkpoint(path)
+    except FileNotFoundError as error:
+        advice = str(error) if "://" in model.path else f"{model.path} does not exist"
+        raise JobError(f"evaluate.models: {advice}; train it first, or name another checkpoint") from None
 
 
-def _pixel_baselines(settings: Settings, sets: Sequence[PairSet]) -> dict[str, dict[str, np.ndarray]]:
-    dataset = FaceDataset(settings.path(settings.data.dataset))
+def _check_contract(model: Judged, checkpoint: BackboneCheckpoint, sets: Sequence[EvaluationSet]) -> None:
+    """Refuse sets of another kind than the model's faces, as far as the checkpoint says what those were."""
+    found = {k: v for k, v in (checkpoint.contract or {}).items() if k in Contract.model_fields}
     for s in sets:
-        dataset.contract.require(s.contract, f"dataset {dataset.folder.uri}, for the whitened pixels,", f"set {s.name}")
-    faces = _sample_faces(dataset, settings.evaluate.baseline_images)
-    pixels = {s.name: np.stack([decode_image(data) for data in s.images]) for s in sets}
-    baselines = {"raw pixels": PixelEmbedding(), "whitened pixels": WhitenedPixels.fit(faces)}
-    return {name: {s: b.embed(images) for s, images in pixels.items()} for name, b in baselines.items()}
+        # What a checkpoint does not say (published ones say nothing) is taken to be as the set has it.
+        Contract(**{**s.contract.model_dump(), **found}).require(s.contract, f"model {model.name}", f"set {s.name}")
+    unsaid = [field for field in Contract.model_fields if field not in found]
+    if unsaid:
+        print(f"{model.name}: the checkpoint does not say its {', '.join(unsaid)}; taken to be the sets'", flush=True)
+
+
+def _untrained(models: Sequence[Judged], checkpoints: dict[str, BackboneCheckpoint]) -> list[Judged]:
+    """The untrained twin of every architecture among the models."""
+    twins: dict[str, str] = {}
+    for model in models:
+        checkpoint = checkpoints[model.name]
+        twins.setdefault(json.dumps([checkpoint.name, checkpoint.settings], sort_keys=True), model.path)
+    names = ["untrained"] if len(twins) == 1 else [f"untrained {i}" for i in range(1, len(twins) + 1)]
+    return [Judged(name, path, untrained=True) for name, path in zip(names, twins.values(), strict=True)]
+
+
+def _pixel_baselines(settings: Settings, sets: Sequence[EvaluationSet]) -> list[tuple[Judged, EvaluationSet]]:
+    """Raw pixels on every set, whitened pixels on those of the training faces' kind; says what is left out, and why."""
+    raw = Judged("raw pixels", pixels=PixelEmbedding())
+    work = [(raw, s) for s in sets]
+    try:
+        dataset = FaceDataset(settings.path(settings.data.dataset))
+    except DatasetError as error:
+        print(f"whitened pixels are left out, there are no faces to fit them on: {error}", flush=True)
+        return work
+    fitting = []
+    for s in sets:
+        try:
+            dataset.contract.require(s.contract, f"dataset {dataset.folder.uri}", f"set {s.name}")
+            fitting.append(s)
+        except DatasetError as error:
+            print(f"whitened pixels are left out on {s.name}: {error}", flush=True)
+    if fitting:
+        faces = _sample_faces(dataset, settings.evaluate.baseline_images)
+        whitened = Judged("whitened pixels", pixels=WhitenedPixels.fit(faces))
+        work += [(whitened, s) for s in fitting]
+    return work
 
 
 def _sample_faces(dataset: FaceDataset, count: int) -> np.ndarray:
@@ -158,64 +154,17 @@ def _sample_faces(dataset: FaceDataset, count: int) -> np.ndarray:
     return np.stack(images[:count])
 
 
-def _side(embeddings: dict[str, np.ndarray], pair_set: PairSet, index: np.ndarray) -> np.ndarray:
-    return embeddings[pair_set.name][index]
-
-
-def _similarities(embeddings: np.ndarray, pair_set: PairSet) -> np.ndarray:
-    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-    return np.einsum("pd,pd->p", unit[pair_set.first], unit[pair_set.second])
-
-
-def _write_pictures(
-    folder: Folder, run: Run, sets: Sequence[PairSet], scores: dict[str, dict[str, np.ndarray]], trained: list[str]
-) -> None:
-    with tempfile.TemporaryDirectory() as temporary:
-        paths = []
-        for s in sets:
-            by_model = {name: (by_set[s.name], s.issame) for name, by_set in scores.items()}
-            paths.append(plot_roc(by_model, Path(temporary) / f"roc_{s.name}.png", title=f"ROC on {s.name}"))
-            for name in trained:
-                paths.append(
-                    plot_score_histograms(
-                        scores[name][s.name],
-                        s.issame,
-                        Path(temporary) / f"scores_{name}_{s.name}.png",
-                        title=f"{name} on {s.name}",
-                    )
-                )
-                sides = _Pictures(s.images, s.first), _Pictures(s.images, s.second)
-                worst = Path(temporary) / f"worst_{name}_{s.name}.png"
-                paths.append(plot_worst_pairs(*sides, scores[name][s.name], s.issame, worst))
-        for path in paths:
-            run.log_file(path, "pictures")
-            folder.write(Path(path).name, Path(path).read_bytes())
-
-
-class _Pictures(Sequence[np.ndarray]):
-    """One side of the pairs, decoded only where it is looked at."""
-
-    def __init__(self, images: list[bytes], index: np.ndarray) -> None:
-        self.images, self.index = images, index
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, pair: Any) -> Any:
-        return decode_image(self.images[self.index[pair]])
-
-
-def _gains(
-    models: Sequence[Judged], sets: Sequence[PairSet], scores: dict[str, dict[str, np.ndarray]], seed: int
-) -> dict[str, Any]:
+def _gains(trained: Sequence[str], results: Results, seed: int) -> dict[str, Any]:
     """ROC-AUC of each trained model minus each baseline's on the same pairs, with a paired 95 % interval."""
-    trained = [m.name for m in models if not m.untrained]
     gains: dict[str, Any] = {}
     for name in trained:
-        for other in (n for n in scores if n not in trained):
-            for s in sets:
-                compared = compare_auc(scores[name][s.name], scores[other][s.name], s.issame, seed=seed)
-                gains.setdefault(name, {}).setdefault(other, {})[s.name] = {
+        for other in (n for n in results if n not in trained):
+            for set_name, ours in results[name].items():
+                theirs = results[other].get(set_name)
+                if theirs is None or ours.similarities is None:
+                    continue
+                compared = compare_auc(ours.similarities, theirs.similarities, ours.issame, seed=seed)
+                gains.setdefault(name, {}).setdefault(other, {})[set_name] = {
                     "difference": compared.difference,
                     "low": compared.interval.low,
                     "high": compared.interval.high,
@@ -223,25 +172,49 @@ def _gains(
     return gains
 
 
-def _training_summary(model: Judged) -> dict[str, Any]:
+def _thresholds(settings: Settings, results: Results) -> dict[str, Any]:
+    """Error rates on each set at thresholds fixed on evaluate.threshold_set, by model and set."""
+    ask = settings.evaluate
+    if not ask.threshold_set:
+        return {}
+    found: dict[str, Any] = {}
+    for name, by_set in results.items():
+        calibration = by_set[ask.threshold_set].sorted_scores() if ask.threshold_set in by_set else None
+        if calibration is None:
+            continue
+        for set_name, measured in by_set.items():
+            scores = measured.sorted_scores()
+            if set_name != ask.threshold_set and scores is not None:
+                points = transfer_thresholds(calibration, scores, ask.fars, ask.bootstrap, settings.seed)
+                found.setdefault(name, {})[set_name] = [point.to_dict() for point in points]
+    if not found:
+        raise JobError(
+            f"evaluate.threshold_set: {ask.threshold_set!r} sets no threshold for another set; there are "
+            f"{', '.join(dict.fromkeys(s for by_set in results.values() for s in by_set))}, and both need pairs"
+        )
+    return found
+
+
+def _training_summary(model: Judged, checkpoint: BackboneCheckpoint) -> dict[str, Any]:
     """Loss and training accuracy of the chosen epoch, from the history beside the checkpoint.
 
     Empty for foreign models.
     """
-    path = Path(model.path).with_name("history.json")
-    if "://" in model.path or not path.exists():
+    place, _, _ = model.path.rpartition("/")
+    folder = Folder(place or ".")
+    if not folder.exists("history.json"):
         return {}
-    history = json.loads(path.read_text())
-    best = (read_checkpoint(model.path).contract or {}).get("training", {}).get("epoch")
+    history = json.loads(folder.read("history.json"))
+    best = (checkpoint.contract or {}).get("training", {}).get("epoch")
     chosen = [h for h in history if h["epoch"] == best] or history[-1:]
     names = ("epoch", "loss", "contrast_accuracy", "train_accuracy")
     return {k: v for h in chosen for k, v in h.items() if k in names}
 
 
-def _print(reports: dict[str, dict[str, VerificationReport]], result: dict[str, Any]) -> None:
+def _print(results: Results, result: dict[str, Any], threshold_set: str) -> None:
     # Logs have no width of their own; 80 columns would break every row.
     console = Console(width=None if Console().is_terminal else 132)
-    for table in results_tables(reports):
+    for table in results_tables({name: {s: m.report for s, m in by_set.items()} for name, by_set in results.items()}):
         console.print(table)
     for name, model in result["models"].items():
         if model["training"]:
@@ -252,46 +225,26 @@ def _print(reports: dict[str, dict[str, VerificationReport]], result: dict[str, 
             for set_name, gain in by_set.items():
                 interval = f"[{gain['low']:+.4f}, {gain['high']:+.4f}]"
                 console.print(f"{name} − {other} on {set_name}: AUC {gain['difference']:+.4f} {interval}")
-    for warning in dict.fromkeys(w for by_set in reports.values() for r in by_set.values() for w in r.warnings):
+    for name, by_set in result["thresholds"].items():
+        for set_name, points in by_set.items():
+            for p in points:
+                console.print(
+                    f"{name} on {set_name}, threshold {p['threshold']:.4f} (FAR {p['far']:g} on {threshold_set}): "
+                    f"FMR {p['fmr']:.3g}, FNMR {p['fnmr']:.3g}, accuracy {p['accuracy']:.4f}"
+                )
+    for warning in dict.fromkeys(w for by_set in results.values() for m in by_set.values() for w in m.report.warnings):
         console.print(f"warning: {warning}")
 
 
-def _log_metrics(run: Run, reports: dict[str, dict[str, VerificationReport]]) -> None:
-    metrics = {}
-    for name, by_set in reports.items():
-        for set_name, report in by_set.items():
-            prefix = f"{set_name}/{name.replace(' ', '_')}"
-            metrics |= {f"{prefix}/auc": report.auc, f"{prefix}/eer": report.eer}
-            if report.accuracy is not None:
-                metrics[f"{prefix}/accuracy"] = report.accuracy
-            metrics |= {f"{prefix}/tar_at_far_{far:g}": tar for far, tar in report.tar_at_far.items()}
-    run.log_metrics(metrics)
-
-
-def _check_contract(model: Judged, sets: Sequence[PairSet]) -> None:
-    if not Path(model.path).exists() and "://" not in model.path:
-        raise JobError(f"evaluate.models: {model.path} does not exist; train it first, or name another checkpoint")
-    found = read_checkpoint(model.path).contract
-    if found is None:
-        return  # Published checkpoints carry none; their crops are the arcface template by convention.
-    contract = Contract(**{k: found[k] for k in Contract.model_fields})
-    for s in sets:
-        contract.require(s.contract, f"model {model.name}", f"set {s.name}")
-
-
-def _untrained(models: Sequence[Judged]) -> list[Judged]:
-    """The untrained twin of every architecture among the models."""
-    twins: dict[str, Judged] = {}
-    for model in models:
-        checkpoint = read_checkpoint(model.path)
-        key = json.dumps([checkpoint.name, checkpoint.settings], sort_keys=True)
-        twins.setdefault(key, Judged("untrained", model.path, untrained=True))
-    found = list(twins.values())
-    return found if len(found) == 1 else [Judged(f"untrained {i}", m.path, True) for i, m in enumerate(found, 1)]
-
-
-def _set_spec(settings: Settings, spec: str) -> str:
-    return f"heldout={settings.path(settings.data.heldout)}" if spec == "heldout" else spec
+def _log_metrics(run: Run, results: Results) -> None:
+    run.log_metrics(
+        {
+            f"{set_name}/{name.replace(' ', '_')}/{key}": value
+            for name, by_set in results.items()
+            for set_name, measured in by_set.items()
+            for key, value in measured.report.metrics().items()
+        }
+    )
 
 
 def _model_names(paths: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from facelib.config import Settings
 from facelib.embedding import embed_images
 from facelib.evaluation import kfold_accuracy, roc_auc
 from facelib.faces import Contract
+from facelib.protocols import SetSpec, parse_spec
 from facelib.sources.pair_sets import PairSet, load_pair_set
 
 
@@ -34,11 +35,10 @@ class Monitor:
         self.by_sets = settings.train.selection == "sets"
         self.precision, self.batch_size = settings.train.precision, settings.evaluate.batch_size
         self.heldout: PairSet | None = None
-        specs = list(settings.train.sets)
         if settings.data.heldout and settings.train.selection == "heldout":
             uri = settings.path(settings.data.heldout)
             self.heldout = load_pair_set(f"heldout={uri}", settings.evaluate.pairs, settings.seed)
-        self.sets = [load_pair_set(spec) for spec in specs]
+        self.sets = [_open(parse_spec(text), settings) for text in settings.train.sets]
         for pair_set in [*self.sets, *([self.heldout] if self.heldout else [])]:
             contract.require(pair_set.contract, "the training dataset", f"set {pair_set.name}")
 
@@ -72,3 +72,8 @@ class Monitor:
         if metrics["data_wait_share"] > 0.05:
             words.append(f"{metrics['data_wait_share']:.0%} waiting for data")
         return ", ".join(words)
+
+
+def _open(spec: SetSpec, settings: Settings) -> PairSet:
+    options = {"pairs": settings.evaluate.pairs, "seed": settings.seed, **spec.options}
+    return load_pair_set(f"{spec.name}={spec.path}", **options)

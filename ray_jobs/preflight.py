@@ -14,8 +14,8 @@ from facelib.config import AlignSettings, Settings, SettingsError
 from facelib.contrastive import MoCo
 from facelib.evaluation.roc import check_fars
 from facelib.models import build_backbone
+from facelib.protocols import SetSpec, parse_spec
 from facelib.sources import build_source
-from facelib.sources.bins import bin_paths
 from facelib.synthesis import build_generator
 from ray_jobs.batches import Augmentation
 from ray_jobs.methods import HEADS
@@ -102,7 +102,11 @@ def _check_training(settings: Settings) -> None:
         )
     with _field("augment.options"):
         Augmentation(settings.augment, 1).build()
-    _check_sets("train.sets", train.sets)
+    for spec in _check_sets("train.sets", train.sets):
+        if spec.protocol != "pairs":
+            raise SettingsError(
+                f"train.sets: {spec.name} has protocol {spec.protocol}; only pairs are watched in training"
+            )
 
 
 def _check_ssl(settings: Settings) -> None:
@@ -131,7 +135,14 @@ def _check_evaluate(settings: Settings) -> None:
     for name, values in (("evaluate.sets", ask.sets), ("evaluate.models", ask.models)):
         if not values:
             raise SettingsError(f"{name}: empty, so there is nothing to judge")
-    _check_sets("evaluate.sets", [spec for spec in ask.sets if spec != "heldout"])
+    if min(ask.ranks, default=1) < 1 or not all(0 < fpir < 1 for fpir in ask.fpirs):
+        raise SettingsError(
+            f"evaluate.ranks, evaluate.fpirs: {ask.ranks} must be 1 or more, {ask.fpirs} within 0 and 1"
+        )
+    specs = _check_sets("evaluate.sets", [spec for spec in ask.sets if spec != "heldout"])
+    names = [spec.name for spec in specs] + ["heldout"] * ("heldout" in ask.sets)
+    if ask.threshold_set and ask.threshold_set not in names:
+        raise SettingsError(f"evaluate.threshold_set: no set is called {ask.threshold_set!r}; there are {names}")
 
 
 def _check_options(field: str, options: dict[str, Any], target: type) -> None:
@@ -141,11 +152,15 @@ def _check_options(field: str, options: dict[str, Any], target: type) -> None:
             raise SettingsError(f"{field}: {target.__name__} has no setting {name!r}; there are {', '.join(known)}")
 
 
-def _check_sets(field: str, specs: list[str]) -> None:
-    for spec in specs:
-        for path in bin_paths(spec.rpartition("=")[2]):
+def _check_sets(field: str, texts: list[str]) -> list[SetSpec]:
+    specs = []
+    for text in texts:
+        with _field(field):
+            specs.append(parse_spec(text))
+        for path in specs[-1].files:
             if "://" not in path and not Path(path).exists():
                 raise SettingsError(f"{field}: {path} does not exist")
+    return specs
 
 
 @contextlib.contextmanager

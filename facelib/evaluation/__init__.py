@@ -9,16 +9,33 @@ from facelib.evaluation.bootstrap import (
     compare_auc,
     percentile_interval,
 )
+from facelib.evaluation.groups import GroupErrors, GroupsReport, evaluate_groups
+from facelib.evaluation.identification import (
+    IdentificationReport,
+    Searches,
+    evaluate_identification,
+    search_gallery,
+)
+from facelib.evaluation.operating import OperatingPoint, transfer_thresholds
 from facelib.evaluation.plots import (
     plot_det,
+    plot_embedding_map,
     plot_roc,
     plot_score_histograms,
     plot_training_curves,
     plot_worst_pairs,
 )
-from facelib.evaluation.report import VerificationReport, evaluate_pairs, evaluate_scores, results_tables
+from facelib.evaluation.report import (
+    Measures,
+    Report,
+    VerificationReport,
+    evaluate_pairs,
+    evaluate_scores,
+    results_tables,
+)
 from facelib.evaluation.roc import (
     RocCurve,
+    SortedScores,
     equal_error_rate,
     far_warnings,
     fnmr_at_fmr,
@@ -32,16 +49,26 @@ from facelib.evaluation.verification import KFoldResult, kfold_accuracy
 
 __all__ = [
     "AucComparison",
+    "GroupErrors",
+    "GroupsReport",
+    "IdentificationReport",
     "Interval",
     "KFoldResult",
+    "Measures",
+    "OperatingPoint",
     "PixelEmbedding",
+    "Report",
     "RocCurve",
+    "Searches",
+    "SortedScores",
     "VerificationReport",
     "WhitenedPixels",
     "bootstrap_kfold",
     "bootstrap_roc",
     "compare_auc",
     "equal_error_rate",
+    "evaluate_groups",
+    "evaluate_identification",
     "evaluate_pairs",
     "evaluate_scores",
     "far_warnings",
@@ -50,6 +77,7 @@ __all__ = [
     "minimum_measurable_far",
     "percentile_interval",
     "plot_det",
+    "plot_embedding_map",
     "plot_roc",
     "plot_score_histograms",
     "plot_training_curves",
@@ -58,6 +86,8 @@ __all__ = [
     "roc_auc",
     "roc_curve",
     "score_templates",
+    "search_gallery",
     "tar_at_far",
     "template_features",
+    "transfer_thresholds",
 ]

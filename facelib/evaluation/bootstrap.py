@@ -23,7 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.evaluation.arrays import as_float, as_labels, check_finite, pair_embeddings
-from facelib.evaluation.roc import SortedScores, allowed_false_accepts, check_fars, interpolate_eer
+from facelib.evaluation.roc import (
+    SortedScores,
+    TarRule,
+    allowed_false_accepts,
+    check_fars,
+    interpolate_eer,
+    nearest_point,
+)
 from facelib.evaluation.verification import accuracies_from_histogram, squared_distances, threshold_histogram
 
 # Above this number of pairs `compare_auc` uses DeLong's normal interval instead of resampling.
@@ -42,11 +49,18 @@ class Interval:
 
 @dataclass(frozen=True)
 class RocSamples:
-    """Measures of every resample: `auc` [B], `eer` [B], `tar` [B, F] at `fars` [F] by the strict rule."""
+    """Measures of every resample at `fars` [F].
+
+    Attributes:
+        auc, eer: [B].
+        tar: [B, F] by the rule asked for.
+        thresholds: [B, F], lowest score accepted by the strict rule; infinity where nothing is.
+    """
 
     auc: NDArray[np.float64]
     eer: NDArray[np.float64]
     tar: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
     fars: NDArray[np.float64]
 
 
@@ -88,24 +102,31 @@ def bootstrap_roc(
         seed: of the random numbers; equal seeds give equal results.
         max_bins: above this many pairs, scores are binned into about as many bins.
     """
-    return bootstrap_sorted(SortedScores.of(similarities, labels), fars, resamples, seed, max_bins)
+    return bootstrap_sorted(SortedScores.of(similarities, labels), check_fars(fars), resamples, seed, max_bins)
 
 
 def bootstrap_sorted(
-    scores: SortedScores, fars: Any, resamples: int = 1000, seed: int = 0, max_bins: int = 8192
+    scores: SortedScores,
+    fars: Any,
+    resamples: int = 1000,
+    seed: int = 0,
+    max_bins: int = 8192,
+    rule: TarRule = "strict",
 ) -> RocSamples:
-    """`bootstrap_roc` of scores that are split and sorted already."""
-    targets = np.atleast_1d(check_fars(fars))
-    _check_resamples(resamples)
+    """`bootstrap_roc` of scores that are split and sorted already; `rule` as in `tar_at_far`; a FAR may be 0."""
+    targets = np.atleast_1d(check_fars(fars, zero=True))
+    check_resamples(resamples)
     rng = np.random.default_rng(seed)
-    edges = _bin_edges(scores, max_bins)
+    edges = bin_edges(scores, max_bins)
     parts = []
-    for size in _chunks(resamples, len(edges)):
-        genuine = _resample(rng, _count_bins(scores.genuine, edges), size)
-        impostors = _resample(rng, _count_bins(scores.impostors, edges), size)
-        parts.append(_measures(genuine, impostors, targets))
-    auc, eer, tar = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return RocSamples(auc=auc, eer=eer, tar=tar, fars=targets)
+    for size in resample_chunks(resamples, len(edges)):
+        genuine = resample_bins(rng, count_bins(scores.genuine, edges), size)
+        impostors = resample_bins(rng, count_bins(scores.impostors, edges), size)
+        parts.append(_measures(genuine, impostors, targets, rule))
+    auc, eer, tar, accepted = (np.concatenate(column) for column in zip(*parts, strict=True))
+    # The lowest of the n highest bins that are accepted; none of them: nothing reaches infinity.
+    thresholds = np.append(edges, np.inf).astype(np.float64)[len(edges) - accepted]
+    return RocSamples(auc=auc, eer=eer, tar=tar, thresholds=thresholds, fars=targets)
 
 
 def bootstrap_kfold(
@@ -121,13 +142,13 @@ def bootstrap_kfold(
 
 def bootstrap_histogram(counts: NDArray[np.int64], resamples: int = 1000, seed: int = 0) -> NDArray[np.float64]:
     """`bootstrap_kfold` from the histogram [folds, 2, T + 1] of `verification.threshold_histogram`."""
-    _check_resamples(resamples)
+    check_resamples(resamples)
     rng = np.random.default_rng(seed)
     accuracies = []
-    for size in _chunks(resamples, counts.size):
+    for size in resample_chunks(resamples, counts.size):
         drawn = np.zeros((size, *counts.shape), dtype=np.int64)
         for fold, label in np.ndindex(counts.shape[:2]):
-            drawn[:, fold, label] = _resample(rng, counts[fold, label], size)
+            drawn[:, fold, label] = resample_bins(rng, counts[fold, label], size)
         accuracies.append(accuracies_from_histogram(drawn)[0].mean(axis=-1))
     return np.concatenate(accuracies)
 
@@ -156,7 +177,7 @@ def compare_auc(
         check_finite(side, name)
         sides.append(side)
     auc_a, auc_b = (SortedScores.of(side, same).auc for side in sides)
-    _check_resamples(resamples)
+    check_resamples(resamples)
     if len(same) > MAX_PAIRS_RESAMPLED:
         method, interval = "delong", _delong_interval(sides[0], sides[1], same, level)
     else:
@@ -164,19 +185,19 @@ def compare_auc(
     return AucComparison(auc_a - auc_b, interval, auc_a, auc_b, method)
 
 
-def _check_resamples(resamples: int) -> None:
+def check_resamples(resamples: int) -> None:
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; a bootstrap needs at least 1 (1000 is usual)")
 
 
-def _chunks(resamples: int, cells: int) -> Iterator[int]:
+def resample_chunks(resamples: int, cells: int) -> Iterator[int]:
     """Sizes of the chunks in which `resamples` rows of `cells` numbers are worked off, to bound memory."""
     size = max(1, CELLS_PER_CHUNK // cells)
     for start in range(0, resamples, size):
         yield min(size, resamples - start)
 
 
-def _resample(rng: np.random.Generator, counts: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+def resample_bins(rng: np.random.Generator, counts: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """`size` bootstrap draws of the pairs counted in bins [K] -> [size, K]."""
     drawn = np.zeros((size, len(counts)), dtype=np.int64)
     used = np.flatnonzero(counts)
@@ -186,7 +207,7 @@ def _resample(rng: np.random.Generator, counts: NDArray[np.int64], size: int) ->
     return drawn
 
 
-def _bin_edges(scores: SortedScores, max_bins: int) -> NDArray[Any]:
+def bin_edges(scores: SortedScores, max_bins: int) -> NDArray[Any]:
     """Ascending lower edges of the bins [K]; every score lies at or above the first."""
     everything = (scores.genuine, scores.impostors)
     if len(scores.genuine) + len(scores.impostors) <= max_bins:
@@ -203,16 +224,16 @@ def _bin_edges(scores: SortedScores, max_bins: int) -> NDArray[Any]:
     return np.unique(np.concatenate([top, np.nextafter(top, np.inf, dtype=top.dtype), tail, *grids, *lowest]))
 
 
-def _count_bins(scores: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.int64]:
+def count_bins(scores: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.int64]:
     """Number of the ascending scores in each bin [edge, next edge)."""
     return np.diff(np.append(np.searchsorted(scores, edges, side="left"), len(scores)))
 
 
 def _measures(
-    genuine: NDArray[np.int64], impostors: NDArray[np.int64], fars: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """AUC [B], EER [B] and strict TAR [B, F] of counts [B, K] in ascending bins."""
-    false_accepts, true_accepts = _accepted(impostors), _accepted(genuine)
+    genuine: NDArray[np.int64], impostors: NDArray[np.int64], fars: NDArray[np.float64], rule: TarRule
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """AUC [B], EER [B], TAR [B, F] and the bins the strict rule accepts [B, F], of counts [B, K] in ascending bins."""
+    false_accepts, true_accepts = accepted_counts(impostors), accepted_counts(genuine)
     pairs_i, pairs_g = false_accepts[:, -1:], true_accepts[:, -1:]
     # Each genuine pair beats the impostors below its bin, and half of those in it.
     below = pairs_i - false_accepts[:, 1:] + impostors[:, ::-1] / 2
@@ -221,15 +242,34 @@ def _measures(
     crossing = np.argmax(fmr >= fnmr, axis=1)
     rows = np.arange(len(fmr))
     eer = interpolate_eer(fmr[rows, crossing - 1], fnmr[rows, crossing - 1], fmr[rows, crossing], fnmr[rows, crossing])
-    tar = np.empty((len(rows), len(fars)))
+    accepted = strictly_accepted(false_accepts, fars)
+    if rule == "strict":
+        tar = np.take_along_axis(true_accepts, accepted, axis=1) / pairs_g
+    else:
+        tar = np.stack([_nearest_of_row(*row, fars) for row in zip(false_accepts, true_accepts, strict=True)])
+    return auc, eer, tar, accepted
+
+
+def _nearest_of_row(false: NDArray[np.int64], true: NDArray[np.int64], fars: NDArray[np.float64]) -> NDArray[Any]:
+    # Bins that a resample left empty are no points of its curve.
+    point = np.append(True, (np.diff(false) != 0) | (np.diff(true) != 0))
+    return nearest_point(false[point], true[point], fars)
+
+
+def strictly_accepted(false_accepts: NDArray[np.int64], fars: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many of the highest bins may be accepted with FAR at or below each target, [B, F].
+
+    Args:
+        false_accepts: impostor pairs accepted with the k highest bins, [B, K + 1].
+    """
+    accepted = np.empty((len(false_accepts), len(fars)), dtype=np.int64)
     for column, far in enumerate(fars):
-        allowed = allowed_false_accepts(far, pairs_i)
-        last = np.sum(false_accepts <= allowed, axis=1) - 1
-        tar[:, column] = true_accepts[rows, last] / pairs_g[:, 0]
-    return auc, eer, tar
+        allowed = allowed_false_accepts(far, false_accepts[:, -1:])
+        accepted[:, column] = np.sum(false_accepts <= allowed, axis=1) - 1
+    return accepted
 
 
-def _accepted(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def accepted_counts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Pairs accepted when the k highest bins are, [B, K + 1] for k = 0..K."""
     accepted = np.zeros((counts.shape[0], counts.shape[1] + 1), dtype=np.int64)
     np.cumsum(counts[:, ::-1], axis=1, out=accepted[:, 1:])
@@ -242,11 +282,11 @@ def _paired_interval(
     rng = np.random.default_rng(seed)
     bins = [np.unique(scores, return_inverse=True)[1] for scores in (first, second)]
     differences = []
-    for size in _chunks(resamples, len(same)):
+    for size in resample_chunks(resamples, len(same)):
         weights = np.zeros((size, len(same)))
         for label in (True, False):
             members = np.flatnonzero(same == label)
-            weights[:, members] = _resample(rng, np.ones(len(members), dtype=np.int64), size)
+            weights[:, members] = resample_bins(rng, np.ones(len(members), dtype=np.int64), size)
         auc = [_weighted_auc(weights, ranks, same) for ranks in bins]
         differences.append(auc[0] - auc[1])
     return percentile_interval(np.concatenate(differences), level)

@@ -1,9 +1,9 @@
-"""Pictures of an evaluation: ROC, DET, score histograms, training curves, worst pairs.
+"""Pictures of an evaluation: ROC, DET, score histograms, training curves, worst pairs, maps of embeddings.
 
 Drawn with Matplotlib figures of their own on the Agg canvas: no window, no global pyplot state, safe in any worker.
 Every function writes one file (PNG, or by the ending PDF or SVG), complete or not at all, and returns its path.
 
-Shape legend: P pairs, H and W image height and width.
+Shape legend: P pairs, N faces, D embedding size, H and W image height and width.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.evaluation.arrays import as_labels, as_numpy
+from facelib.evaluation.arrays import as_labels, as_numpy, normalise
 from facelib.evaluation.bootstrap import bootstrap_sorted
 from facelib.evaluation.roc import RocCurve, SortedScores
 from facelib.plotting import COLOURS, PathLike
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ScoredPairs = Mapping[str, tuple[Any, Any]]
 
+MARKS = ("o", "s", "^", "D")
 GENUINE, IMPOSTOR = COLOURS[0], COLOURS[1]
 MAX_CURVE_POINTS = 4000
 
@@ -196,6 +197,67 @@ def plot_worst_pairs(
             grid[1, column].imshow(as_numpy(second_images[pair]))
             grid[0, column].set_title(f"#{pair}  {scores[pair]:.3f}", fontsize=8)
     return _save(figure, path)
+
+
+def plot_embedding_map(
+    embeddings: Any,
+    identities: Any,
+    path: PathLike,
+    people: int = 12,
+    faces: int = 20,
+    title: str = "Embeddings",
+    seed: int = 0,
+) -> Path:
+    """Some people's faces in the plane: by principal components, which keep distances, and by t-SNE, which keeps
+    neighbours. Points of one person have one colour and mark.
+
+    Args:
+        embeddings: [N, D], any length; directions are drawn.
+        identities: the person on each face, integers [N]; -1 is unknown and left out.
+        path: file to write.
+        people, faces: at most so many people, those with most faces, and so many faces of each.
+        seed: of t-SNE.
+
+    Raises:
+        ValueError: shapes that do not match, or fewer than two people with two faces.
+    """
+    from matplotlib.figure import Figure
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    rows, colours, left_out = _map_members(as_numpy(identities), len(embeddings), people, faces)
+    points = normalise(as_numpy(embeddings)[rows].astype(np.float64))
+    # The first 50 components hold what t-SNE can show; with fewer points there are fewer of them.
+    reduced = PCA(min(50, *points.shape), random_state=seed).fit_transform(points)
+    neighbours = TSNE(perplexity=min(30.0, (len(points) - 1) / 3), init="pca", random_state=seed).fit_transform(reduced)
+    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    count = int(colours.max()) + 1
+    figure.suptitle(f"{title}: {len(points)} faces of {count} people" + (f" (of {left_out + count})" * (left_out > 0)))
+    for axes, (name, flat) in zip(
+        figure.subplots(1, 2), (("principal components 1 and 2", reduced[:, :2]), ("t-SNE", neighbours)), strict=True
+    ):
+        for number in range(count):
+            mine = colours == number
+            mark = MARKS[number // len(COLOURS) % len(MARKS)]
+            axes.scatter(*flat[mine].T, s=26, color=COLOURS[number % len(COLOURS)], marker=mark, linewidths=0)
+        axes.set(title=name, xticks=[], yticks=[])
+        _tidy(axes)
+    return _save(figure, path)
+
+
+def _map_members(
+    identities: NDArray[Any], count: int, people: int, faces: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Rows to draw, a number from 0 for the person of each, and how many further people there are."""
+    if identities.shape != (count,):
+        raise ValueError(f"identities has shape {list(identities.shape)} for {count} embeddings")
+    known, sizes = np.unique(identities[identities >= 0], return_counts=True)
+    several = known[np.argsort(-sizes, kind="stable")][: int(np.sum(sizes > 1))]
+    if len(several) < 2:
+        raise ValueError("identities: a map needs two people with two faces each")
+    members = [np.flatnonzero(identities == person)[:faces] for person in several[:people]]
+    numbers = np.repeat(np.arange(len(members)), [len(m) for m in members])
+    return np.concatenate(members), numbers, len(several) - len(members)
 
 
 def _sorted(models: ScoredPairs) -> dict[str, SortedScores]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -18,13 +18,57 @@ from facelib.evaluation.bootstrap import (
     bootstrap_sorted,
     percentile_interval,
 )
-from facelib.evaluation.roc import SortedScores, check_fars, far_warnings
+from facelib.evaluation.roc import SortedScores, TarRule, check_fars, far_warnings
 from facelib.evaluation.verification import kfold_from_distances, squared_distances, threshold_histogram
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 DEFAULT_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+# FMR100, FMR1000 and ZeroFMR: the false non-match rate at these false match rates.
+FMR_POINTS = {"fmr100": 0.01, "fmr1000": 0.001, "zero_fmr": 0.0}
+
+
+class Report(Protocol):
+    """What a protocol measures of one model on one set."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know before trusting a number."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, numbers and strings, as JSON takes them."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """The few numbers worth following from run to run, by short names."""
+        ...
+
+    @staticmethod
+    def tables(name: str, reports: Mapping[str, Any]) -> list[Table]:
+        """Tables for the terminal, a row per model, of reports of this kind by model name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is asked of every protocol.
+
+    Attributes:
+        fars: false accept rates that TAR (and thresholds) are reported at, each in (0, 1].
+        rule: how TAR at FAR is read off the curve, "strict" or "nearest"; see `tar_at_far`.
+        bootstrap: resamples behind the 95 % intervals; 0: none.
+        seed: of the resampling.
+        ranks, fpirs: of identification: ranks, and false positive identification rates in (0, 1).
+    """
+
+    fars: tuple[float, ...] = DEFAULT_FARS
+    rule: TarRule = "strict"
+    bootstrap: int = 1000
+    seed: int = 0
+    ranks: tuple[int, ...] = (1, 5, 10)
+    fpirs: tuple[float, ...] = (1e-1, 1e-2)
 
 
 @dataclass(frozen=True)
@@ -35,13 +79,14 @@ class VerificationReport:
         genuine, impostors: number of pairs of one person and of two people.
         auc: area under the ROC.
         eer: equal error rate.
-        tar_at_far: TAR by target FAR, strict rule (FAR never above the target).
+        tar_at_far: TAR by target FAR.
+        rule: "strict" (FAR never above the target) or "nearest"; see `tar_at_far`.
         fmr100, fmr1000, zero_fmr: false non-match rate at FMR at or below 1 %, 0.1 % and 0.
         minimum_measurable_far: 1 / impostors.
         accuracy, accuracy_std: k-fold accuracy, mean and standard deviation over folds; None without folds.
         fold_accuracies, fold_thresholds: per fold; empty without folds.
-        intervals: confidence interval by measure: "accuracy", "auc", "eer" and "tar@far=0.001" style; empty without
-            bootstrap.
+        intervals: confidence interval by measure: "accuracy", "auc", "eer", "fmr100", "fmr1000", "zero_fmr" and
+            "tar@far=0.001" style; empty without bootstrap.
         warnings: what a reader must know before trusting a number.
     """
 
@@ -54,6 +99,7 @@ class VerificationReport:
     fmr1000: float
     zero_fmr: float
     minimum_measurable_far: float
+    rule: str = "strict"
     accuracy: float | None = None
     accuracy_std: float | None = None
     fold_accuracies: list[float] = field(default_factory=list)
@@ -65,11 +111,20 @@ class VerificationReport:
         """Plain dictionaries, lists, numbers and strings, as JSON takes them (FARs become keys like "0.001")."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["tar_at_far"] = {f"{far:g}": tar for far, tar in self.tar_at_far.items()}
-        plain["intervals"] = {
-            name: {"low": interval.low, "high": interval.high, "level": interval.level}
-            for name, interval in self.intervals.items()
-        }
+        plain["intervals"] = plain_intervals(self.intervals)
         return plain
+
+    def metrics(self) -> dict[str, float]:
+        """AUC, EER, accuracy and the TARs."""
+        found = {"auc": self.auc, "eer": self.eer}
+        if self.accuracy is not None:
+            found["accuracy"] = self.accuracy
+        return found | {f"tar_at_far_{far:g}": tar for far, tar in self.tar_at_far.items()}
+
+    @staticmethod
+    def tables(name: str, reports: Mapping[str, VerificationReport]) -> list[Table]:
+        """One table; see `results_tables`."""
+        return [_set_table(name, reports)]
 
 
 def evaluate_pairs(
@@ -80,6 +135,7 @@ def evaluate_pairs(
     bootstrap: int = 1000,
     seed: int = 0,
     folds: int = 10,
+    rule: TarRule = "strict",
 ) -> VerificationReport:
     """Judge embeddings on the pairs of a verification set; similarity is the cosine.
 
@@ -90,6 +146,7 @@ def evaluate_pairs(
         bootstrap: number of resamples behind the 95 % intervals; 0 leaves the intervals out.
         seed: of the resampling.
         folds: of the k-fold accuracy.
+        rule: of TAR at FAR, see `tar_at_far`.
 
     Raises:
         ValueError: shapes that do not match, values that are not finite, only one kind of pair, fewer pairs than folds.
@@ -102,7 +159,7 @@ def evaluate_pairs(
         samples = bootstrap_histogram(threshold_histogram(distances, same, folds), bootstrap, seed)
         intervals["accuracy"] = percentile_interval(samples)
     scores = np.einsum("pd,pd->p", first, second)
-    report = evaluate_scores(scores, same, fars, bootstrap, seed)
+    report = evaluate_scores(scores, same, fars, bootstrap, seed, rule)
     warnings = list(report.warnings)
     if not first.any() or np.ptp(scores) < 1e-6:
         warnings.insert(0, "all pairs have the same similarity: the model has collapsed to one embedding")
@@ -119,49 +176,77 @@ def evaluate_pairs(
 
 
 def evaluate_scores(
-    similarities: Any, labels: Any, fars: Sequence[float] = DEFAULT_FARS, bootstrap: int = 1000, seed: int = 0
+    similarities: Any,
+    labels: Any,
+    fars: Sequence[float] = DEFAULT_FARS,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    rule: TarRule = "strict",
 ) -> VerificationReport:
     """The same from similarities [P] alone, e.g. template scores of IJB: no k-fold accuracy.
 
     Raises:
         ValueError: shapes that do not match, scores that are not finite, only one kind of pair, a FAR outside (0, 1].
     """
-    scores = SortedScores.of(similarities, labels)
+    return evaluate_sorted(SortedScores.of(similarities, labels), fars, bootstrap, seed, rule)
+
+
+def evaluate_sorted(
+    scores: SortedScores,
+    fars: Sequence[float] = DEFAULT_FARS,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    rule: TarRule = "strict",
+) -> VerificationReport:
+    """`evaluate_scores` of scores that are split and sorted already."""
     targets = np.atleast_1d(check_fars(fars))
-    tar = scores.strict_tar(targets)
+    tar = scores.tar(targets, rule)
+    points = np.array(list(FMR_POINTS.values()))
     intervals = {}
     if bootstrap:
-        samples = bootstrap_sorted(scores, targets, bootstrap, seed)
+        samples = bootstrap_sorted(scores, np.concatenate([targets, points]), bootstrap, seed)
         intervals = {"auc": percentile_interval(samples.auc), "eer": percentile_interval(samples.eer)}
+        for column, name in enumerate(FMR_POINTS, start=len(targets)):
+            intervals[name] = percentile_interval(1 - samples.tar[:, column])
+        if rule != "strict":
+            samples = bootstrap_sorted(scores, targets, bootstrap, seed, rule=rule)
         for column, far in enumerate(targets):
             intervals[f"tar@far={far:g}"] = percentile_interval(samples.tar[:, column])
-    fnmr = 1 - scores.strict_tar(np.array([0.01, 0.001, 0.0]))
+    fnmr = dict(zip(FMR_POINTS, (1 - scores.strict_tar(points)).tolist(), strict=True))
     return VerificationReport(
         genuine=len(scores.genuine),
         impostors=len(scores.impostors),
         auc=scores.auc,
         eer=float(scores.eer),
         tar_at_far={float(far): float(value) for far, value in zip(targets, tar, strict=True)},
-        fmr100=float(fnmr[0]),
-        fmr1000=float(fnmr[1]),
-        zero_fmr=float(fnmr[2]),
+        **fnmr,
         minimum_measurable_far=1 / len(scores.impostors),
+        rule=rule,
         intervals=intervals,
         warnings=far_warnings(targets, len(scores.impostors)),
     )
 
 
-def results_tables(results: Mapping[str, Mapping[str, VerificationReport]]) -> list[Table]:
-    """Tables for the terminal, one per set and a row per model, about 120 columns wide; the title says how many pairs.
+def plain_intervals(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+    """Intervals as JSON takes them."""
+    return {name: {"low": i.low, "high": i.high, "level": i.level} for name, i in intervals.items()}
 
-    TARs that rest on fewer than ten false accepts are dimmed; those below one impostor pair are marked with "*".
-    Intervals of the TARs are in the report, not in the table.
+
+def results_tables(results: Mapping[str, Mapping[str, Report]]) -> list[Table]:
+    """Tables for the terminal, those of each set as its kind of report draws them, about 120 columns wide.
+
+    Of verification: a row per model; TARs that rest on fewer than ten false accepts are dimmed, those below one
+    impostor pair are marked with "*". Intervals of the TARs are in the report, not in the table.
 
     Args:
         results: reports by model name and set name, {model: {set: report}}.
     """
     names = dict.fromkeys(name for sets in results.values() for name in sets)
-    return [_set_table(name, {model: sets[name] for model, sets in results.items() if name in sets}) for name in names]
+    tables: list[Table] = []
+    for name in names:
+        reports = {model: sets[name] for model, sets in results.items() if name in sets}
+        tables += cast(Report, type(next(iter(reports.values())))).tables(name, reports)
+    return tables
 
 
 def _set_table(name: str, reports: Mapping[str, VerificationReport]) -> Table:
@@ -172,7 +257,7 @@ def _set_table(name: str, reports: Mapping[str, VerificationReport]) -> Table:
     fars = sorted({far for report in reports.values() for far in report.tar_at_far}, reverse=True)
     table = Table(
         title=f"{escape(name)}: {first.genuine:,} genuine and {first.impostors:,} impostor pairs",
-        caption="brackets: 95 % intervals; dim: fewer than ten false accepts; *: FAR below one impostor pair",
+        caption=_caption(first),
     )
     table.add_column("model", no_wrap=True)
     for heading in ("accuracy %", "ROC-AUC", "EER %"):
@@ -183,7 +268,7 @@ def _set_table(name: str, reports: Mapping[str, VerificationReport]) -> Table:
         accuracy = "-"
         if report.accuracy is not None and report.accuracy_std is not None:
             accuracy = f"{100 * report.accuracy:.2f} ± {100 * report.accuracy_std:.2f}"
-        auc = f"{report.auc:.3f}" + _bracket(report, "auc", 3)
+        auc = f"{report.auc:.3f}" + bracket(report.intervals.get("auc"), 3)
         table.add_row(
             escape(model), accuracy, auc, f"{100 * report.eer:.1f}", *(_tar_cell(report, far) for far in fars)
         )
@@ -199,9 +284,14 @@ def _tar_cell(report: VerificationReport, far: float) -> str:
     return f"[dim]{text}[/dim]" if far * report.impostors < 10 else text
 
 
-def _bracket(report: VerificationReport, name: str, digits: int) -> str:
-    interval = report.intervals.get(name)
+def _caption(report: VerificationReport) -> str:
+    notes = ["brackets: 95 % intervals", "dim: fewer than ten false accepts", "*: FAR below one impostor pair"]
+    return "; ".join(["TAR at the nearest FAR, which may exceed the target"] * (report.rule == "nearest") + notes)
+
+
+def bracket(interval: Interval | None, digits: int, factor: float = 1) -> str:
+    """` [low, high]` for a table, empty without an interval."""
     if interval is None:
         return ""
     # The bracket is escaped: rich would take it for markup.
-    return f" \\[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    return f" \\[{factor * interval.low:.{digits}f}, {factor * interval.high:.{digits}f}]"

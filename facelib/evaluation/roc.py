@@ -83,13 +83,13 @@ class SortedScores:
         """Equal error rate: where the ROC, its points joined by straight lines, has FAR = 1 - TAR."""
         # The crossing point is the highest score at which FAR >= 1 - TAR; its neighbour is the next higher score.
         crossing = max(self._highest_crossing(self.genuine), self._highest_crossing(self.impostors))
-        fmr, fnmr = self._errors(crossing)
+        fmr, fnmr = self.errors(crossing)
         higher = []
         for part in (self.genuine, self.impostors):
             after = int(np.searchsorted(part, crossing, side="right"))
             if after < len(part):
                 higher.append(part[after])
-        fmr_before, fnmr_before = self._errors(min(higher)) if higher else (0.0, 1.0)
+        fmr_before, fnmr_before = self.errors(min(higher)) if higher else (0.0, 1.0)
         return interpolate_eer(fmr_before, fnmr_before, fmr, fnmr)
 
     def strict_tar(self, fars: Any) -> NDArray[np.float64]:
@@ -100,6 +100,38 @@ class SortedScores:
         limit = rejected[np.minimum(allowed, len(rejected) - 1)]
         accepted = len(self.genuine) - np.searchsorted(self.genuine, limit, side="right")
         return np.where(allowed >= len(rejected), 1.0, accepted / len(self.genuine))
+
+    def nearest_tar(self, fars: Any) -> NDArray[np.float64]:
+        """TAR at the ROC point whose FAR lies nearest to each target; see `tar_at_far`."""
+        curve = self.curve()
+        false_accepts = np.rint(curve.far * curve.impostors).astype(np.int64)
+        true_accepts = np.rint(curve.tar * curve.genuine).astype(np.int64)
+        return nearest_point(false_accepts, true_accepts, np.asarray(fars))
+
+    def tar(self, fars: Any, rule: TarRule = "strict") -> NDArray[np.float64]:
+        """TAR at each target by one of the rules of `tar_at_far`."""
+        if rule == "strict":
+            return self.strict_tar(fars)
+        if rule == "nearest":
+            return self.nearest_tar(fars)
+        raise ValueError(f'rule is {rule!r}; use "strict" or "nearest"')
+
+    def strict_threshold(self, fars: Any) -> NDArray[np.float64]:
+        """Lowest threshold that keeps FAR at or below each target, float64 like `fars`.
+
+        It lies one floating-point step above the impostor score that has to be rejected; -inf where all may pass.
+        """
+        rejected = self.impostors[::-1]
+        allowed = allowed_false_accepts(fars, len(rejected))
+        limit = rejected[np.minimum(allowed, len(rejected) - 1)]
+        above = np.nextafter(limit, np.asarray(np.inf, dtype=limit.dtype)).astype(np.float64)
+        return np.where(allowed >= len(rejected), -np.inf, above)
+
+    def errors(self, threshold: float) -> tuple[float, float]:
+        """(FMR, FNMR) when scores at or above `threshold` are accepted."""
+        fmr = (len(self.impostors) - int(np.searchsorted(self.impostors, threshold, side="left"))) / len(self.impostors)
+        fnmr = int(np.searchsorted(self.genuine, threshold, side="left")) / len(self.genuine)
+        return fmr, fnmr
 
     def curve(self) -> RocCurve:
         """The whole ROC (memory: a few arrays of the number of pairs)."""
@@ -114,17 +146,12 @@ class SortedScores:
             impostors=len(self.impostors),
         )
 
-    def _errors(self, threshold: float) -> tuple[float, float]:
-        fmr = (len(self.impostors) - int(np.searchsorted(self.impostors, threshold, side="left"))) / len(self.impostors)
-        fnmr = int(np.searchsorted(self.genuine, threshold, side="left")) / len(self.genuine)
-        return fmr, fnmr
-
     def _highest_crossing(self, candidates: FloatArray) -> float:
         """Highest of the ascending candidates with FMR >= FNMR (their difference falls as the threshold rises)."""
         low, high = -1, len(candidates)
         while high - low > 1:
             middle = (low + high) // 2
-            fmr, fnmr = self._errors(candidates[middle])
+            fmr, fnmr = self.errors(candidates[middle])
             low, high = (middle, high) if fmr >= fnmr else (low, middle)
         return candidates[low] if low >= 0 else -np.inf
 
@@ -149,12 +176,7 @@ def tar_at_far(
         ValueError: unknown rule, a FAR outside (0, 1], labels or scores that are not usable, only one kind of pair.
     """
     targets = check_fars(fars)
-    scores = SortedScores.of(similarities, labels)
-    if rule == "strict":
-        return scores.strict_tar(targets)
-    if rule == "nearest":
-        return _nearest_tar(scores, targets)
-    raise ValueError(f'rule is {rule!r}; use "strict" or "nearest"')
+    return SortedScores.of(similarities, labels).tar(targets, rule)
 
 
 def roc_curve(similarities: Any, labels: Any) -> RocCurve:
@@ -205,10 +227,10 @@ def far_warnings(fars: Any, impostors: int) -> list[str]:
     return messages
 
 
-def check_fars(fars: Any) -> NDArray[np.float64]:
-    """`fars` as float64; ValueError when one lies outside (0, 1]."""
+def check_fars(fars: Any, zero: bool = False) -> NDArray[np.float64]:
+    """`fars` as float64; ValueError when one lies outside (0, 1]. `zero` allows 0, "no false accept at all"."""
     targets = np.asarray(fars, dtype=np.float64)
-    wrong = ~((targets > 0) & (targets <= 1))
+    wrong = ~(((targets >= 0) if zero else (targets > 0)) & (targets <= 1))
     if wrong.any():
         raise ValueError(
             f"fars holds {np.atleast_1d(targets)[np.atleast_1d(wrong)][0]!r}; a false accept rate lies in (0, 1]"
@@ -227,16 +249,18 @@ def interpolate_eer(fmr_before: Any, fnmr_before: Any, fmr: Any, fnmr: Any) -> A
     return fmr_before + (fmr - fmr_before) * gap_before / (gap_before + gap)
 
 
-def _nearest_tar(scores: SortedScores, targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    curve = scores.curve()
-    # The published code reads the curve of sklearn.metrics.roc_curve, which leaves out points in the middle of a
-    # straight run (a run of impostors without a genuine pair between them), so "nearest" means nearest among the
-    # remaining points.
-    false_accepts = np.rint(curve.far[1:] * curve.impostors).astype(np.int64)
-    true_accepts = np.rint(curve.tar[1:] * curve.genuine).astype(np.int64)
-    corner = np.ones(len(curve.far), dtype=bool)
-    corner[2:-1] = (np.diff(false_accepts, 2) != 0) | (np.diff(true_accepts, 2) != 0)
+def nearest_point(
+    false_accepts: NDArray[np.int64], true_accepts: NDArray[np.int64], targets: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """TAR of the ROC point nearest to each target FAR; both counts ascend from 0 [K + 1], no two points are equal.
+
+    The published code reads the curve of sklearn.metrics.roc_curve, which leaves out points in the middle of a straight
+    run (a run of impostors without a genuine pair between them), so "nearest" means nearest among the remaining points.
+    """
+    corner = np.ones(len(false_accepts), dtype=bool)
+    corner[2:-1] = (np.diff(false_accepts[1:], 2) != 0) | (np.diff(true_accepts[1:], 2) != 0)
     # From the top down: of equally near points the one with the larger FAR and TAR wins.
-    far, tar = curve.far[corner][::-1], curve.tar[corner][::-1]
+    far = false_accepts[corner][::-1] / false_accepts[-1]
+    tar = true_accepts[corner][::-1] / true_accepts[-1]
     nearest = [int(np.argmin(np.abs(far - target))) for target in targets.ravel()]
-    return tar[nearest].reshape(targets.shape)
+    return np.asarray(tar[nearest].reshape(targets.shape))

@@ -1,12 +1,15 @@
 """The evaluation job on a small trained-looking network, a face dataset and a .bin file."""
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
 from support.datasets import pattern, write_dataset
+from support.releases import write_ijb
 
 from facelib.config import load_settings
 from facelib.embedding import embed_images
@@ -131,7 +134,8 @@ def test_training_accuracy_of_the_chosen_epoch_is_beside_it(judged, folder):
 
 def test_pictures_and_metrics_are_kept(folder, judged):
     run, result = judged
-    names = {f"{kind}_{s}.png" for s in ("heldout", "people") for kind in ("roc", "scores_ssl", "worst_ssl")}
+    kinds = ("roc", "det", "scores_ssl", "worst_ssl", "map_ssl")
+    names = {f"{kind}_{s}.png" for s in ("heldout", "people") for kind in kinds}
     for name in names:
         assert (folder / "out" / "evaluation" / name).read_bytes()[:4] == b"\x89PNG"
         assert (folder / "out" / "evaluation" / name).stat().st_size > 5_000
@@ -164,11 +168,26 @@ def test_a_set_of_another_template_is_refused_naming_both(folder, ask, judged):
         evaluate(ask('evaluate.models=["narrow.pt"]'), judged[0])
 
 
-def test_faces_for_whitening_must_be_of_the_same_kind(folder, ask, judged, ray_cluster):
-    write_dataset(folder / "other_faces", identities=4, images=3, template="arcface-96")
-    settings = ask(f"data.dataset={folder}/other_faces", sets=[f"{folder}/people.bin"])
-    with pytest.raises(DatasetError, match="other_faces, for the whitened pixels, and set people do not fit"):
-        evaluate(settings, judged[0])
+def results(folder):
+    return json.loads((folder / "out" / "evaluation" / "results.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("faces", "reason"),
+    [
+        ("other_faces", r"on people: dataset .*other_faces and set people do not fit"),
+        ("none", "is no face dataset"),
+    ],
+)
+def test_without_fitting_faces_the_whitened_pixels_are_left_out_with_a_reason(
+    folder, ask, judged, ray_cluster, capsys, faces, reason
+):
+    if faces == "other_faces":
+        write_dataset(folder / faces, identities=4, images=3, template="arcface-96")
+    settings = ask(f"data.dataset={folder}/{faces}", sets=[f"{folder}/people.bin"])
+    evaluate(settings, Run.attach(judged[0].uri, judged[0].run_id))
+    assert set(results(folder)["reports"]) == {"ssl", "untrained", "raw pixels"}
+    assert re.search(f"whitened pixels are left out.*{reason}", capsys.readouterr().out)
 
 
 def test_what_is_missing_or_there_twice_is_named(folder, ask, judged):
@@ -186,3 +205,66 @@ def test_too_few_pairs_for_the_folds(folder, ask, judged):
     write_dataset(folder / "few", identities=4, images=2)
     with pytest.raises(JobError, match=r"few has 8 pairs, .* needs at least 10; .* raise generate\.heldout_identities"):
         evaluate(ask(sets=[f"{folder}/few"]), judged[0])
+
+
+def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, ask, judged, ray_cluster):
+    """Groups, IJB 1:1 and 1:N beside pairs; thresholds of one set are applied to the others."""
+    (folder / "groups").mkdir()
+    for name in ("north", "south"):
+        shutil.copy(folder / "people.bin", folder / "groups" / f"{name}.bin")
+    write_ijb(folder / "ijb", search=True)
+    sets = [f"{folder}/people.bin", f"rfw=groups:{folder}/groups", f"ijb(weighted=true):{folder}/ijb",
+            f"search=ijb-1n:{folder}/ijb"]  # fmt: skip
+    options = ("evaluate.baselines=false", "evaluate.threshold_set=people", "evaluate.fpirs=[0.2]", "evaluate.actors=2")
+    evaluate(ask(*options, sets=sets), Run.attach(judged[0].uri, judged[0].run_id))
+    found = results(folder)
+    reports = found["reports"]["ssl"]
+    assert set(reports) == {"people", "rfw", "ijb", "search"}
+    # Two copies of one set: no gap, and each group is what the set alone is.
+    assert reports["rfw"]["groups"]["north"]["auc"] == pytest.approx(reports["people"]["auc"], abs=1e-6)
+    assert [point["fnmr_gap"] for point in reports["rfw"]["errors"]] == [0.0]
+    assert reports["search"]["gallery"] == [6]
+    assert 0 <= reports["search"]["rank"]["1"] <= reports["search"]["rank"]["5"] <= 1
+    # 15 impostor pairs set a threshold at FAR 0.1 but none at 0.01.
+    assert {name: [p["far"] for p in points] for name, points in found["thresholds"]["ssl"].items()} == {
+        "rfw": [0.1],
+        "ijb": [0.1],
+    }
+    for name in ("roc_ijb", "roc_groups_ssl_rfw", "map_ssl_search", "worst_ssl_ijb"):
+        assert (folder / "out" / "evaluation" / f"{name}.png").stat().st_size > 5_000
+
+
+def test_embeddings_come_from_the_cache_the_second_time(folder, ask, judged, ray_cluster, monkeypatch):
+    run = Run.attach(judged[0].uri, judged[0].run_id)
+    once = ask("evaluate.baselines=false", "evaluate.batch_size=16", sets=[f"{folder}/people.bin"])
+    evaluate(once, run)
+    first = results(folder)["reports"]
+    monkeypatch.setattr("ray_jobs.embedding_pool._run", lambda *_: pytest.fail("embedded again"))
+    evaluate(once, run)
+    assert results(folder)["reports"] == first
+    # Another flip is another embedding; so is a damaged part.
+    with pytest.raises(pytest.fail.Exception):
+        evaluate(once.model_copy(update={"evaluate": once.evaluate.model_copy(update={"flip": False})}), run)
+    for part in (folder / "out" / "evaluation" / "embeddings").iterdir():
+        part.write_bytes(part.read_bytes()[:50])
+    with pytest.raises(pytest.fail.Exception):
+        evaluate(once, run)
+
+
+def test_a_checkpoint_behind_a_uri_with_half_a_contract(folder, ask, judged, ray_cluster, capsys):
+    run = Run.attach(judged[0].uri, judged[0].run_id)
+    torch.manual_seed(0)
+    network = build_backbone("iresnet", **ARCHITECTURE)
+    save_backbone(folder / "half.pt", network, "iresnet", ARCHITECTURE, {"size": 112})
+    evaluate(ask(f'evaluate.models=["file://{folder}/half.pt"]', "evaluate.baselines=false",
+                 sets=[f"{folder}/people.bin"]), run)  # fmt: skip
+    assert "half: the checkpoint does not say its template, colour" in capsys.readouterr().out
+    assert set(results(folder)["reports"]) == {"half"}
+    with pytest.raises(JobError, match=r"evaluate\.models: file://.*/gone\.pt: cannot be read"):
+        evaluate(ask(f'evaluate.models=["file://{folder}/gone.pt"]'), run)
+
+
+def test_a_set_may_say_the_template_of_its_bin(folder, ask, judged):
+    sets = [f"people=pairs(template=arcface-96):{folder}/people.bin"]
+    with pytest.raises(DatasetError, match=r"model ssl and set people .*'arcface' against 'arcface-96'"):
+        evaluate(ask(sets=sets), judged[0])

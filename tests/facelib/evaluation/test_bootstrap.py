@@ -42,20 +42,26 @@ def test_smallest_example():
     assert interval.level == 0.95
 
 
-def test_measures_of_a_resample_equal_the_plain_computation():
+@pytest.mark.parametrize("rule", ["strict", "nearest"])
+def test_measures_of_a_resample_equal_the_plain_computation(rule):
     """Every row of counts must give what the measures give on the scores repeated that often."""
     scores, _ = scores_and_labels(pairs=120, decimals=1)
     values = np.unique(scores)
     rng = np.random.default_rng(1)
     genuine = rng.multinomial(50, np.full(len(values), 1 / len(values)), size=20)
     impostors = rng.multinomial(70, np.full(len(values), 1 / len(values)), size=20)
-    auc, eer, tar = module._measures(genuine, impostors, np.array(FARS))
+    auc, eer, tar, accepted = module._measures(genuine, impostors, np.array(FARS), rule)
     for row in range(20):
         drawn = np.concatenate([np.repeat(values, genuine[row]), np.repeat(values, impostors[row])])
         same = np.arange(len(drawn)) < 50
         assert auc[row] == pytest.approx(roc_auc_score(same, drawn), abs=1e-12)
         assert eer[row] == pytest.approx(equal_error_rate(drawn, same), abs=1e-12)
-        np.testing.assert_allclose(tar[row], tar_at_far(drawn, same, FARS))
+        np.testing.assert_allclose(tar[row], tar_at_far(drawn, same, FARS, rule))
+        thresholds = np.append(values, np.inf)[len(values) - accepted[row]]
+        for threshold, far in zip(thresholds, FARS, strict=True):
+            assert (drawn[~same] >= threshold).mean() <= far
+            lower = values[values < threshold]
+            assert not len(lower) or (drawn[~same] >= lower[-1]).mean() > far
 
 
 def test_distribution_equals_the_classical_bootstrap():

@@ -1,0 +1,22 @@
+"""Evaluation sets by protocol: what faces to embed, and what embeddings of them are worth.
+
+`open_set("ijbc=ijb:/data/IJBC")` opens one; `register_protocol` adds a kind. Functions of embeddings alone are in
+`facelib.evaluation`.
+"""
+
+from facelib.protocols.base import EvaluationSet, Measured, identities_of_pairs
+from facelib.protocols.faces import EncodedFaces, FaceImages, StoredFaces
+from facelib.protocols.registry import SetSpec, open_set, parse_spec, register_protocol
+
+__all__ = [
+    "EncodedFaces",
+    "EvaluationSet",
+    "FaceImages",
+    "Measured",
+    "SetSpec",
+    "StoredFaces",
+    "identities_of_pairs",
+    "open_set",
+    "parse_spec",
+    "register_protocol",
+]

@@ -1,0 +1,98 @@
+"""The interface of a protocol: one class with faces, their contract, and `measure`.
+
+Shape legend: N faces, P pairs, D embedding size.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facelib.evaluation import Measures, Report, SortedScores
+from facelib.faces import Contract
+from facelib.protocols.faces import FaceImages
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model on one set.
+
+    Attributes:
+        report: every number.
+        similarities, issame: of the protocol's pairs, [P] each, for curves and histograms; None where it has no pairs.
+        curves: (similarities, labels) of parts of the pairs by name, drawn in a picture of their own.
+    """
+
+    report: Report
+    similarities: NDArray[Any] | None = None
+    issame: NDArray[np.bool_] | None = None
+    curves: Mapping[str, tuple[NDArray[Any], NDArray[np.bool_]]] = field(default_factory=dict)
+
+    def sorted_scores(self) -> SortedScores | None:
+        """Genuine and impostor scores; None where the protocol has no pairs."""
+        return None if self.similarities is None else SortedScores.of(self.similarities, self.issame)
+
+
+class EvaluationSet(abc.ABC):
+    """A set of faces and the rules it is judged by.
+
+    A protocol is a subclass whose constructor takes (name, path, **options); the options are what a user may write in
+    brackets, `name=protocol(option=value):path`. It sets the attributes and implements `measure`.
+
+    Attributes:
+        name: of the set, in tables and file names.
+        faces: what has to be embedded, N faces.
+        contract: what their pixels mean; a model made for others is refused.
+        flip: whether embeddings of mirrored faces are added; None: as the evaluation's settings say.
+    """
+
+    name: str
+    faces: FaceImages
+    contract: Contract
+    flip: bool | None = None
+
+    @abc.abstractmethod
+    def measure(self, embeddings: NDArray[np.float32], measures: Measures) -> Measured:
+        """Judge embeddings [N, D] of `faces`, in their order, not normalised.
+
+        Raises:
+            ValueError: embeddings that are not finite.
+        """
+
+    def shown(self, pair: int) -> tuple[int, int]:
+        """Numbers of two faces that stand for pair `pair` in pictures of the worst ones."""
+        raise NotImplementedError(f"{type(self).__name__} has no pairs")
+
+    @property
+    def identities(self) -> NDArray[np.int64] | None:
+        """The person on each face, [N], -1 where that is not known; None: nothing is known. For embedding maps."""
+        return None
+
+    @classmethod
+    def files(cls, path: str) -> list[str]:
+        """Files or folders that must exist before `path` can be opened."""
+        return [path]
+
+
+def identities_of_pairs(
+    first: NDArray[np.integer[Any]], second: NDArray[np.integer[Any]], issame: NDArray[np.bool_], count: int
+) -> NDArray[np.int64]:
+    """The person on each of `count` faces as far as genuine pairs tell: faces that they connect are one person's.
+
+    Returns:
+        [count], numbers from 0; -1 for faces without a genuine pair.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    a, b = np.asarray(first)[issame], np.asarray(second)[issame]
+    links = coo_array((np.ones(len(a), bool), (a, b)), shape=(count, count))
+    people = connected_components(links, directed=False)[1].astype(np.int64)
+    alone = np.bincount(people, minlength=count)[people] == 1
+    people[alone] = -1
+    return people

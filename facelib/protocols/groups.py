@@ -1,0 +1,92 @@
+"""Groups of people judged at one threshold, as RFW (Racial Faces in the Wild, Wang et al. 2019) does.
+
+A folder holds one `.bin` file, or one face dataset in a subfolder, for each group; the file's name is the group's.
+
+Shape legend: N faces, D embedding size.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import pyarrow.fs as pafs
+from numpy.typing import NDArray
+
+from facelib.evaluation import Measures, SortedScores, VerificationReport, evaluate_groups
+from facelib.faces import MANIFEST_NAME, Folder
+from facelib.protocols.base import EvaluationSet, Measured
+from facelib.protocols.faces import EncodedFaces
+from facelib.protocols.pairs import PairsProtocol
+from facelib.protocols.registry import register_protocol
+
+
+@register_protocol("groups")
+class GroupsProtocol(EvaluationSet):
+    """Every group's own verification report, and the error rates of all groups at common thresholds.
+
+    Args:
+        path: folder of the groups.
+        pairs, seed, template: see `PairsProtocol`.
+
+    Raises:
+        FileNotFoundError, ValueError: fewer than two groups, or one that cannot be opened.
+    """
+
+    def __init__(self, name: str, path: str, pairs: int = 3000, seed: int = 0, template: str = "arcface") -> None:
+        members = _members(path)
+        if len(members) < 2:
+            raise ValueError(
+                f"{name}: {path} holds {', '.join(members) or 'no group'}; groups need two or more .bin files "
+                "or face datasets in one folder"
+            )
+        self.name = name
+        self.groups = {group: PairsProtocol(group, file, pairs, seed, template) for group, file in members.items()}
+        first, *others = self.groups.values()
+        self.contract = first.contract
+        for other in others:
+            first.contract.require(other.contract, f"group {first.name}", f"group {other.name}")
+        images = [data for group in self.groups.values() for data in cast(EncodedFaces, group.faces).images]
+        self.faces = EncodedFaces(images, name)
+        self._starts = np.cumsum([0, *(len(group.faces) for group in self.groups.values())]).tolist()
+        self._pair_starts = np.cumsum([0, *(len(group.issame) for group in self.groups.values())]).tolist()
+
+    @property
+    def identities(self) -> NDArray[np.int64]:
+        """People of different groups have different numbers."""
+        parts, used = [], 0
+        for group in self.groups.values():
+            people = group.identities
+            parts.append(np.where(people < 0, -1, people + used))
+            used += len(people)
+        return np.concatenate(parts)
+
+    def shown(self, pair: int) -> tuple[int, int]:
+        number = int(np.searchsorted(self._pair_starts, pair, side="right")) - 1
+        first, second = list(self.groups.values())[number].shown(pair - self._pair_starts[number])
+        return first + self._starts[number], second + self._starts[number]
+
+    def measure(self, embeddings: NDArray[np.float32], measures: Measures) -> Measured:
+        parts = {
+            name: group.measure(embeddings[begin : begin + len(group.faces)], measures)
+            for (name, group), begin in zip(self.groups.items(), self._starts, strict=False)
+        }
+        scored = {name: (part.similarities, part.issame) for name, part in parts.items()}
+        report = evaluate_groups(
+            {n: (cast(VerificationReport, p.report), SortedScores.of(*scored[n])) for n, p in parts.items()}, measures
+        )
+        similarities, issame = (np.concatenate(column) for column in zip(*scored.values(), strict=True))
+        return Measured(report, similarities, issame, scored)  # type: ignore[arg-type]
+
+
+def _members(path: str) -> dict[str, str]:
+    """Files and datasets of a folder by group name, names ascending."""
+    folder = Folder(path)
+    infos = folder.fs.get_file_info(pafs.FileSelector(folder.path, allow_not_found=True))
+    found = {}
+    for info in sorted(infos, key=lambda i: i.base_name):
+        if info.base_name.endswith(".bin"):
+            found[info.base_name.removesuffix(".bin")] = f"{folder.uri}/{info.base_name}"
+        elif info.type == pafs.FileType.Directory and Folder(f"{folder.uri}/{info.base_name}").exists(MANIFEST_NAME):
+            found[info.base_name] = f"{folder.uri}/{info.base_name}"
+    return found

@@ -1,0 +1,119 @@
+"""K-FACE Q1 to Q4 (Choi et al. 2021): verification of 30 held-out people under growing variance of pose, expression,
+light and accessory.
+
+Pair lists are `kface.Q1.txt` to `kface.Q4.txt`, lines "path path label". Pictures are crops already, or originals that
+are aligned here: cameras are fixed, so the landmarks of each identity and pose are detected once, on the plain picture.
+
+Shape legend: N faces, P pairs, D embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facelib.alignment import build_detector, choose_face
+from facelib.evaluation import Measures, evaluate_scores
+from facelib.faces import Contract, Folder, decode_image
+from facelib.protocols.base import EvaluationSet, Measured, identities_of_pairs
+from facelib.protocols.faces import StoredFaces
+from facelib.protocols.pairs import pair_similarities
+from facelib.protocols.registry import register_protocol
+from facelib.sources import read_kface_pairs
+from facelib.sources.kface import landmark_picture
+
+DETECT_BATCH = 32
+
+
+@register_protocol("kface-q1")
+class KFaceQ1(EvaluationSet):
+    """Pairs of the list Q1.
+
+    The lists have no folds, so there is no k-fold accuracy.
+
+    Args:
+        path: folder of the identities' folders; it holds the list too, unless `pair_list` names it.
+        pair_list: path of the list.
+        template, size: what the faces are (or will be) aligned to; published crops have a padding of 0.25.
+        detector: finds the landmarks of pictures that are no crops yet.
+
+    Raises:
+        FileNotFoundError, ValueError: a list or picture that is missing or damaged, no face in a picture.
+    """
+
+    level = 1
+
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        pair_list: str = "",
+        template: str = "arcface-padded",
+        size: int = 112,
+        detector: str = "retinaface",
+    ) -> None:
+        first, second, self.issame = read_kface_pairs(pair_list or Path(path) / f"kface.Q{self.level}.txt")
+        names, place = np.unique(first + second, return_inverse=True)
+        self.name, self.contract = name, Contract(template=template, size=size)
+        self.first, self.second = place[: len(first)], place[len(first) :]
+        paths = names.tolist()
+        landmarks = None if _is_crop(path, paths[0], size) else _landmarks(path, paths, detector)
+        self.faces = StoredFaces(path, paths, landmarks, template, size)
+
+    @property
+    def identities(self) -> NDArray[np.int64]:
+        return identities_of_pairs(self.first, self.second, self.issame, len(self.faces))
+
+    def shown(self, pair: int) -> tuple[int, int]:
+        return int(self.first[pair]), int(self.second[pair])
+
+    def measure(self, embeddings: NDArray[np.float32], measures: Measures) -> Measured:
+        similarities = pair_similarities(embeddings, self.first, self.second)
+        report = evaluate_scores(
+            similarities, self.issame, measures.fars, measures.bootstrap, measures.seed, measures.rule
+        )
+        return Measured(report, similarities, self.issame)
+
+
+@register_protocol("kface-q2")
+class KFaceQ2(KFaceQ1):
+    """Pairs of the list Q2."""
+
+    level = 2
+
+
+@register_protocol("kface-q3")
+class KFaceQ3(KFaceQ1):
+    """Pairs of the list Q3."""
+
+    level = 3
+
+
+@register_protocol("kface-q4")
+class KFaceQ4(KFaceQ1):
+    """Pairs of the list Q4."""
+
+    level = 4
+
+
+def _is_crop(path: str, name: str, size: int) -> bool:
+    return decode_image(Folder(path).read(name)).shape == (size, size, 3)
+
+
+def _landmarks(path: str, names: Sequence[str], detector: str) -> NDArray[np.float32]:
+    """Landmarks [N, 5, 2] of pictures, from the plain picture of the same identity and pose."""
+    finder, folder = build_detector(detector), Folder(path)
+    plain, place = np.unique([landmark_picture(name) for name in names], return_inverse=True)
+    found = []
+    for begin in range(0, len(plain), DETECT_BATCH):
+        chunk = plain[begin : begin + DETECT_BATCH].tolist()
+        pictures = [decode_image(folder.read(name)) for name in chunk]
+        for name, picture, faces in zip(chunk, pictures, finder.detect(pictures), strict=True):
+            index = choose_face(faces, picture.shape)
+            if index is None:
+                raise ValueError(f"{path}/{name}: the detector found no face; all pictures of that pose depend on it")
+            found.append(faces.landmarks[index])
+    return np.stack(found)[place]

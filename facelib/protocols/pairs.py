@@ -1,0 +1,77 @@
+"""Pairs of faces: LFW, AgeDB-30, CFP-FP, CALFW, CPLFW (`.bin` files) and pairs drawn from a face dataset.
+
+Judged by 10-fold accuracy, AUC, EER and TAR at FAR.
+
+Shape legend: N faces, P pairs, D embedding size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facelib.evaluation import Measures, evaluate_pairs
+from facelib.evaluation.arrays import normalise
+from facelib.protocols.base import EvaluationSet, Measured, identities_of_pairs
+from facelib.protocols.faces import EncodedFaces
+from facelib.protocols.registry import register_protocol
+from facelib.sources.bins import bin_paths
+from facelib.sources.pair_sets import load_pair_set
+
+FOLDS = 10
+
+
+@register_protocol("pairs")
+class PairsProtocol(EvaluationSet):
+    """Verification of pairs, each judged by its two faces. A picture that stands in several pairs is embedded once.
+
+    Args:
+        path: `a.bin`, several as `a.bin+b.bin`, or a face dataset.
+        pairs: genuine, and as many impostor, pairs drawn from a face dataset.
+        seed: of that drawing.
+        template: what the faces of a `.bin` are aligned to; the file does not say it.
+
+    Raises:
+        FileNotFoundError, ValueError: missing or damaged, or fewer pairs than folds.
+    """
+
+    def __init__(self, name: str, path: str, pairs: int = 3000, seed: int = 0, template: str = "arcface") -> None:
+        found = load_pair_set(f"{name}={path}", pairs, seed, template)
+        if len(found.issame) < FOLDS:
+            raise ValueError(
+                f"{name} has {len(found.issame)} pairs, k-fold accuracy needs at least {FOLDS}; for held-out faces, "
+                "raise generate.heldout_identities or generate.images_per_identity"
+            )
+        number: dict[bytes, int] = {}
+        place = np.array([number.setdefault(data, len(number)) for data in found.images])
+        self.name, self.contract = name, found.contract
+        self.faces = EncodedFaces(list(number), name)
+        self.first, self.second, self.issame = place[found.first], place[found.second], found.issame
+
+    @classmethod
+    def files(cls, path: str) -> list[str]:
+        return bin_paths(path)
+
+    @property
+    def identities(self) -> NDArray[np.int64]:
+        return identities_of_pairs(self.first, self.second, self.issame, len(self.faces))
+
+    def shown(self, pair: int) -> tuple[int, int]:
+        return int(self.first[pair]), int(self.second[pair])
+
+    def measure(self, embeddings: NDArray[np.float32], measures: Measures) -> Measured:
+        first, second = embeddings[self.first], embeddings[self.second]
+        report = evaluate_pairs(
+            first, second, self.issame, measures.fars, measures.bootstrap, measures.seed, FOLDS, measures.rule
+        )
+        return Measured(report, pair_similarities(embeddings, self.first, self.second), self.issame)
+
+
+def pair_similarities(
+    embeddings: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[Any]:
+    """Cosines [P] of pairs of embeddings [N, D]."""
+    unit = normalise(embeddings.astype(np.float64))
+    return np.einsum("pd,pd->p", unit[first], unit[second])

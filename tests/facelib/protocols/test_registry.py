@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from support.datasets import write_dataset
+
+from facelib.evaluation import evaluate_scores
+from facelib.faces import Contract
+from facelib.protocols import EncodedFaces, EvaluationSet, Measured, open_set, parse_spec, register_protocol
+from facelib.protocols.registry import PROTOCOLS
+
+
+def test_a_protocol_of_ones_own(tmp_path):
+    """One class: faces, contract, measure."""
+
+    @register_protocol("brightness")
+    class Brightness(EvaluationSet):
+        def __init__(self, name, path, level=3, strict=False):
+            self.name, self.contract = name, Contract(template="arcface", size=112)
+            self.faces = EncodedFaces([path.encode()] * level)
+
+        def measure(self, embeddings, measures):
+            return Measured(evaluate_scores(embeddings[:, 0], [1, 0, 1], measures.fars, 0))
+
+    try:
+        opened = open_set("mine=brightness(strict=true):/x", defaults={"level": 3, "unknown": 1})
+        assert (opened.name, len(opened.faces)) == ("mine", 3)
+        from facelib.evaluation import Measures
+
+        assert opened.measure(np.array([[3.0], [1.0], [2.0]]), Measures()).report.auc == 1
+        with pytest.raises(ValueError, match="has no option 'colour'; it has level, strict"):
+            open_set("brightness(colour=1):/x")
+    finally:
+        del PROTOCOLS._registered["brightness"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/data/lfw.bin", ("lfw", "pairs", {}, "/data/lfw.bin")),
+        ("lfw=/data/lfw.bin", ("lfw", "pairs", {}, "/data/lfw.bin")),
+        ("a.bin+b.bin", ("a-b", "pairs", {}, "a.bin+b.bin")),
+        ("s3://bucket/faces", ("faces", "pairs", {}, "s3://bucket/faces")),
+        ("x=s3://bucket/faces?region=y", ("x", "pairs", {}, "s3://bucket/faces?region=y")),
+        ("rfw=groups:s3://bucket/rfw", ("rfw", "groups", {}, "s3://bucket/rfw")),
+        ("ijb(weighted=true,size=96):/d", ("d", "ijb", {"weighted": True, "size": 96}, "/d")),
+        ("c=pairs(template=arcface-96):/c.bin", ("c", "pairs", {"template": "arcface-96"}, "/c.bin")),
+        ("/data/k=v/faces", ("faces", "pairs", {}, "/data/k=v/faces")),
+        ("kface-q4:/data/kface", ("kface", "kface-q4", {}, "/data/kface")),
+    ],
+)
+def test_specifications(text, expected):
+    spec = parse_spec(text)
+    assert (spec.name, spec.protocol, spec.options, spec.path) == expected
+    again = parse_spec(spec.absolute())
+    assert (again.name, again.protocol, again.options) == expected[:3]
+
+
+def test_relative_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse_spec("x=a.bin+b.bin").absolute() == f"x=pairs():{tmp_path}/a.bin+{tmp_path}/b.bin"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nose=ears:/x", "unknown protocol 'ears': choose one of groups, ijb, ijb-1n, kface-q1"),
+        ("ijb(flip):/x", "option 'flip' has no value"),
+        ("ijb(flop=1):/x", "protocol ijb has no option 'flop'; it has subset, template, size, flip"),
+        ("", "write name=path"),
+    ],
+)
+def test_mistakes_are_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_spec(text)
+
+
+def test_defaults_reach_protocols_that_have_them(tmp_path):
+    write_dataset(tmp_path / "faces", identities=8, images=3)
+    assert len(open_set(f"{tmp_path}/faces", {"pairs": 6, "seed": 1}).issame) == 12
+    assert len(open_set(f"pairs(pairs=7):{tmp_path}/faces", {"pairs": 6}).issame) == 14
