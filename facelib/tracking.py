@@ -163,6 +163,8 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "train_ssl": ("generate", "align", "data", "model", "augment", "ssl", "train"),
     "train_unpg": ("generate", "align", "data", "model", "augment", "unpg", "train"),
     "evaluate": ("evaluate",),
+    "embed": ("embed", "align"),
+    "export": ("export",),
     "pipeline": (
         "generate",
         "align",

@@ -11,7 +11,9 @@ from rich.table import Table
 
 from facelib.config import Settings, SettingsError, StageSettings, change_settings
 from facelib.tracking import Run
+from ray_jobs.embed import embed
 from ray_jobs.evaluate import evaluate
+from ray_jobs.export import export
 from ray_jobs.generate import generate
 from ray_jobs.import_data import import_data
 from ray_jobs.preflight import CHECKPOINTS, preflight
@@ -25,6 +27,8 @@ STAGES = {
     "train_ssl": train_ssl,
     "train_unpg": train_unpg,
     "evaluate": evaluate,
+    "embed": embed,
+    "export": export,
 }
 
 

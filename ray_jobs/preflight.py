@@ -39,6 +39,8 @@ def preflight(settings: Settings, job: str, coming: Collection[str] = ()) -> Non
         "train_ssl": _check_ssl,
         "train_unpg": _check_unpg,
         "evaluate": _check_evaluate,
+        "embed": _check_aligned,
+        "export": _check_aligned,
     }
     if job in checks:
         checks[job](settings)
@@ -48,10 +50,10 @@ def preflight(settings: Settings, job: str, coming: Collection[str] = ()) -> Non
 
 
 def _check_generate(settings: Settings) -> None:
-    generate, align = settings.generate, settings.align
+    generate = settings.generate
     with _field("generate.generator, generate.options"):
         generator = build_generator(generate.generator, **generate.options)
-    _check_align(align)
+    _check_align(settings.align)
     if generate.first_identity + generate.identities > HELDOUT_FIRST_IDENTITY:
         raise SettingsError("generate.first_identity: numbers from 2^40 on are kept for held-out identities")
     limit = generator.identities
@@ -70,6 +72,10 @@ def _check_align(align: AlignSettings, detector: bool = True) -> None:
             build_detector(align.detector, **align.options)
     if align.template not in TEMPLATES:
         raise SettingsError(f"align.template: unknown {align.template!r}; there are {', '.join(TEMPLATES)}")
+
+
+def _check_aligned(settings: Settings) -> None:
+    _check_align(settings.align)
 
 
 def _check_import(settings: Settings) -> None:

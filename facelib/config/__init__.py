@@ -4,7 +4,7 @@ A job reads a YAML file and flags over it; every field has a flag, `--section.fi
 and impossible combinations are errors that name the field, before anything starts.
 """
 
-from facelib.config.evaluation import EvaluateSettings
+from facelib.config.evaluation import EmbedSettings, EvaluateSettings, ExportSettings
 from facelib.config.faces import AlignSettings, GenerateSettings
 from facelib.config.fields import Section, SettingsError
 from facelib.config.reading import (
@@ -31,7 +31,9 @@ __all__ = [
     "AlignSettings",
     "AugmentSettings",
     "DataSettings",
+    "EmbedSettings",
     "EvaluateSettings",
+    "ExportSettings",
     "GenerateSettings",
     "ImportSettings",
     "ModelSettings",

@@ -52,7 +52,7 @@ class EmbedSettings(Section):
     images_per_task: Count = Field(256, description="pictures read and embedded at once by an actor")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast precision")
     actors: Count = Field(1, description="embedding actors")
-    cpus_per_actor: Positive = Field(1, description="CPUs reserved by an actor (fractions allowed)")
+    cpus_per_actor: Positive = Field(0.5, description="CPUs reserved by an actor (fractions allowed)")
     gpus_per_actor: NonNegative = Field(0, description="GPUs reserved by an actor (fractions allowed)")
 
 

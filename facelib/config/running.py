@@ -27,6 +27,8 @@ class RaySettings(Section):
 class StageSettings(Section):
     """One stage of a pipeline: a job and what is set for it."""
 
-    job: Literal["generate", "import_data", "train_ssl", "train_unpg", "evaluate"] = Field(description="job to run")
+    job: Literal["generate", "import_data", "train_ssl", "train_unpg", "evaluate", "embed", "export"] = Field(
+        description="job to run"
+    )
     name: str = Field("", description="name in tables and MLflow; default: the job's")
     set: dict[str, Any] = Field(default_factory=dict, description="dotted settings for this stage only")

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from facelib.config.evaluation import EvaluateSettings
+from facelib.config.evaluation import EmbedSettings, EvaluateSettings, ExportSettings
 from facelib.config.faces import AlignSettings, GenerateSettings
 from facelib.config.fields import Index
 from facelib.config.running import RaySettings, StageSettings, TrackingSettings
@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     unpg: UnpgSettings = Field(default_factory=UnpgSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+    embed: EmbedSettings = Field(default_factory=EmbedSettings)
+    export: ExportSettings = Field(default_factory=ExportSettings)
     tune: TuneSettings = Field(default_factory=TuneSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     ray: RaySettings = Field(default_factory=RaySettings)

@@ -199,11 +199,16 @@ def resample_chunks(resamples: int, cells: int) -> Iterator[int]:
 
 def resample_bins(rng: np.random.Generator, counts: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """`size` bootstrap draws of the pairs counted in bins [K] -> [size, K]."""
-    drawn = np.zeros((size, len(counts)), dtype=np.int64)
     used = np.flatnonzero(counts)
     total = int(counts.sum())
-    if total:
-        drawn[:, used] = rng.multinomial(total, counts[used] / total, size=size)
+    if total <= 4 * len(used):
+        # With few pairs a bin, drawing pairs and counting them is several times faster than a binomial for each bin.
+        bin_of_pair = np.repeat(np.arange(len(counts)), counts)
+        chosen = bin_of_pair[rng.integers(0, max(total, 1), (size, total))]
+        chosen += np.arange(size)[:, None] * len(counts)
+        return np.bincount(chosen.ravel(), minlength=size * len(counts)).reshape(size, len(counts))
+    drawn = np.zeros((size, len(counts)), dtype=np.int64)
+    drawn[:, used] = rng.multinomial(total, counts[used] / total, size=size)
     return drawn
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from facelib.evaluation import Measures, Report, SortedScores
 from facelib.faces import Contract
 from facelib.protocols.faces import FaceImages
+from facelib.sources.groups import joined_groups
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,7 @@ def identities_of_pairs(
     Returns:
         [count], numbers from 0; -1 for faces without a genuine pair.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    a, b = np.asarray(first)[issame], np.asarray(second)[issame]
-    links = coo_array((np.ones(len(a), bool), (a, b)), shape=(count, count))
-    people = connected_components(links, directed=False)[1].astype(np.int64)
-    alone = np.bincount(people, minlength=count)[people] == 1
-    people[alone] = -1
+    pairs = np.stack([np.asarray(side)[issame] for side in (first, second)], axis=1)
+    people = joined_groups(count, pairs)
+    people[np.bincount(people, minlength=count)[people] == 1] = -1
     return people

@@ -1,0 +1,165 @@
+"""Embeddings of any pictures: a face dataset, or a folder of pictures (with subfolders), to Parquet.
+
+Writes <output>/embeddings: part-*.parquet with name, identity, index, score, rejected and embedding (null where there
+is no face), in the input's order, and manifest.json last. A killed job continues where it was.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from facelib.config import Settings
+from facelib.faces import MANIFEST_NAME, Contract, DatasetError, FaceDataset, Folder
+from facelib.files import local_file
+from facelib.models import read_checkpoint
+from facelib.models.checkpoints import BackboneCheckpoint
+from facelib.plans import claim_folder
+from facelib.tracking import Run
+from ray_jobs.embedding_stream import Task, embedding_stream
+from ray_jobs.progress import ProgressReport
+from ray_jobs.session import JobError, run_job
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+def embed(settings: Settings, run: Run) -> str:
+    """Embed `settings.embed.input`, or finish that, or find it whole."""
+    ask = settings.embed
+    model, source = settings.path(ask.model), settings.path(ask.input)
+    with local_file(model) as path:
+        try:
+            checkpoint = read_checkpoint(path)
+        except FileNotFoundError as error:
+            raise JobError(f"embed.model: {error}; train it first, or name another checkpoint") from None
+        model_hash = hashlib.sha256(path.read_bytes()).hexdigest()
+    contract = _contract(settings, checkpoint)
+    listing, tasks = _dataset_tasks(settings, source, contract) or _folder_tasks(settings, source)
+    folder = Folder(settings.path(ask.folder)).create()
+    plan = {
+        "model": model_hash,
+        "input": listing,
+        "contract": contract.model_dump(),
+        **{name: getattr(ask, name) for name in ("aligned", "flip", "normalise", "precision", "images_per_part")},
+        **{f"align_{name}": getattr(settings.align, name) for name in ("detector", "options", "min_score")},
+    }
+    claim_folder(folder, plan)
+    if not folder.exists(MANIFEST_NAME):
+        folder.remove_leftovers()
+        _write_parts(settings, folder, model, contract, tasks)
+        folder.write(MANIFEST_NAME, json.dumps(_manifest(folder, plan), indent=1).encode())
+    manifest = json.loads(folder.read(MANIFEST_NAME))
+    print(f"{manifest['pictures']} pictures, {manifest['embedded']} embedded in {manifest['dimensions']} dimensions")
+    for reason, count in manifest["rejected"].items():
+        print(f"  rejected, {reason}: {count}")
+    run.log_json(manifest, f"embeddings/{MANIFEST_NAME}")
+    run.log_metrics({name: manifest[name] for name in ("pictures", "embedded")})
+    return folder.uri
+
+
+def _contract(settings: Settings, checkpoint: BackboneCheckpoint) -> Contract:
+    """What faces the network was made for; for published checkpoints, what `align` says."""
+    found = {k: v for k, v in (checkpoint.contract or {}).items() if k in Contract.model_fields}
+    return Contract(**{"template": settings.align.template, "size": settings.align.size, **found})
+
+
+def _dataset_tasks(settings: Settings, uri: str, contract: Contract) -> tuple[str, list[Task]] | None:
+    """Listing and tasks of a face dataset, a part for each of its parts; None when it is none."""
+    if not Folder(uri).exists(MANIFEST_NAME):
+        return None
+    dataset = FaceDataset(uri)
+    contract.require(dataset.contract, f"model {settings.embed.model}", f"dataset {uri}")
+    tasks = []
+    for number, part in enumerate(dataset.manifest.parts):
+        groups: list[int] = []
+        rows, count = 0, 0
+        for index, (_, size) in enumerate(part.row_groups):
+            groups.append(index)
+            rows += size
+            if rows >= settings.embed.images_per_task or index == len(part.row_groups) - 1:
+                tasks.append(Task(number, count, rows, uri, source=part.name, row_groups=groups))
+                groups, rows, count = [], 0, count + 1
+    return f"{uri} {hashlib.sha256(dataset.folder.read(MANIFEST_NAME)).hexdigest()}", tasks
+
+
+def _folder_tasks(settings: Settings, uri: str) -> tuple[str, list[Task]]:
+    """Listing and tasks of a folder of pictures, names ascending."""
+    ask, folder = settings.embed, Folder(uri)
+    infos = folder.fs.get_file_info(pafs.FileSelector(folder.path, recursive=True, allow_not_found=True))
+    start = len(folder.path.rstrip("/")) + 1
+    files = sorted((i.path[start:], i.size) for i in infos if i.type == pafs.FileType.File)
+    files = [file for file in files if file[0].lower().endswith(PICTURES)]
+    if not files:
+        raise JobError(f"embed.input: {uri} is no face dataset and holds no pictures ({', '.join(PICTURES)})")
+    listing = hashlib.sha256("\n".join(f"{name}\t{size}" for name, size in files).encode()).hexdigest()
+    names, tasks = [name for name, _ in files], []
+    for part, begin in enumerate(range(0, len(names), ask.images_per_part)):
+        members = names[begin : begin + ask.images_per_part]
+        for number, first in enumerate(range(0, len(members), ask.images_per_task)):
+            chosen = members[first : first + ask.images_per_task]
+            tasks.append(Task(part, number, len(chosen), uri, files=chosen))
+    return f"{uri} {listing}", tasks
+
+
+def _write_parts(settings: Settings, folder: Folder, model: str, contract: Contract, tasks: list[Task]) -> None:
+    there = {int(match[1]) for name in folder.names() if (match := re.fullmatch(r"part-(\d{7})\.parquet", name))}
+    missing = [task for task in tasks if task.part not in there]
+    if there:
+        print(f"{len(there)} of {len({t.part for t in tasks})} parts are there already", flush=True)
+    if not missing:
+        return
+    with ProgressReport("embedding", sum(t.pictures for t in missing)) as progress:
+        for part, table in _collect(embedding_stream(settings, model, contract, missing), missing, progress):
+            sink = pa.BufferOutputStream()
+            pq.write_table(table, sink, compression="none")
+            folder.write(f"part-{part:07d}.parquet", sink.getvalue().to_pybytes())
+
+
+def _collect(
+    stream: Iterator[tuple[Task, pa.Table]], tasks: list[Task], progress: ProgressReport
+) -> Iterator[tuple[int, pa.Table]]:
+    """Each part, its tasks in order, once the last of them has come."""
+    wanted = Counter(task.part for task in tasks)
+    waiting: dict[int, dict[int, pa.Table]] = {}
+    for task, table in stream:
+        pieces = waiting.setdefault(task.part, {})
+        if task.number not in pieces:  # A retried task may deliver twice.
+            pieces[task.number] = table
+            progress.advance(len(table))
+        if len(pieces) == wanted[task.part]:
+            yield task.part, pa.concat_tables([pieces[number] for number in sorted(pieces)])
+            del waiting[task.part]
+            wanted[task.part] = 0
+
+
+def _manifest(folder: Folder, plan: dict[str, Any]) -> dict[str, Any]:
+    names = [name for name in folder.names() if name.endswith(".parquet")]
+    rejected: Counter[str] = Counter()
+    pictures = dimensions = 0
+    for name in names:
+        with folder.fs.open_input_file(f"{folder.path}/{name}") as stream:
+            file = pq.ParquetFile(stream)
+            reasons = file.read(columns=["rejected"])["rejected"].to_pylist()
+            dimensions = file.schema_arrow.field("embedding").type.list_size
+        pictures += len(reasons)
+        rejected.update(reason.partition(":")[0] for reason in reasons if reason)
+    if not pictures:
+        raise DatasetError(f"{folder.uri}: the input holds no picture")
+    return {
+        "pictures": pictures,
+        "embedded": pictures - rejected.total(),
+        "rejected": dict(sorted(rejected.items())),
+        "dimensions": dimensions,
+        "parts": names,
+        "plan": plan,
+    }
+
+
+if __name__ == "__main__":
+    run_job("embed", embed, __doc__)

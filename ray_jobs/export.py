@@ -1,0 +1,78 @@
+"""A trained model for others to run: an ONNX file compared with PyTorch, and an MLflow model, pictures to embeddings.
+
+Writes <output>/export/model.onnx and <output>/export/mlflow_model; both are artifacts of the MLflow run as well.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from facelib.config import Settings
+from facelib.export import export_onnx, save_mlflow_model
+from facelib.faces import Folder, encode_image
+from facelib.files import local_file
+from facelib.models import load_backbone, read_checkpoint
+from facelib.synthesis import build_generator
+from facelib.tracking import Run
+from ray_jobs.session import JobError, run_job
+
+
+def export(settings: Settings, run: Run) -> str:
+    """Export `settings.export.model`."""
+    ask = settings.export
+    target = Folder(settings.path(ask.folder)).create()
+    with local_file(settings.path(ask.model)) as path, tempfile.TemporaryDirectory() as temporary:
+        try:
+            contract = read_checkpoint(path).contract or {}
+        except FileNotFoundError as error:
+            raise JobError(f"export.model: {error}; train it first, or name another checkpoint") from None
+        onnx = Path(temporary) / "model.onnx"
+        check = export_onnx(load_backbone(path), onnx, contract, ask.tolerance)
+        batches = ", ".join(map(str, check.batches))
+        print(f"model.onnx: {check.difference:.1e} from PyTorch, relative, in batches of {batches}", flush=True)
+        run.log_metrics({"onnx/difference": check.difference})
+        target.write(onnx.name, onnx.read_bytes())
+        run.log_file(onnx)
+        if ask.mlflow:
+            align = settings.align
+            model = save_mlflow_model(
+                Path(temporary) / "mlflow_model",
+                onnx,
+                _example_picture(settings.seed),
+                align.detector,
+                align.options,
+                align.min_score,
+                {"checkpoint": settings.path(ask.model)},
+            )
+            _replace_folder(model, target, model.name)
+            run.client.log_artifacts(run.run_id, str(model), model.name)
+            print(f"MLflow: mlflow.pyfunc.load_model('runs:/{run.run_id}/{model.name}')", flush=True)
+    return target.uri
+
+
+def _example_picture(seed: int) -> bytes:
+    """A synthetic person, so that no real one travels with the model."""
+    import numpy as np
+
+    generator = build_generator("morphable", image_size=192)
+    first = np.zeros(1, np.int64)
+    codes, factors = generator.identity_codes(seed, first), generator.image_factors(seed, first, first)
+    return encode_image(generator.render(codes, factors)[0])
+
+
+def _replace_folder(source: Path, target: Folder, name: str) -> None:
+    """Copy a local folder below `target` in place of an older one."""
+    place = f"{target.path}/{name}"
+    if target.fs.get_file_info(place).type == pafs.FileType.Directory:
+        target.fs.delete_dir(place)
+    if isinstance(target.fs, pafs.LocalFileSystem):
+        shutil.copytree(source, place)
+        return
+    target.fs.create_dir(place, recursive=True)
+    pafs.copy_files(str(source), place, destination_filesystem=target.fs)
+
+
+if __name__ == "__main__":
+    run_job("export", export, __doc__)

@@ -1,0 +1,106 @@
+"""The embed job: a face dataset and a folder of pictures become Parquet, also after a break."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from support.datasets import pattern, write_dataset
+
+from facelib.config import load_settings
+from facelib.embedding import embed_images
+from facelib.faces import DatasetError, encode_image
+from facelib.models import build_backbone, load_backbone, save_backbone
+from facelib.synthesis import build_generator
+from ray_jobs import embed as module
+from ray_jobs.embed import embed
+from ray_jobs.session import JobError
+
+ARCHITECTURE = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
+
+
+@pytest.fixture
+def ask(tmp_path, ray_cluster):
+    """Function: settings below tmp_path, where a model lies."""
+    torch.manual_seed(0)
+    contract = {"template": "arcface", "size": 112, "colour": "RGB"}
+    save_backbone(
+        tmp_path / "ssl" / "model.pt", build_backbone("iresnet", **ARCHITECTURE), "iresnet", ARCHITECTURE, contract
+    )
+    return lambda *overrides: load_settings(None, [f"output={tmp_path}", "embed.images_per_task=5", *overrides])
+
+
+def unit(embeddings):
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+
+def test_a_dataset_becomes_embeddings_in_its_order(tmp_path, ask, run):
+    dataset = write_dataset(tmp_path / "faces", identities=20, images=2)
+    assert embed(ask(), run) == f"{tmp_path}/embeddings"
+    table = pq.read_table(tmp_path / "embeddings")
+    images = [data for part in dataset.tables(["image"]) for data in part["image"].to_pylist()]
+    expected = unit(embed_images(load_backbone(tmp_path / "ssl" / "model.pt"), images))
+    np.testing.assert_allclose(np.array(table["embedding"].to_pylist()), expected, atol=1e-5)
+    assert table["identity"].to_pylist() == np.repeat(np.arange(20), 2).tolist()
+    assert table["name"].to_pylist()[:3] == ["0/0", "0/1", "1/0"]
+    manifest = json.loads((tmp_path / "embeddings" / "manifest.json").read_text())
+    assert (manifest["pictures"], manifest["embedded"], manifest["dimensions"]) == (40, 40, 16)
+    assert len(manifest["parts"]) == 3
+
+
+def test_a_broken_job_makes_the_missing_parts_only(tmp_path, ask, run, monkeypatch):
+    write_dataset(tmp_path / "faces", identities=20, images=2)
+    embed(ask(), run)
+    folder = tmp_path / "embeddings"
+    whole = {p.name: p.read_bytes() for p in folder.glob("*.parquet")}
+    (folder / "manifest.json").unlink()
+    (folder / "part-0000001.parquet").unlink()
+    asked = []
+    real = module.embedding_stream
+    monkeypatch.setattr(module, "embedding_stream", lambda *arguments: asked.append(arguments[-1]) or real(*arguments))
+    embed(ask(), run)
+    assert {task.part for task in asked[0]} == {1}
+    assert {p.name: p.read_bytes() for p in folder.glob("*.parquet")} == whole
+    # A finished folder is recognised, and one made with other settings refused.
+    embed(ask(), run)
+    assert len(asked) == 1
+    with pytest.raises(DatasetError, match="flip: True, now False"):
+        embed(ask("embed.flip=false"), run)
+
+
+def test_a_folder_of_pictures(tmp_path, ask, run):
+    generator, first = build_generator("morphable", max_yaw_degrees=10.0), np.zeros(1, np.int64)
+    person = generator.render(generator.identity_codes(0, first), generator.image_factors(0, first, first))[0]
+    pictures = tmp_path / "album"
+    (pictures / "anna").mkdir(parents=True)
+    (pictures / "anna" / "1.jpg").write_bytes(encode_image(person))
+    (pictures / "anna" / "2.JPG").write_bytes(encode_image(pattern(1, 1)))
+    (pictures / "broken.png").write_bytes(b"nothing")
+    (pictures / "notes.txt").write_text("no picture")
+    embed(ask("embed.input=album"), run)
+    table = pq.read_table(tmp_path / "embeddings").to_pylist()
+    assert [row["name"] for row in table] == ["anna/1.jpg", "anna/2.JPG", "broken.png"]
+    assert np.linalg.norm(table[0]["embedding"]) == pytest.approx(1, abs=1e-5)
+    assert table[0]["score"] > 0.8
+    assert [row["embedding"] for row in table[1:]] == [None, None]
+    assert table[1]["rejected"].startswith("no_face")
+    assert "no decodable picture" in table[2]["rejected"]
+    # As crops: the pattern has the right size, the render has not.
+    embed(ask("embed.input=album", "embed.aligned=true", "embed.folder=crops"), run)
+    table = pq.read_table(tmp_path / "crops").to_pylist()
+    assert "128x128 pixels instead of 112x112" in table[0]["rejected"]
+    backbone = load_backbone(tmp_path / "ssl" / "model.pt")
+    expected = unit(embed_images(backbone, [encode_image(pattern(1, 1))]))[0]
+    np.testing.assert_allclose(table[1]["embedding"], expected, atol=1e-5)
+
+
+def test_what_cannot_be_embedded_is_named(tmp_path, ask, run):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(JobError, match=r"embed\.input: .*/empty is no face dataset and holds no pictures"):
+        embed(ask("embed.input=empty"), run)
+    with pytest.raises(JobError, match=r"embed\.model: .*gone\.pt does not exist"):
+        embed(ask("embed.model=gone.pt"), run)
+    write_dataset(tmp_path / "shifted", identities=4, images=2, template="arcface-96")
+    with pytest.raises(DatasetError, match="'arcface' against 'arcface-96'"):
+        embed(ask("embed.input=shifted"), run)

@@ -1,0 +1,58 @@
+"""The export job: what it writes, and that it stands in the run."""
+
+import json
+
+import mlflow
+import numpy as np
+import pandas
+import pytest
+import torch
+from support.datasets import pattern
+
+from facelib.config import load_settings
+from facelib.embedding import embed_images
+from facelib.export import OnnxEmbedder
+from facelib.faces import encode_image
+from facelib.models import build_backbone, save_backbone
+from ray_jobs.export import export
+from ray_jobs.session import JobError
+
+ARCHITECTURE = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    torch.manual_seed(0)
+    network = build_backbone("iresnet", **ARCHITECTURE).eval()
+    contract = {"template": "arcface", "size": 112, "colour": "RGB"}
+    save_backbone(tmp_path / "out" / "ssl" / "model.pt", network, "iresnet", ARCHITECTURE, contract)
+    return network
+
+
+def test_a_checkpoint_becomes_an_onnx_file_and_an_mlflow_model(backbone, tmp_path, run):
+    settings = load_settings(None, [f"output={tmp_path}/out"])
+    for _ in range(2):  # the second replaces what the first wrote
+        assert export(settings, run) == f"{tmp_path}/out/export"
+    faces = np.stack([pattern(i, 0) for i in range(3)])
+    expected = embed_images(backbone, faces)
+    found = OnnxEmbedder(tmp_path / "out" / "export" / "model.onnx").embed(faces)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    table = pandas.DataFrame({"image": [encode_image(face, 100) for face in faces]})
+    mlflow.set_tracking_uri(run.uri)
+    for place in (f"{tmp_path}/out/export/mlflow_model", f"runs:/{run.run_id}/mlflow_model"):
+        model = mlflow.pyfunc.load_model(place)
+        rows = np.array(model.predict(table, params={"aligned": True})["embedding"].tolist())
+        assert (rows * unit).sum(1).min() > 0.99  # JPEG
+        # The example is a synthetic person, found and embedded.
+        assert model.predict(model.input_example)["faces"].tolist() == [1]
+    metrics = run.client.get_run(run.run_id).data.metrics
+    assert metrics["onnx/difference"] < 1e-4
+    assert json.loads((tmp_path / "out/export/mlflow_model/artifacts/pipeline.json").read_text())["min_score"] == 0.8
+
+
+def test_onnx_alone_and_a_missing_checkpoint(backbone, tmp_path, run):
+    export(load_settings(None, [f"output={tmp_path}/out", "export.mlflow=false", "export.folder=other"]), run)
+    assert [p.name for p in (tmp_path / "out" / "other").iterdir()] == ["model.onnx"]
+    with pytest.raises(JobError, match=r"export\.model: .*gone\.pt does not exist; train it first"):
+        export(load_settings(None, [f"output={tmp_path}/out", "export.model=gone.pt"]), run)
