@@ -3,14 +3,19 @@
 N images, H and W pixels, D embedding.
 """
 
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from facelib.augmentation import to_network_input
 from facelib.faces import decode_image
+from facelib.models import load_backbone, read_checkpoint
+
+# Mean and standard deviation of ImageNet's pixels in 0..1, RGB.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def embed_images(
@@ -57,3 +62,33 @@ def embed_images(
     finally:
         backbone.train(training)
     return np.concatenate(out)
+
+
+def load_face_network(path: str | os.PathLike[str]) -> nn.Module:
+    """The network of a checkpoint for images in [-1, 1], whatever it was trained with; on the CPU, evaluating.
+
+    UNPG's published files were trained on ImageNet-normalised pixels: their input is brought to that here. Raises as
+    `facelib.models.load_backbone`.
+    """
+    backbone = load_backbone(path)
+    return ImageNetInput(backbone).eval() if read_checkpoint(path).format == "unpg" else backbone
+
+
+class ImageNetInput(nn.Module):
+    """A backbone that wants ImageNet-normalised pixels, for images in [-1, 1]."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.image_size = int(getattr(backbone, "image_size", 112))
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        self.register_buffer("scale", 0.5 / std, persistent=False)
+        self.register_buffer("shift", (0.5 - mean) / std, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embeddings [N, D] of images [N, 3, H, W] in [-1, 1]."""
+        embeddings: Tensor = self.backbone(images * self.scale + self.shift)
+        return embeddings

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from facelib.config import Settings
 from facelib.faces import MANIFEST_NAME, Contract, DatasetError, FaceDataset, Folder
 from facelib.files import local_file
+from facelib.locks import hold_folder
 from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
 from facelib.plans import claim_folder
@@ -49,11 +50,12 @@ def embed(settings: Settings, run: Run) -> str:
         **{name: getattr(ask, name) for name in ("aligned", "flip", "normalise", "precision", "images_per_part")},
         **{f"align_{name}": getattr(settings.align, name) for name in ("detector", "options", "min_score")},
     }
-    claim_folder(folder, plan)
-    if not folder.exists(MANIFEST_NAME):
-        folder.remove_leftovers()
-        _write_parts(settings, folder, model, contract, tasks)
-        folder.write(MANIFEST_NAME, json.dumps(_manifest(folder, plan), indent=1).encode())
+    with hold_folder(folder, "embed"):
+        claim_folder(folder, plan)
+        if not folder.exists(MANIFEST_NAME):
+            folder.remove_leftovers()
+            _write_parts(settings, folder, model, contract, tasks)
+            folder.write(MANIFEST_NAME, json.dumps(_manifest(folder, plan), indent=1).encode())
     manifest = json.loads(folder.read(MANIFEST_NAME))
     print(f"{manifest['pictures']} pictures, {manifest['embedded']} embedded in {manifest['dimensions']} dimensions")
     for reason, count in manifest["rejected"].items():

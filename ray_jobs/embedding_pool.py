@@ -71,8 +71,8 @@ class Judged:
             return self.pixels.embed
         import torch
 
-        from facelib.embedding import embed_images
-        from facelib.models import build_backbone, load_backbone, read_checkpoint
+        from facelib.embedding import embed_images, load_face_network
+        from facelib.models import build_backbone, read_checkpoint
 
         device = torch.device("cuda" if ask.gpus_per_actor > 0 else "cpu")
         if device.type == "cpu":
@@ -83,7 +83,7 @@ class Judged:
                 torch.manual_seed(0)
                 backbone = build_backbone(checkpoint.name, **checkpoint.settings)
             else:
-                backbone = load_backbone(path)
+                backbone = load_face_network(path)
         backbone = backbone.to(device).eval().to(memory_format=torch.channels_last)
         return lambda images, flip: embed_images(backbone, images, flip, ask.batch_size, ask.precision)
 

@@ -156,13 +156,13 @@ class EmbedCrops:
     def __init__(self, model: str, ask: EmbedSettings, size: int) -> None:
         import torch
 
-        from facelib.models import load_backbone
+        from facelib.embedding import load_face_network
 
         device = torch.device("cuda" if ask.gpus_per_actor > 0 else "cpu")
         if device.type == "cpu":
             torch.set_num_threads(max(1, int(ask.cpus_per_actor)))
         with local_file(model) as path:
-            self.backbone = load_backbone(path).to(device).to(memory_format=torch.channels_last)
+            self.backbone = load_face_network(path).to(device).to(memory_format=torch.channels_last)
         self.ask, self.size = ask, size
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from facelib.config import Settings
+from facelib.embedding import load_face_network
 from facelib.export import export_onnx, save_mlflow_model
 from facelib.faces import Folder, encode_image
 from facelib.files import local_file
-from facelib.models import load_backbone, read_checkpoint
+from facelib.models import read_checkpoint
 from facelib.synthesis import build_generator
 from facelib.tracking import Run
 from ray_jobs.session import JobError, run_job
@@ -29,7 +30,7 @@ def export(settings: Settings, run: Run) -> str:
         except FileNotFoundError as error:
             raise JobError(f"export.model: {error}; train it first, or name another checkpoint") from None
         onnx = Path(temporary) / "model.onnx"
-        check = export_onnx(load_backbone(path), onnx, contract, ask.tolerance)
+        check = export_onnx(load_face_network(path), onnx, contract, ask.tolerance)
         batches = ", ".join(map(str, check.batches))
         print(f"model.onnx: {check.difference:.1e} from PyTorch, relative, in batches of {batches}", flush=True)
         run.log_metrics({"onnx/difference": check.difference})

@@ -1,11 +1,16 @@
+import gzip
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from support.datasets import pattern
 
-from facelib.embedding import embed_images
+from facelib.embedding import ImageNetInput, embed_images, load_face_network
 from facelib.faces import decode_image, encode_image
-from facelib.models import build_backbone
+from facelib.models import build_backbone, save_backbone
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +95,30 @@ def test_bfloat16_is_close_to_float32(backbone, images):
     assert not np.array_equal(exact, half)
     cosines = (exact * half).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(half, axis=1)
     assert cosines.min() > 0.99
+
+
+def test_no_images_give_no_embeddings(backbone):
+    for images in ([], np.zeros((0, 112, 112, 3), np.uint8)):
+        assert embed_images(backbone, images).shape == (0, 16)
+
+
+def test_a_published_unpg_network_gets_the_pixels_it_was_trained_with(backbone, images, tmp_path):
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    pixels = torch.from_numpy((images / 255 - mean) / std).permute(0, 3, 1, 2).float()
+    with torch.no_grad():
+        expected = backbone.eval()(pixels).numpy()
+    found = embed_images(ImageNetInput(backbone), images, flip=False)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    # All weights of this published-format file are alike: it cannot show a difference, but it is recognised.
+    (tmp_path / "unpg.pt").write_bytes(gzip.decompress((GOLDEN / "unpg_checkpoint_tiny.pt.gz").read_bytes()))
+    network = load_face_network(tmp_path / "unpg.pt")
+    assert isinstance(network, ImageNetInput)
+    assert embed_images(network, images).shape == (10, 8)
+
+
+def test_our_own_checkpoints_are_loaded_as_they_are(backbone, images, tmp_path):
+    settings = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
+    save_backbone(tmp_path / "model.pt", backbone, "iresnet", settings, {"template": "arcface"})
+    assert np.array_equal(
+        embed_images(load_face_network(tmp_path / "model.pt"), images), embed_images(backbone, images)
+    )
