@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from facelib.config import Settings
 from facelib.faces import MANIFEST_NAME, Contract, DatasetError, FaceDataset, Folder
-from facelib.files import local_file
+from facelib.files import local_copy
 from facelib.locks import hold_folder
 from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
@@ -34,11 +34,11 @@ def embed(settings: Settings, run: Run) -> str:
     """Embed `settings.embed.input`, or finish that, or find it whole."""
     ask = settings.embed
     model, source = settings.path(ask.model), settings.path(ask.input)
-    with local_file(model) as path:
-        try:
-            checkpoint = read_checkpoint(path)
-        except FileNotFoundError as error:
-            raise JobError(f"embed.model: {error}; train it first, or name another checkpoint") from None
+    try:
+        checkpoint = read_checkpoint(model)
+    except FileNotFoundError as error:
+        raise JobError(f"embed.model: {error}; train it first, or name another checkpoint") from None
+    with local_copy(model) as path:
         model_hash = hashlib.sha256(path.read_bytes()).hexdigest()
     contract = _contract(settings, checkpoint)
     listing, tasks = _dataset_tasks(settings, source, contract) or _folder_tasks(settings, source)

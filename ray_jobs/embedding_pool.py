@@ -21,7 +21,7 @@ import ray
 from facelib.config import EvaluateSettings
 from facelib.evaluation import PixelEmbedding, WhitenedPixels
 from facelib.faces import DatasetError, Folder
-from facelib.files import local_file
+from facelib.files import local_copy
 from facelib.protocols import EvaluationSet, FaceImages
 from ray_jobs.progress import ProgressReport
 
@@ -60,9 +60,8 @@ class Judged:
                 digest.update(name.encode() + np.asarray(value).tobytes())
             digest.update(type(self.pixels).__name__.encode())
         else:
-            with local_file(self.path) as path, path.open("rb") as file:
-                while data := file.read(2**22):
-                    digest.update(data)
+            with local_copy(self.path) as path:
+                digest.update(path.read_bytes())
         return digest.hexdigest()
 
     def load(self, ask: EvaluateSettings) -> Network:
@@ -77,13 +76,12 @@ class Judged:
         device = torch.device("cuda" if ask.gpus_per_actor > 0 else "cpu")
         if device.type == "cpu":
             torch.set_num_threads(max(1, int(ask.cpus_per_actor)))
-        with local_file(self.path) as path:
-            if self.untrained:
-                checkpoint = read_checkpoint(path)
-                torch.manual_seed(0)
-                backbone = build_backbone(checkpoint.name, **checkpoint.settings)
-            else:
-                backbone = load_face_network(path)
+        if self.untrained:
+            checkpoint = read_checkpoint(self.path)
+            torch.manual_seed(0)
+            backbone = build_backbone(checkpoint.name, **checkpoint.settings)
+        else:
+            backbone = load_face_network(self.path)
         backbone = backbone.to(device).eval().to(memory_format=torch.channels_last)
         return lambda images, flip: embed_images(backbone, images, flip, ask.batch_size, ask.precision)
 

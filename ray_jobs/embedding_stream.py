@@ -18,7 +18,6 @@ import ray
 from facelib.alignment import Aligner, Rejection, build_detector
 from facelib.config import AlignSettings, EmbedSettings, Settings
 from facelib.faces import Contract, DatasetError, FaceDataset, Folder, decode_image
-from facelib.files import local_file
 
 
 @dataclass(frozen=True)
@@ -161,8 +160,7 @@ class EmbedCrops:
         device = torch.device("cuda" if ask.gpus_per_actor > 0 else "cpu")
         if device.type == "cpu":
             torch.set_num_threads(max(1, int(ask.cpus_per_actor)))
-        with local_file(model) as path:
-            self.backbone = load_face_network(path).to(device).to(memory_format=torch.channels_last)
+        self.backbone = load_face_network(model).to(device).to(memory_format=torch.channels_last)
         self.ask, self.size = ask, size
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

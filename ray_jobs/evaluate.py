@@ -23,7 +23,6 @@ from facelib.evaluation import (
     transfer_thresholds,
 )
 from facelib.faces import Contract, DatasetError, FaceDataset, Folder, decode_image
-from facelib.files import local_file
 from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
 from facelib.protocols import EvaluationSet, Measured, open_set
@@ -93,11 +92,9 @@ def _open_sets(settings: Settings) -> list[EvaluationSet]:
 
 def _checkpoint(model: Judged) -> BackboneCheckpoint:
     try:
-        with local_file(model.path) as path:
-            return read_checkpoint(path)
+        return read_checkpoint(model.path)
     except FileNotFoundError as error:
-        advice = str(error) if "://" in model.path else f"{model.path} does not exist"
-        raise JobError(f"evaluate.models: {advice}; train it first, or name another checkpoint") from None
+        raise JobError(f"evaluate.models: {error}; train it first, or name another checkpoint") from None
 
 
 def _check_contract(model: Judged, checkpoint: BackboneCheckpoint, sets: Sequence[EvaluationSet]) -> None:

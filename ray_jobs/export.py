@@ -13,7 +13,6 @@ from facelib.config import Settings
 from facelib.embedding import load_face_network
 from facelib.export import export_onnx, save_mlflow_model
 from facelib.faces import Folder, encode_image
-from facelib.files import local_file
 from facelib.models import read_checkpoint
 from facelib.synthesis import build_generator
 from facelib.tracking import Run
@@ -24,13 +23,14 @@ def export(settings: Settings, run: Run) -> str:
     """Export `settings.export.model`."""
     ask = settings.export
     target = Folder(settings.path(ask.folder)).create()
-    with local_file(settings.path(ask.model)) as path, tempfile.TemporaryDirectory() as temporary:
-        try:
-            contract = read_checkpoint(path).contract or {}
-        except FileNotFoundError as error:
-            raise JobError(f"export.model: {error}; train it first, or name another checkpoint") from None
+    checkpoint = settings.path(ask.model)
+    try:
+        contract = read_checkpoint(checkpoint).contract or {}
+    except FileNotFoundError as error:
+        raise JobError(f"export.model: {error}; train it first, or name another checkpoint") from None
+    with tempfile.TemporaryDirectory() as temporary:
         onnx = Path(temporary) / "model.onnx"
-        check = export_onnx(load_face_network(path), onnx, contract, ask.tolerance)
+        check = export_onnx(load_face_network(checkpoint), onnx, contract, ask.tolerance)
         batches = ", ".join(map(str, check.batches))
         print(f"model.onnx: {check.difference:.1e} from PyTorch, relative, in batches of {batches}", flush=True)
         run.log_metrics({"onnx/difference": check.difference})
@@ -45,7 +45,7 @@ def export(settings: Settings, run: Run) -> str:
                 align.detector,
                 align.options,
                 align.min_score,
-                {"checkpoint": settings.path(ask.model)},
+                {"checkpoint": checkpoint},
             )
             _replace_folder(model, target, model.name)
             run.client.log_artifacts(run.run_id, str(model), model.name)
