@@ -3,6 +3,7 @@
 import re
 import subprocess
 import tomllib
+import zipfile
 from pathlib import Path
 
 import botocore.session
@@ -10,6 +11,8 @@ import botocore.validate
 import jsonschema
 import pytest
 import yaml
+from ray._private import ray_constants
+from ray._private.runtime_env import packaging
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from facelib.config import load_settings
@@ -155,6 +158,16 @@ def test_what_finds_no_room_is_seen():
     assert not fit([(3, {"CPU": 1, "GPU": 1})], nodes)
     assert not fit([(1, {"CPU": 9})], nodes)
     assert not fit([(13, {"CPU": 1})], nodes)
+
+
+def test_what_a_job_uploads_is_small_and_is_the_code(tmp_path):
+    package = tmp_path / "package.zip"
+    excludes = ray_constants.get_runtime_env_default_excludes()
+    packaging.create_package(str(ROOT), package, include_gitignore=True, excludes=excludes)
+    names = zipfile.ZipFile(package).namelist()
+    assert package.stat().st_size < 2 << 20
+    assert {"ray_jobs/generate.py", "facelib/faces.py", "configs/quickstart.yaml"} <= set(names)
+    assert not [n for n in names if n.startswith(("tests/", "docs/", "benchmarks/", ".venv/", "runs/"))]
 
 
 def test_versions_are_those_of_the_constraints():

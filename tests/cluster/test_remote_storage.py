@@ -4,16 +4,20 @@ import json
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from support.datasets import pattern, write_dataset
-from support.storage import Cable, keys
+from support.storage import Cable, environment, keys
+from support.tracking_server import TrackingServer
 
 from facelib import locks
+from facelib.config import load_settings
 from facelib.faces import DatasetError, FaceDataset, Folder, StorageError, encode_image
 from facelib.locks import LOCK_NAME, FolderInUseError, hold_folder
 from facelib.models import build_backbone, load_backbone, save_backbone
 from facelib.plans import claim_folder
 from facelib.sources import write_bin
 from facelib.sources.pair_sets import load_pair_set
+from facelib.tracking import Run
 from ray_jobs.checkpoints import newest_checkpoint, read_state, write_state
 
 
@@ -81,6 +85,27 @@ def test_models_and_verification_sets_are_read_from_s3(through, tmp_path):
         load_backbone("s3://faces/models/none.pt")
     with pytest.raises(ValueError, match=r"s3://faces/models/broken\.pt: "):
         load_backbone("s3://faces/models/broken.pt")
+
+
+def test_a_tracking_server_with_artifacts_on_s3_may_die_in_between(s3, through, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    server = TrackingServer(tmp_path, "s3://faces/mlflow", **environment(s3))
+    server.start()
+    try:
+        settings = load_settings(None, [f"tracking.uri={server.uri}", "tracking.system_metrics=false"])
+        with Run.open(settings, "train_ssl") as run:
+            run.log_metrics({"loss": 3.0}, step=1)
+            run.log_json({"a": 1}, "notes/a.json")
+            server.kill()
+            run.log_metrics({"loss": 2.0}, step=2)  # lost, and said
+            server.start()
+            run.log_metrics({"loss": 1.0}, step=3)
+        client = MlflowClient(server.uri)
+        assert client.get_run(run.run_id).info.status == "FINISHED"
+        assert [m.step for m in client.get_metric_history(run.run_id, "loss")] == [1, 3]
+    finally:
+        server.kill()
+    assert [k for k in keys(s3, "mlflow/") if k.endswith("notes/a.json")]
 
 
 def test_a_connection_cut_in_mid_write_leaves_nothing_that_looks_whole(s3, through):
