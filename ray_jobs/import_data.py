@@ -15,6 +15,7 @@ import ray
 
 from facelib.config import Settings
 from facelib.faces import MANIFEST_NAME, Contract, FaceDataset, Folder, decode_image
+from facelib.files import local_copy
 from facelib.models import load_checkpoint_contract
 from facelib.plans import claim_folder, plan_hash
 from facelib.sources import FaceSource, PairList, SourceIndex, build_source, read_bin, write_bin
@@ -192,7 +193,7 @@ def _set_hash(spec: str) -> str:
 
 
 def _file_hash(path: str) -> str:
-    with open(path, "rb") as file:
+    with local_copy(path) as local, local.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 

@@ -90,8 +90,9 @@ def _check_import(settings: Settings) -> None:
         raise SettingsError(f"import_data.alignment: {ask.source} knows no landmarks here; set it to detect or none")
     if (ask.duplicates == "embedding" or ask.overlap_sets) and not ask.model:
         raise SettingsError("import_data.model: empty; duplicates=embedding and overlap_sets need a checkpoint")
-    if ask.model and not Path(settings.path(ask.model)).is_file():
-        raise SettingsError(f"import_data.model: {settings.path(ask.model)} does not exist")
+    model = settings.path(ask.model)
+    if ask.model and "://" not in model and not Path(model).is_file():
+        raise SettingsError(f"import_data.model: {model} does not exist")
     _check_sets("import_data.overlap_sets", ask.overlap_sets)
 
 
