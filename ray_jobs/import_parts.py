@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import cv2
 import ray
 
 from facelib.config import ImportSettings, Settings
@@ -16,7 +17,6 @@ from facelib.faces import Folder, PartInfo, faces_to_table, write_part
 from facelib.sources import FaceSource, SourceIndex
 from facelib.sources.importing import Embed, ImportedPart, PartImporter, References
 from facelib.sources.source import count_skipped
-from ray_jobs.face_stream import one_thread
 from ray_jobs.parts import part_name
 
 
@@ -87,7 +87,8 @@ class MakePart:
         key: str,
         shared: "ray.ObjectRef[Shared]",
     ) -> None:
-        one_thread()
+        # Actors are the parallelism. PyTorch, seconds and half a gigabyte, is loaded by those alone that embed.
+        cv2.setNumThreads(1)
         ask = settings.import_data.model_copy(update={"alignment": alignment})
         self.ask, self.key = ask, key
         self.folder, self.account = Folder(uri), Folder(account_uri(uri))
@@ -142,6 +143,7 @@ def load_embed(settings: Settings) -> Embed:
     from facelib.embedding import embed_images
     from facelib.models import load_backbone
 
+    torch.set_num_threads(1)
     ask: ImportSettings = settings.import_data
     backbone = load_backbone(settings.path(ask.model)).to("cuda" if ask.gpus_per_actor > 0 else "cpu")
     backbone = backbone.to(memory_format=torch.channels_last)

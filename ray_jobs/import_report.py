@@ -1,5 +1,6 @@
 """What an import took, what it left out and why: `import_report.json`, a table, and the identities' names."""
 
+import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -102,14 +103,9 @@ def _examples(skipped: list[Skipped]) -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def _shared(index: SourceIndex, fingerprints: Iterable[list[int]]) -> dict[str, Any]:
+def _shared(index: SourceIndex, fingerprints: Iterable[list[Any]]) -> dict[str, Any]:
     """Pictures with the fingerprint of a picture of somebody else: a label is wrong, and nobody knows which."""
-    rows = np.array([(identity, number, bits) for identity, number, bits in fingerprints], np.uint64).reshape(-1, 3)
-    order = np.lexsort((rows[:, 1], rows[:, 0], rows[:, 2]))
-    rows = rows[order]
-    again = np.flatnonzero((rows[1:, 2] == rows[:-1, 2]) & (rows[1:, 0] != rows[:-1, 0]))
-    examples = [
-        [f"{index.names[int(rows[i, 0])]}, picture {rows[i, 1]}" for i in (at, at + 1)]
-        for at in again[:EXAMPLES].tolist()
-    ]
+    rows = sorted((bits, identity, number) for identity, number, bits in fingerprints)
+    again = [(a, b) for a, b in itertools.pairwise(rows) if a[0] == b[0] and a[1] != b[1]]
+    examples = [[f"{index.names[row[1]]}, picture {row[2]}" for row in pair] for pair in again[:EXAMPLES]]
     return {"pictures": len(again), "examples": examples}

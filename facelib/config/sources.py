@@ -32,9 +32,7 @@ class ImportSettings(Section):
     duplicates: Literal["keep", "exact", "hash", "embedding"] = Field(
         "keep", description="repeated pictures of one person to drop: none, same bytes, near perceptual hash, embedding"
     )
-    duplicate_bits: int = Field(
-        4, ge=0, le=32, description="perceptual hashes this near are one picture (0..32 of 64 bits)"
-    )
+    duplicate_bits: int = Field(24, ge=0, le=128, description="hashes this near are one picture (0..128 of 256 bits)")
     duplicate_similarity: Fraction = Field(0.95, description="embeddings this similar are one picture (cosine, 0..1)")
     model: str = Field("", description="checkpoint that embeds, for duplicates=embedding and overlap; below `output`")
     overlap_sets: list[str] = Field(

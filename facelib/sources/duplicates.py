@@ -1,8 +1,10 @@
 """Repeated pictures: exact fingerprints, perceptual hashes, and what counts as the same picture.
 
-The perceptual hash is the sign of the 64 lowest frequencies of a discrete cosine transform of the grey picture at 32x32
-against their median, without the mean (pHash). Re-encoded, resized and slightly relit copies differ in a few of its 64
-bits, other photographs in twenty or more.
+The perceptual hash is the sign of the 16x16 lowest frequencies of a discrete cosine transform of the grey picture at
+64x64 against their median, without the mean (pHash; its usual 64 bits do not tell aligned faces apart). On 3,200 pairs
+of aligned LFW development faces: re-encoded at quality 30, resized, blurred or relit copies differ in 14 of 256 bits
+at most, copies shifted by a pixel in 38, other photographs of one person in 44 and more (half of them in 112 and
+more), pictures of two people in 90 and more.
 
 N pictures, D embedding.
 """
@@ -19,33 +21,32 @@ from numpy.typing import NDArray
 _BITS_OF_BYTE = np.array([bin(value).count("1") for value in range(256)], np.uint8)
 
 
-def exact_fingerprint(data: bytes) -> int:
-    """64 bits of the SHA-256 of an encoded picture."""
-    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+def exact_fingerprint(data: bytes) -> NDArray[np.uint8]:
+    """SHA-256 of an encoded picture, uint8 [32]."""
+    return np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
 
 
-def perceptual_hash(image: NDArray[np.uint8]) -> int:
-    """64-bit hash of an RGB picture uint8 [H, W, 3]: near pictures have near hashes."""
+def perceptual_hash(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Hash of an RGB picture uint8 [H, W, 3], 256 bits as uint8 [32]: near pictures have near hashes."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = cv2.dct(small)[:8, :8].ravel()
+    small = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+    low = cv2.dct(small)[:16, :16].ravel()
     bits = low > np.median(low[1:])
     # The first term is the mean: brightness says nothing about which picture it is.
     bits[0] = False
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+    return np.packbits(bits)
 
 
-def bits_apart(one: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Hamming distance of a hash to others, int64 [N]."""
-    differing = np.ascontiguousarray(np.bitwise_xor(one, others)).view(np.uint8).reshape(-1, 8)
-    return _BITS_OF_BYTE[differing].sum(axis=1, dtype=np.int64)
+def bits_apart(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Hamming distances of a hash [32] to others [N, 32], int64 [N]."""
+    return _BITS_OF_BYTE[np.bitwise_xor(one, others)].sum(axis=1, dtype=np.int64)
 
 
-def repeated_hashes(hashes: NDArray[np.uint64], most_bits: int) -> NDArray[np.int64]:
+def repeated_hashes(hashes: NDArray[np.uint8], most_bits: int) -> NDArray[np.int64]:
     """Which earlier kept picture each picture repeats, -1 for those that are kept, int64 [N].
 
     Args:
-        hashes: of the pictures of one person, uint64 [N].
+        hashes: of the pictures of one person, uint8 [N, 32].
         most_bits: hashes this far apart or less are the same picture (0: equal).
     """
     return _first_match(len(hashes), lambda i, kept: bits_apart(hashes[i], hashes[kept]) <= most_bits)

@@ -58,13 +58,13 @@ class ImportedPart:
 
     Args:
         resized: crops that were of another size.
-        fingerprints: (identity, index, 64 bits) of every face, where duplicates are looked for by bytes or hash.
+        fingerprints: (identity, index, 32 bytes in hexadecimal) of every face, for duplicates "exact" and "hash".
     """
 
     faces: list[Face] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     resized: int = 0
-    fingerprints: list[tuple[int, int, int]] = field(default_factory=list)
+    fingerprints: list[tuple[int, int, str]] = field(default_factory=list)
     overlaps: list[Overlap] = field(default_factory=list)
 
 
@@ -172,7 +172,7 @@ class PartImporter:
             )
             part.resized += crop.resized
             if prints is not None:
-                part.fingerprints.append((entry.identity, entry.index, int(prints[i])))
+                part.fingerprints.append((entry.identity, entry.index, prints[i].tobytes().hex()))
 
     def _loaded(self, entries: Sequence[Entry]) -> Iterator[list[_Picture | Skipped]]:
         """Batches of pictures; each thread reads and decodes one ahead."""
@@ -308,15 +308,15 @@ class PartImporter:
                 return Skipped("blurred", crop.entry.place, detail)
         return crop if self.ask.duplicates == "hash" else replace(crop, pixels=None)
 
-    def _fingerprints(self, person: list[_Crop]) -> NDArray[np.uint64] | None:
+    def _fingerprints(self, person: list[_Crop]) -> NDArray[np.uint8] | None:
         if self.ask.duplicates == "exact":
-            return np.array([exact_fingerprint(crop.data) for crop in person], np.uint64)
+            return np.stack([exact_fingerprint(crop.data) for crop in person])
         if self.ask.duplicates == "hash":
-            return np.array([perceptual_hash(crop.pixels) for crop in person if crop.pixels is not None], np.uint64)
+            return np.stack([perceptual_hash(crop.pixels) for crop in person if crop.pixels is not None])
         return None
 
     def _repeats(
-        self, prints: NDArray[np.uint64] | None, embeddings: NDArray[np.float32] | None, count: int
+        self, prints: NDArray[np.uint8] | None, embeddings: NDArray[np.float32] | None, count: int
     ) -> NDArray[np.int64]:
         if prints is not None:
             return repeated_hashes(prints, self.ask.duplicate_bits if self.ask.duplicates == "hash" else 0)
