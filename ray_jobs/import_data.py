@@ -16,6 +16,7 @@ import ray
 from facelib.config import Settings
 from facelib.faces import MANIFEST_NAME, Contract, FaceDataset, Folder, decode_image
 from facelib.files import local_copy
+from facelib.locks import hold_folder
 from facelib.models import load_checkpoint_contract
 from facelib.plans import claim_folder, plan_hash
 from facelib.sources import FaceSource, PairList, SourceIndex, build_source, read_bin, write_bin
@@ -43,10 +44,11 @@ def import_data(settings: Settings, run: Run) -> str:
         )
     folder = Folder(settings.path(settings.data.dataset)).create()
     plan = import_plan(settings, source, index)
-    claim_folder(folder, plan)
-    if not folder.exists(MANIFEST_NAME):
-        write_listing(folder, index)
-        _make_parts(folder, settings, plan, source, index, run)
+    with hold_folder(folder, "import_data"):
+        claim_folder(folder, plan)
+        if not folder.exists(MANIFEST_NAME):
+            write_listing(folder, index)
+            _make_parts(folder, settings, plan, source, index, run)
     dataset = report_dataset(folder, settings.data.dataset, run)
     report = {"plan": plan, **make_report(dataset, index)}
     report["pairs"] = [_write_pairs(dataset, pairs, ask.source) for pairs in source.pair_lists()]
