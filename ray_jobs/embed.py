@@ -1,7 +1,7 @@
 """Embeddings of any pictures: a face dataset, or a folder of pictures (with subfolders), to Parquet.
 
-Writes <output>/embeddings: part-*.parquet with name, identity, index, score, rejected and embedding (null where there
-is no face), in the input's order, and manifest.json last. A killed job continues where it was.
+Writes <output>/embeddings: parts/part-*.parquet with name, identity, index, score, rejected and embedding (null where
+there is no face), in the input's order, and manifest.json last. A killed job continues where it was.
 """
 
 import hashlib
@@ -52,17 +52,19 @@ def embed(settings: Settings, run: Run) -> str:
     }
     with hold_folder(folder, "embed"):
         claim_folder(folder, plan)
+        # A folder of their own: readers of Parquet folders stumble over any other file.
+        parts = Folder(f"{folder.uri}/parts").create()
         if not folder.exists(MANIFEST_NAME):
-            folder.remove_leftovers()
-            _write_parts(settings, folder, model, contract, tasks)
-            folder.write(MANIFEST_NAME, json.dumps(_manifest(folder, plan), indent=1).encode())
+            parts.remove_leftovers()
+            _write_parts(settings, parts, model, contract, tasks)
+            folder.write(MANIFEST_NAME, json.dumps(_manifest(parts, plan), indent=1).encode())
     manifest = json.loads(folder.read(MANIFEST_NAME))
     print(f"{manifest['pictures']} pictures, {manifest['embedded']} embedded in {manifest['dimensions']} dimensions")
     for reason, count in manifest["rejected"].items():
         print(f"  rejected, {reason}: {count}")
     run.log_json(manifest, f"embeddings/{MANIFEST_NAME}")
     run.log_metrics({name: manifest[name] for name in ("pictures", "embedded")})
-    return folder.uri
+    return parts.uri
 
 
 def _contract(settings: Settings, checkpoint: BackboneCheckpoint) -> Contract:

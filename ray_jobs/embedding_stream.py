@@ -166,7 +166,7 @@ class EmbedCrops:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         from facelib.embedding import embed_images
 
-        crops = np.frombuffer(row["crops"], np.uint8).reshape(-1, self.size, self.size, 3)
+        crops = np.frombuffer(bytearray(row["crops"]), np.uint8).reshape(-1, self.size, self.size, 3)
         embeddings = embed_images(self.backbone, crops, self.ask.flip, precision=self.ask.precision)
         if self.ask.normalise:
             embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)

@@ -229,8 +229,9 @@ def _print(results: Results, result: dict[str, Any], threshold_set: str) -> None
                     f"{name} on {set_name}, threshold {p['threshold']:.4f} (FAR {p['far']:g} on {threshold_set}): "
                     f"FMR {p['fmr']:.3g}, FNMR {p['fnmr']:.3g}, accuracy {p['accuracy']:.4f}"
                 )
-    for warning in dict.fromkeys(w for by_set in results.values() for m in by_set.values() for w in m.report.warnings):
-        console.print(f"warning: {warning}")
+    warnings = [(s, w) for by_set in results.values() for s, m in by_set.items() for w in m.report.warnings]
+    for set_name, warning in dict.fromkeys(warnings):
+        console.print(f"warning, {set_name}: {warning}")
 
 
 def _log_metrics(run: Run, results: Results) -> None:

@@ -4,6 +4,7 @@ P pairs, M images.
 """
 
 import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def load_pair_set(spec: str, pairs: int = 3000, seed: int = 0, template: str = "
     Raises:
         FileNotFoundError, ValueError: missing or damaged file, or a dataset that has too few identities.
     """
-    name, _, path = spec.rpartition("=")
+    # A "=" after a slash or colon belongs to the path: s3://bucket/set.bin?region=x.
+    head, equals, rest = spec.partition("=")
+    name, path = (head, rest) if equals and not re.search("[/:]", head) else ("", spec)
     if path.endswith(".bin"):
         paths = bin_paths(path)
         bins = [read_bin(p) for p in paths]

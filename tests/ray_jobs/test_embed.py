@@ -37,8 +37,8 @@ def unit(embeddings):
 
 def test_a_dataset_becomes_embeddings_in_its_order(tmp_path, ask, run):
     dataset = write_dataset(tmp_path / "faces", identities=20, images=2)
-    assert embed(ask(), run) == f"{tmp_path}/embeddings"
-    table = pq.read_table(tmp_path / "embeddings")
+    assert embed(ask(), run) == f"{tmp_path}/embeddings/parts"
+    table = pq.read_table(tmp_path / "embeddings" / "parts")
     images = [data for part in dataset.tables(["image"]) for data in part["image"].to_pylist()]
     expected = unit(embed_images(load_backbone(tmp_path / "ssl" / "model.pt"), images))
     np.testing.assert_allclose(np.array(table["embedding"].to_pylist()), expected, atol=1e-5)
@@ -53,15 +53,15 @@ def test_a_broken_job_makes_the_missing_parts_only(tmp_path, ask, run, monkeypat
     write_dataset(tmp_path / "faces", identities=20, images=2)
     embed(ask(), run)
     folder = tmp_path / "embeddings"
-    whole = {p.name: p.read_bytes() for p in folder.glob("*.parquet")}
+    whole = {p.name: p.read_bytes() for p in folder.rglob("*.parquet")}
     (folder / "manifest.json").unlink()
-    (folder / "part-0000001.parquet").unlink()
+    (folder / "parts" / "part-0000001.parquet").unlink()
     asked = []
     real = module.embedding_stream
     monkeypatch.setattr(module, "embedding_stream", lambda *arguments: asked.append(arguments[-1]) or real(*arguments))
     embed(ask(), run)
     assert {task.part for task in asked[0]} == {1}
-    assert {p.name: p.read_bytes() for p in folder.glob("*.parquet")} == whole
+    assert {p.name: p.read_bytes() for p in folder.rglob("*.parquet")} == whole
     # A finished folder is recognised, and one made with other settings refused.
     embed(ask(), run)
     assert len(asked) == 1
@@ -79,7 +79,7 @@ def test_a_folder_of_pictures(tmp_path, ask, run):
     (pictures / "broken.png").write_bytes(b"nothing")
     (pictures / "notes.txt").write_text("no picture")
     embed(ask("embed.input=album"), run)
-    table = pq.read_table(tmp_path / "embeddings").to_pylist()
+    table = pq.read_table(tmp_path / "embeddings" / "parts").to_pylist()
     assert [row["name"] for row in table] == ["anna/1.jpg", "anna/2.JPG", "broken.png"]
     assert np.linalg.norm(table[0]["embedding"]) == pytest.approx(1, abs=1e-5)
     assert table[0]["score"] > 0.8
@@ -88,7 +88,7 @@ def test_a_folder_of_pictures(tmp_path, ask, run):
     assert "no decodable picture" in table[2]["rejected"]
     # As crops: the pattern has the right size, the render has not.
     embed(ask("embed.input=album", "embed.aligned=true", "embed.folder=crops"), run)
-    table = pq.read_table(tmp_path / "crops").to_pylist()
+    table = pq.read_table(tmp_path / "crops" / "parts").to_pylist()
     assert "128x128 pixels instead of 112x112" in table[0]["rejected"]
     backbone = load_backbone(tmp_path / "ssl" / "model.pt")
     expected = unit(embed_images(backbone, [encode_image(pattern(1, 1))]))[0]

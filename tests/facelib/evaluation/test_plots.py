@@ -7,12 +7,13 @@ import pytest
 
 from facelib.evaluation import (
     plot_det,
+    plot_embedding_map,
     plot_roc,
     plot_score_histograms,
     plot_training_curves,
     plot_worst_pairs,
 )
-from facelib.evaluation.plots import MAX_CURVE_POINTS, _thinned
+from facelib.evaluation.plots import MAX_CURVE_POINTS, _map_members, _thinned
 from facelib.evaluation.roc import roc_curve
 
 
@@ -59,6 +60,20 @@ def test_worst_pairs(tmp_path):
     scores, labels = np.linspace(-1, 1, 10), np.arange(10) % 2
     path = plot_worst_pairs(images[:, 0], images[:, 1], scores, labels, tmp_path / "worst.png", count=8)
     check_picture(path)
+
+
+def test_map_of_embeddings(tmp_path):
+    """Three people far apart; who is unknown, or shown once, is left out."""
+    rng = np.random.default_rng(0)
+    people = np.array([0] * 8 + [5] * 8 + [9] * 3 + [-1] * 4 + [7])
+    embeddings = rng.normal(size=(10, 12))[people] + 0.1 * rng.normal(size=(24, 12))
+    check_picture(plot_embedding_map(embeddings, people, tmp_path / "map.png", faces=5))
+    rows, numbers, left_out = _map_members(people, 24, people=2, faces=5)
+    assert (rows.tolist(), numbers.tolist(), left_out) == ([*range(5), *range(8, 13)], [0] * 5 + [1] * 5, 1)
+    with pytest.raises(ValueError, match="two people with two faces each"):
+        plot_embedding_map(embeddings, np.arange(24), tmp_path / "none.png")
+    with pytest.raises(ValueError, match=r"identities has shape \[3\] for 24 embeddings"):
+        plot_embedding_map(embeddings, [1, 1, 2], tmp_path / "none.png")
 
 
 def test_a_long_curve_is_thinned_and_stays_on_the_curve():

@@ -44,6 +44,25 @@ def test_holds_what_the_single_functions_compute():
     assert report.intervals == {}
 
 
+def test_every_rate_has_an_interval_and_the_nearest_rule_is_named():
+    rng = np.random.default_rng(0)
+    same = rng.random(4000) < 0.4
+    scores = rng.normal(size=4000) + 2 * same
+    strict, nearest = (evaluate_scores(scores, same, [0.1, 0.003], 300, rule=rule) for rule in ("strict", "nearest"))
+    for report in (strict, nearest):
+        values = {"auc": report.auc, "eer": report.eer, "fmr100": report.fmr100, "fmr1000": report.fmr1000}
+        values |= {f"tar@far={far:g}": tar for far, tar in report.tar_at_far.items()}
+        assert set(report.intervals) == {*values, "zero_fmr"}
+        for name, value in values.items():
+            assert report.intervals[name].low <= value <= report.intervals[name].high, name
+        # The bootstrap never draws an impostor above the highest one: the interval lies at or below the value.
+        assert report.intervals["zero_fmr"].high <= report.zero_fmr + 0.05
+    assert nearest.tar_at_far[0.003] == tar_at_far(scores, same, [0.003], "nearest")[0]
+    assert (strict.rule, nearest.to_dict()["rule"]) == ("strict", "nearest")
+    (table,) = results_tables({"model": {"set": nearest}})
+    assert "nearest FAR" in table.caption
+
+
 def test_says_which_rates_the_pairs_cannot_show():
     report = evaluate_pairs(*embeddings(), fars=[0.2, 0.01, 1e-4], bootstrap=0)
     assert report.minimum_measurable_far == 0.01

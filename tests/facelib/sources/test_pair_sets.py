@@ -127,6 +127,13 @@ def test_a_name_before_a_dataset(tmp_path):
     assert load_pair_set(f"strangers={tmp_path}").name == "strangers"
 
 
+def test_an_equals_sign_in_a_path_names_nothing(tmp_path):
+    folder = tmp_path / "size=112"
+    write_dataset(folder / "people", identities=4, images=3)
+    assert load_pair_set(f"{folder}/people", 5).name == "people"
+    assert load_pair_set(f"mine={folder}/people", 5).name == "mine"
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no\.bin"):
         load_pair_set(str(tmp_path / "no.bin"))
