@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from facelib.synthesis.discofacegan import DiscoFaceGAN, NetworkTables, read_network_pickle
-from facelib.synthesis.discofacegan.runtime import import_tensorflow
 from facelib.synthesis.discofacegan.topology import Topology
+from facelib.tensorflow_runtime import import_tensorflow
 
 
 def main() -> None:

@@ -140,7 +140,7 @@ def configure_data(settings: Settings) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what decides a result's bytes."""
-    names = ("facelib", "numpy", "torch", "opencv-python", "onnxruntime", "pyarrow", "ray")
+    names = ("facelib", "numpy", "torch", "opencv-python", "onnxruntime", "tensorflow", "mtcnn", "pyarrow", "ray")
     found = {}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

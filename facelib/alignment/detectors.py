@@ -151,12 +151,6 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} is {value}: give a number from {low:g} to {high:g}")
 
 
-def check_device(device: str) -> None:
-    """Raise ValueError unless the device is one that both built-in detectors know."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device is {device!r}: choose auto, cpu or cuda")
-
-
 def _load_built_in() -> None:
     # Imported late: both modules import this one.
     from facelib.alignment.mtcnn import MTCNN

@@ -10,15 +10,15 @@ TensorFlow's errors stay errors, and ties are ordered by position.
 Shapes: N images of one size; B proposals as rows (image, left, top, right, bottom, score[, 5 x, 5 y]).
 """
 
-import contextlib
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.alignment.detectors import Detections, check_device, check_range, detect_by_shape
+from facelib.alignment.detectors import Detections, check_range, detect_by_shape
+from facelib.devices import check_device
+from facelib.tensorflow_runtime import device_name, import_tensorflow, require_tensorflow
 
 _CELL = 12  # PNet's field of view in pixels: the smallest face it sees, and the smallest image it takes
 _BATCH_PIXELS = 20 * 512 * 512  # bounds the memory of the pyramid's first level
@@ -28,6 +28,8 @@ _PNET_NMS, _RNET_NMS, _ONET_NMS = (0.5, 0.7), 0.7, 0.7
 class MTCNN:
     """MTCNN detector on TensorFlow (optional extra `tensorflow`): slower than RetinaFace, the one USynthFace used.
 
+    TensorFlow is started at the first picture.
+
     Args:
         score_threshold: faces the last network scores at or below it are not returned.
         proposal_thresholds: the same for the first two networks.
@@ -35,13 +37,12 @@ class MTCNN:
         scale_factor: ratio of neighbouring pyramid levels.
         max_size: images whose longer side exceeds it (pixels) are shrunk to it for detection.
         batch_size: most images in one pass; fewer when they are large.
-        threads: CPU threads of TensorFlow. It can be set once a process only, before TensorFlow's first operation.
+        threads: CPU threads of TensorFlow, set once a process, before TensorFlow's first operation.
         device: `auto` (CUDA when TensorFlow sees it, else CPU), `cpu` or `cuda`.
 
     Raises:
-        ValueError: a setting out of range, or CUDA wanted where TensorFlow sees none.
+        ValueError: a setting out of range.
         ImportError: TensorFlow or mtcnn is missing.
-        RuntimeError: TensorFlow already runs in this process with another number of threads.
     """
 
     def __init__(
@@ -70,16 +71,21 @@ class MTCNN:
         self.scale_factor = scale_factor
         self.max_size = max_size
         self.batch_size = batch_size
-        self._tf = _import_tensorflow(threads)
-        self._device = _device_name(self._tf, device)
-        self._boxes, self._pictures, self._pnet, self._rnet, self._onet = _load_networks(self._tf, self._device)
+        require_tensorflow("the mtcnn detector", "mtcnn")
+        self._threads, self._wanted = threads, device
+        self._tf: Any = None
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find faces in RGB images, uint8 [H, W, 3] each; images of one size are run together.
 
         Raises:
-            ValueError: an entry is not an uint8 [H, W, 3] array.
+            ValueError: an entry is not an uint8 [H, W, 3] array, or CUDA is wanted where TensorFlow sees none.
         """
+        if self._tf is None:
+            tf = import_tensorflow(self._threads, "the mtcnn detector")
+            self._device = device_name(tf, self._wanted)
+            self._boxes, self._pictures, self._pnet, self._rnet, self._onet = _load_networks(tf, self._device)
+            self._tf = tf
         return detect_by_shape(images, self.max_size, self._images_per_call, self._detect_stack)
 
     def _images_per_call(self, height: int, width: int) -> int:
@@ -166,44 +172,6 @@ def _detections(rows: NDArray[np.float64]) -> Detections:
     best_first = rows[np.argsort(-rows[:, 5], kind="stable")].astype(np.float32)
     landmarks = np.stack([best_first[:, 6:11], best_first[:, 11:16]], axis=2)
     return Detections(best_first[:, 1:5], best_first[:, 5], landmarks)
-
-
-def _import_tensorflow(threads: int) -> Any:
-    """Import TensorFlow, quiet and with a bounded number of threads."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        import mtcnn  # noqa: F401
-        import tensorflow
-    except ImportError as error:
-        raise ImportError(
-            f"the mtcnn detector needs TensorFlow and the package mtcnn ({error}): pip install 'facelib[tensorflow]'"
-        ) from error
-    threading = tensorflow.config.threading
-    if threading.get_intra_op_parallelism_threads() != threads:
-        try:
-            threading.set_intra_op_parallelism_threads(threads)
-            threading.set_inter_op_parallelism_threads(threads)
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"threads is {threads}, but TensorFlow already runs in this process with "
-                f"{threading.get_intra_op_parallelism_threads() or 'its default number of'} threads: "
-                "build the detector before anything else uses TensorFlow, or in a process of its own"
-            ) from error
-    return tensorflow
-
-
-def _device_name(tf: Any, device: str) -> str:
-    """Return TensorFlow's name of the device, with GPU memory taken as needed instead of all at once."""
-    gpus = [] if device == "cpu" else tf.config.list_physical_devices("GPU")
-    if device == "cuda" and not gpus:
-        raise ValueError(
-            "device is 'cuda', but TensorFlow sees no GPU: pip install 'tensorflow[and-cuda]', or use 'cpu'"
-        )
-    for gpu in gpus:
-        # Refused once TensorFlow has started on the GPU; then whoever started it has decided.
-        with contextlib.suppress(RuntimeError):
-            tf.config.experimental.set_memory_growth(gpu, True)
-    return "GPU:0" if gpus else "CPU:0"
 
 
 def _load_networks(tf: Any, device: str) -> tuple[Any, Any, Any, Any, Any]:

@@ -5,23 +5,24 @@ Identity codes have 128 numbers, factors expression 32 | illumination 16 | rotat
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from facelib.devices import check_device
 from facelib.synthesis.discofacegan.networks import DiscoFaceGAN
-from facelib.synthesis.discofacegan.runtime import check_device
 from facelib.synthesis.discofacegan.topology import Topology
 from facelib.synthesis.discofacegan.usynthface import USynthFaceStream
 from facelib.synthesis.discofacegan.vae import LATENTS, LatentDecoders
 from facelib.synthesis.discofacegan.weights import LICENCE, load_weights, read_header
 from facelib.synthesis.generator import register_generator
 from facelib.synthesis.latents import FACTOR_SIZE, FACTORS, IDENTITY_SIZE, identity_latents, image_latents
+from facelib.tensorflow_runtime import device_name, free_memory, import_tensorflow, require_tensorflow
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+_LIVE_MAPS = 6  # feature maps of the largest size that live at one time in a pass, measured
 
 
 @register_generator("discofacegan")
@@ -33,8 +34,9 @@ class DiscoFaceGANGenerator:
     Args:
         folder: holds the converted weights, see `python -m facelib.synthesis.discofacegan.convert`.
         truncation: share of an identity's own style in the first 8 layers, 0 to 1; published 0.7.
-        batch_size: images in one pass; the last pass of a call is filled up to it. Pictures made with another batch
-            size, device or library version may differ by 1 in a few bytes in ten thousand.
+        batch_size: images in one pass; the last pass of a call is filled up to it. None takes what fits into a quarter
+            of the device's free memory, at most 8 on a CPU and 64 on a GPU. Pictures made with another batch size,
+            device or library version may differ by 1 in a few bytes in ten thousand.
         device: `auto` (CUDA when TensorFlow sees it, else CPU), `cpu` or `cuda`; GPU memory is taken as needed.
         threads: CPU threads of TensorFlow, set once a process, before TensorFlow's first operation.
         bfloat16: convolutions in bfloat16: faster, not equal to float32 byte for byte.
@@ -58,7 +60,7 @@ class DiscoFaceGANGenerator:
         self,
         folder: str,
         truncation: float = 0.7,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         device: str = "auto",
         threads: int = 1,
         bfloat16: bool = False,
@@ -69,15 +71,14 @@ class DiscoFaceGANGenerator:
         if not 0 <= truncation <= 1:
             raise ValueError(f"truncation is {truncation}, expected 0 to 1")
         for name, value in (("batch_size", batch_size), ("threads", threads)):
-            if not 1 <= value <= 4096:
+            if value is not None and not 1 <= value <= 4096:
                 raise ValueError(f"{name} is {value}, expected 1 to 4096")
         check_device(device)
         if latents not in ("independent", "usynthface"):
             raise ValueError(f"latents is {latents!r}: choose 'independent' or 'usynthface'")
         if latents == "independent" and factor_mode != 0:
             raise ValueError(f"factor_mode is {factor_mode}: it needs latents='usynthface'")
-        if importlib.util.find_spec("tensorflow") is None:
-            raise ImportError("the generator discofacegan needs TensorFlow: pip install 'facelib[tensorflow]'")
+        require_tensorflow("the generator discofacegan")
         header = read_header(folder)
         self.folder, self.truncation, self.batch_size = Path(folder), truncation, batch_size
         self.device, self.threads, self.bfloat16 = device, threads, bfloat16
@@ -119,9 +120,10 @@ class DiscoFaceGANGenerator:
         # One pass at a time through both, all of one size: no picture depends on how many are asked for.
         latents, varied = np.concatenate([codes, factors], axis=1), LATENTS
         images = []
-        for start in range(0, rows, self.batch_size):
-            batch = latents[start : start + self.batch_size]
-            filled = np.concatenate([batch, np.repeat(batch[:1], self.batch_size - len(batch), axis=0)])
+        size = generator.batch_size
+        for start in range(0, rows, size):
+            batch = latents[start : start + size]
+            filled = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
             coefficients = decoders.decode(filled[:, :varied], filled[:, varied:])
             images.append(generator.synthesise(coefficients, self.truncation)[: len(batch)])
         return np.concatenate(images)
@@ -131,13 +133,29 @@ class DiscoFaceGANGenerator:
             weights = load_weights(self.folder)
             if weights.sha256 != self.weights_hash:
                 raise ValueError(f"{self.folder}: the weights have changed since this generator was made")
+            batch_size = self.batch_size
+            if batch_size is None:
+                device = device_name(import_tensorflow(self.threads), self.device)
+                batch_size = fitting_batch_size(
+                    weights.networks.topology, free_memory(device), device.startswith("GPU")
+                )
             generator = DiscoFaceGAN(
                 weights.networks,
                 weights.average_w_id,
-                batch_size=self.batch_size,
+                batch_size=batch_size,
                 bfloat16=self.bfloat16,
                 device=self.device,
                 threads=self.threads,
             )
             self._networks = LatentDecoders(weights.decoders, self.device, self.threads), generator
         return self._networks
+
+
+def fitting_batch_size(topology: Topology, free_bytes: int, on_gpu: bool) -> int:
+    """Images in one pass that take a quarter of the free memory, a power of two from 1 to 8 (CPU) or 64 (GPU).
+
+    More is not faster on a CPU; a quarter leaves room for other processes on the same GPU.
+    """
+    largest = max(4**log2 * topology.feature_maps(log2) for log2 in range(2, topology.resolution_log2 + 1))
+    images = free_bytes // 4 // (_LIVE_MAPS * largest * 4)
+    return int(min(64 if on_gpu else 8, 2 ** max(0, int(images).bit_length() - 1)))

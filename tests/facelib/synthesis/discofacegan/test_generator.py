@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from facelib.synthesis import FaceGenerator, available_generators, build_generator, factor_slices
+from facelib.synthesis.discofacegan.generator import fitting_batch_size
+from facelib.synthesis.discofacegan.topology import Topology
 
 pytest.importorskip("tensorflow")
 
@@ -93,6 +95,19 @@ def test_pictures_of_the_published_stream(converted, golden):
 def test_bad_settings_are_named(converted, setting, value, message):
     with pytest.raises(ValueError, match=message):
         build_generator("discofacegan", folder=str(converted), **{setting: value})
+
+
+def test_batch_size_fits_the_memory(converted):
+    topology, gigabyte = Topology(256), 1 << 30
+    sizes = [fitting_batch_size(topology, free, on_gpu=True) for free in (0, gigabyte, 8 * gigabyte, 80 * gigabyte)]
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (1, 64)
+    assert fitting_batch_size(topology, 80 * gigabyte, on_gpu=False) == 8
+    generator = build_generator("discofacegan", folder=str(converted))
+    codes = generator.identity_codes(0, np.arange(3))
+    factors = generator.image_factors(0, np.arange(3), np.zeros(3, int))
+    chosen = build_generator("discofacegan", folder=str(converted), batch_size=8)
+    np.testing.assert_array_equal(generator.render(codes, factors), chosen.render(codes, factors))
 
 
 def test_wrong_latents_are_named(converted):

@@ -1,30 +1,44 @@
 """TensorFlow, imported when it is needed: quiet, on a bounded number of threads, GPU memory taken as needed.
 
-These settings are TensorFlow's own, so they hold for the whole process.
+The one way in for all that runs on it (DiscoFaceGAN, MTCNN): these settings are TensorFlow's own, so they hold for the
+whole process, and whoever comes first sets them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import warnings
 from typing import Any
 
+from facelib.devices import check_device
 
-def import_tensorflow(threads: int = 1) -> Any:
+
+def require_tensorflow(what: str, *packages: str) -> None:
+    """Look for TensorFlow, and packages besides it, without importing them.
+
+    Raises:
+        ImportError: says that `what` needs them, and what to install.
+    """
+    missing = [name for name in ("tensorflow", *packages) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"{what} needs {' and '.join(missing)}: pip install 'facelib[tensorflow]'")
+
+
+def import_tensorflow(threads: int = 1, what: str = "DiscoFaceGAN") -> Any:
     """The module `tensorflow`, set to `threads` CPU threads.
 
     The number can be set before TensorFlow's first operation of the process only; later, a warning says that it has no
-    effect.
+    effect. Results do not depend on it.
 
     Raises:
-        ImportError: TensorFlow is not installed.
+        ImportError: TensorFlow is not installed; says that `what` needs it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        import tensorflow
-    except ImportError as error:
-        raise ImportError(f"DiscoFaceGAN needs TensorFlow ({error}): pip install 'facelib[tensorflow]'") from error
+    require_tensorflow(what)
+    import tensorflow
+
     threading = tensorflow.config.threading
     if threading.get_intra_op_parallelism_threads() != threads:
         try:
@@ -62,7 +76,12 @@ def device_name(tf: Any, device: str) -> str:
     return "GPU:0" if gpus else "CPU:0"
 
 
-def check_device(device: str) -> None:
-    """Raises ValueError: not one of the device names."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device is {device!r}: choose 'auto', 'cpu' or 'cuda'")
+def free_memory(device: str) -> int:
+    """Bytes that a process may still take on a device named by `device_name`."""
+    if device.startswith("CPU"):
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    from tensorflow.python.client import device_lib
+
+    return next(int(found.memory_limit) for found in device_lib.list_local_devices() if found.device_type == "GPU")
