@@ -22,14 +22,13 @@ from facelib.faces import (
     MANIFEST_NAME,
     Contract,
     Face,
-    FaceDataset,
     Folder,
     encode_image,
     faces_to_table,
     make_manifest,
     write_part,
 )
-from ray_jobs.batches import Augmentation, Batch, BatchPlan, batch_stream
+from ray_jobs.batches import Augmentation, Batch, BatchPlan, StoredFaces, batch_stream
 from ray_jobs.methods import METHODS
 from ray_jobs.session import cluster
 from ray_jobs.training import build_optimizer
@@ -46,14 +45,14 @@ def main() -> None:
     settings = load_settings(arguments.config)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, cluster(settings):
-        dataset = _noise_dataset(folder, identities=max(512, arguments.batch * 4))
-        method = METHODS["ssl"](settings, dataset.manifest.identities).to(memory_format=torch.channels_last).train()
+        faces = StoredFaces(_noise_dataset(folder, identities=max(512, arguments.batch * 4)))
+        method = METHODS["ssl"](settings, faces.identities).to(memory_format=torch.channels_last).train()
         optimizer = build_optimizer(method.parameters(), settings.train)
-        plan = BatchPlan(dataset, method.sampling, arguments.batch, settings.data.window_row_groups, 0, 1)
+        plan = BatchPlan(faces, method.sampling, arguments.batch, settings.data.window_row_groups, 0, 1)
         augmentation = Augmentation(settings.augment, 10_000)
         ratios = []
         for number in range(arguments.rounds):
-            stream = batch_stream(dataset, plan, 0, 0, arguments.steps + 8, settings.data, augmentation)
+            stream = batch_stream(faces, plan, 0, 0, arguments.steps + 8, settings.data, augmentation)
             held = [next(stream) for _ in range(8)]  # the readers are up, and this is the memory of the other side
             memory, _ = _rate(method, optimizer, settings, (held[i % 8] for i in range(arguments.steps)))
             fed, waited = _rate(method, optimizer, settings, stream)
@@ -88,7 +87,7 @@ def _rate(
     return pairs / seconds, waited / seconds
 
 
-def _noise_dataset(folder: str, identities: int, images: int = 4) -> FaceDataset:
+def _noise_dataset(folder: str, identities: int, images: int = 4) -> str:
     """Smooth noise at the size and JPEG quality of real faces: speed depends on nothing else."""
     rng = np.random.default_rng(0)
     target = Folder(folder).create()
@@ -102,7 +101,7 @@ def _noise_dataset(folder: str, identities: int, images: int = 4) -> FaceDataset
     part = write_part(target, "part-0000000.parquet", faces_to_table(faces), len(faces), {}, "benchmark", 16)
     manifest = make_manifest(Contract(template="arcface", size=112), {}, [part], {})
     target.write(MANIFEST_NAME, manifest.model_dump_json().encode())
-    return FaceDataset(folder)
+    return folder
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""Training batches from a face dataset through Ray tasks, in an order that depends on nothing but seed and position.
+"""Training batches through Ray tasks, in an order that depends on nothing but seed and position.
 
 An epoch permutes the row groups, deals them to the ranks, and groups each rank's share into windows that are read,
 shuffled and decoded by Ray tasks. One stream serves the whole training: the position in it is a number of steps, so a
-resumed run seeks instead of replaying, and no epoch pays for starting a pipeline. N samples, V views of a sample, H
-and W pixels.
+resumed run seeks instead of replaying, and no epoch pays for starting a pipeline. Faces come from a stored dataset
+(`StoredFaces`) or are made while training goes on (`ray_jobs.streamed_faces`). N samples, V views of a sample, H and W
+pixels.
 """
 
 import collections
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 
 from facelib.augmentation import FaceAugmentation
 from facelib.config import AugmentSettings, DataSettings
-from facelib.faces import DatasetError, FaceDataset, decode_image
+from facelib.faces import Contract, DatasetError, FaceDataset, decode_image
 from ray_jobs.training import seed_step
 
 
@@ -42,6 +43,10 @@ class Sampling:
 
     views: int
     per_identity: int = 1
+
+    def samples(self, group: "RowGroup") -> int:
+        """Samples that a row group gives in one epoch."""
+        return group.identities * self.per_identity if self.views == 2 else group.rows
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,66 @@ class Window:
     stop: int
 
 
+class TrainingFaces(Protocol):
+    """Where training takes its faces from. Sent to the readers, so it pickles small.
+
+    Attributes:
+        uri: what messages call it.
+        identities: in one epoch; labels below it are class numbers.
+        contract: what the pixels mean.
+    """
+
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def identities(self) -> int: ...
+
+    @property
+    def contract(self) -> Contract: ...
+
+    def row_groups(self) -> list[tuple[str, int, int, int]]:
+        """Every row group as (part name, index in the part, identities, rows)."""
+        ...
+
+    def read(self, window: Window, sampling: Sampling) -> tuple[pa.Array, np.ndarray]:
+        """Encoded pictures of a window and their labels int64, group by group; an identity's pictures together."""
+        ...
+
+
+class StoredFaces:
+    """A finished face dataset as `TrainingFaces`.
+
+    Raises:
+        DatasetError: see `FaceDataset`.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.dataset = FaceDataset(uri)
+        self.uri = self.dataset.folder.uri
+        self.identities = self.dataset.manifest.identities
+        self.contract = self.dataset.contract
+
+    def __reduce__(self) -> tuple[type["StoredFaces"], tuple[str]]:
+        return StoredFaces, (self.uri,)  # a reader opens it anew: the manifest of a large dataset is large
+
+    def row_groups(self) -> list[tuple[str, int, int, int]]:
+        """See `FaceDataset.row_groups`."""
+        return self.dataset.row_groups()
+
+    def read(self, window: Window, sampling: Sampling) -> tuple[pa.Array, np.ndarray]:
+        """Read the window's row groups; the label is the number of the identity in the dataset."""
+        tables, labels = [], []
+        for group in window.groups:
+            table = self.dataset.read_row_groups(group.part, [group.index], ["image", "identity"])
+            found, inverse = np.unique(table["identity"].to_numpy(), return_inverse=True)
+            if len(found) != group.identities:
+                raise DatasetError(f"{self.uri}/{group.part}: row group {group.index} differs from the manifest")
+            tables.append(table.select(["image"]))
+            labels.append(group.first_class + inverse)
+        return pa.concat_tables(tables)["image"].combine_chunks(), np.concatenate(labels)
+
+
 class BatchPlan:
     """Which samples each rank sees at which step.
 
@@ -84,21 +149,21 @@ class BatchPlan:
     """
 
     def __init__(
-        self, dataset: FaceDataset, sampling: Sampling, batch_size: int, window_row_groups: int, seed: int, world: int
+        self, faces: TrainingFaces, sampling: Sampling, batch_size: int, window_row_groups: int, seed: int, world: int
     ) -> None:
         self.sampling, self.batch_size, self.window_row_groups = sampling, batch_size, window_row_groups
         self.seed, self.world = seed, world
         self.groups: list[RowGroup] = []
         first_class = 0
-        for part, index, identities, rows in dataset.row_groups():
+        for part, index, identities, rows in faces.row_groups():
             self.groups.append(RowGroup(part, index, first_class, identities, rows))
             first_class += identities
         self.classes = first_class
-        self.samples = sum(self._samples(g) for g in self.groups)
+        self.samples = sum(sampling.samples(g) for g in self.groups)
         self.steps_per_epoch = self.samples // (batch_size * world)
         if self.steps_per_epoch == 0 or len(self.groups) < world:
             raise DatasetError(
-                f"{dataset.folder.uri}: {self.samples} samples in {len(self.groups)} row groups are too few for "
+                f"{faces.uri}: {self.samples} samples in {len(self.groups)} row groups are too few for "
                 f"{world} workers with train.batch_size={batch_size}: make more identities or lower the batch size"
             )
 
@@ -118,18 +183,15 @@ class BatchPlan:
             at = number * self.window_row_groups % max(len(mine), 1)
             groups = tuple(mine[at : at + self.window_row_groups])
             number = number + 1 if at + self.window_row_groups < len(mine) else 0
-            count = sum(self._samples(g) for g in groups)
+            count = sum(self.sampling.samples(g) for g in groups)
             start, stop = max(begin - position, 0), min(end - position, count)
             if start < stop:
                 yield Window(self.seed, epoch, rank, self.world, position, groups, start, stop)
             position += count
 
-    def _samples(self, group: RowGroup) -> int:
-        return group.identities * self.sampling.per_identity if self.sampling.views == 2 else group.rows
-
 
 def batch_stream(
-    dataset: FaceDataset,
+    faces: TrainingFaces,
     plan: BatchPlan,
     rank: int,
     first_step: int,
@@ -155,13 +217,11 @@ def batch_stream(
     def pieces() -> Iterator[Batch]:
         windows = plan.windows(rank, first_step, last_step)
         # One window is being used up, the others are read meanwhile.
-        running = collections.deque(
-            task.remote(dataset.folder.uri, w, reading) for w in itertools.islice(windows, data.readers + 1)
-        )
+        running = collections.deque(task.remote(faces, w, reading) for w in itertools.islice(windows, data.readers + 1))
         while running:
             for reference in running.popleft():
                 yield ray.get(reference)
-            running.extend(task.remote(dataset.folder.uri, w, reading) for w in itertools.islice(windows, 1))
+            running.extend(task.remote(faces, w, reading) for w in itertools.islice(windows, 1))
 
     yield from rebatch(pieces(), plan.batch_size)
 
@@ -202,30 +262,24 @@ class Reading:
     augmentation: Augmentation | None = None
 
 
-def _read_pieces(uri: str, window: Window, reading: Reading) -> Iterator[Batch]:
+def _read_pieces(faces: TrainingFaces, window: Window, reading: Reading) -> Iterator[Batch]:
     """Ray task: the pieces of one window."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    yield from read_window(FaceDataset(uri), window, reading)
+    yield from read_window(faces, window, reading)
 
 
-def read_window(dataset: FaceDataset, window: Window, reading: Reading) -> Iterator[Batch]:
+def read_window(faces: TrainingFaces, window: Window, reading: Reading) -> Iterator[Batch]:
     """Samples of a window in their shuffled order, decoded and augmented, cut where a step of the training begins.
 
     Cut there, every piece is known by (epoch, step, rank) and its place in the step, wherever a resumed run began:
     that is what its augmentation is seeded with.
     """
-    tables, labels = [], []
-    for group in window.groups:
-        table = dataset.read_row_groups(group.part, [group.index], ["image", "identity"])
-        found, inverse = np.unique(table["identity"].to_numpy(), return_inverse=True)
-        if len(found) != group.identities:
-            raise DatasetError(f"{dataset.folder.uri}/{group.part}: row group {group.index} differs from the manifest")
-        tables.append(table.select(["image"]))
-        labels.append(group.first_class + inverse)
-    images, label = pa.concat_tables(tables)["image"].combine_chunks(), np.concatenate(labels)
+    images, label = faces.read(window, reading.sampling)
     key = [window.seed, window.epoch, window.rank, window.world, window.position]
     rows = _draw(label, reading.sampling, np.random.default_rng(key))
+    # Pictures made on the way may be rejected; the plan counts on all, so the others fill their places.
+    rows = np.resize(rows, (sum(reading.sampling.samples(g) for g in window.groups), reading.sampling.views))
     augmentation = reading.augmentation
     augment = augmentation.build() if augmentation else None
     begin = window.start

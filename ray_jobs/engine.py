@@ -26,12 +26,13 @@ from facelib.models import save_backbone
 from facelib.plans import claim_folder
 from facelib.protocols import parse_spec
 from facelib.tracking import Run
-from ray_jobs.batches import Augmentation, Batch, BatchPlan, batch_stream
+from ray_jobs.batches import Augmentation, Batch, BatchPlan, TrainingFaces, batch_stream
 from ray_jobs.checkpoints import STATE_NAME, forget_lost_checkpoints, newest_checkpoint, read_state, write_state
 from ray_jobs.methods import METHODS, Step
 from ray_jobs.monitor import Monitor
 from ray_jobs.session import JobError, configure_data, format_seconds
 from ray_jobs.sharding import clip_gradients, gather_state, keep_from_ddp, load_state
+from ray_jobs.streamed_faces import FacePool, training_faces, training_faces_plan
 from ray_jobs.training import LearningRate, Selection, build_optimizer, resumed_step, seed_step
 from ray_jobs.watch import LOGGED, Watch
 
@@ -45,19 +46,20 @@ def train(settings: Settings, run: Run, method: str) -> str:
 
     A finished training is recognised and kept; an unfinished one continues from its last checkpoint.
     """
-    dataset = FaceDataset(settings.path(settings.data.dataset))
+    faces = training_faces(settings)
     folder = Folder(settings.path(method)).create()
     with hold_folder(folder, f"train_{method}"):
-        claim_folder(folder, training_plan(settings, dataset, method))
+        claim_folder(folder, training_plan(settings, faces, method))
         if not folder.exists(MODEL_NAME):
-            state = _fit(settings, run, method, folder.uri)
-            _write_result(settings, run, folder, dataset.contract, state)
+            with FacePool.start(settings) if settings.data.stream else contextlib.nullcontext() as pool:
+                state = _fit(settings, run, method, folder.uri, pool.name if pool else "")
+            _write_result(settings, run, folder, faces.contract, state)
         else:
             print(f"{method}: {folder.uri}/{MODEL_NAME} is there already", flush=True)
     return f"{folder.uri}/{MODEL_NAME}"
 
 
-def training_plan(settings: Settings, dataset: FaceDataset, method: str) -> dict[str, Any]:
+def training_plan(settings: Settings, faces: TrainingFaces, method: str) -> dict[str, Any]:
     """Everything that decides the trained weights; a folder holds one training only."""
     tree = settings.model_dump(mode="json", include={"seed", "model", "augment", method, "train"})
     operational = ("cpus_per_worker", "threads", "use_gpu", "max_failures", "keep_checkpoints",
@@ -74,7 +76,7 @@ def training_plan(settings: Settings, dataset: FaceDataset, method: str) -> dict
         # What it holds counts, not where it lies.
         with open(settings.path(settings.model.init_from), "rb") as file:
             plan["model.init_from"] = hashlib.file_digest(file, "sha256").hexdigest()
-    plan["data.dataset parts"] = [p.sha256 for p in dataset.manifest.parts]
+    plan |= training_faces_plan(settings, faces)
     if settings.train.selection == "heldout":
         heldout = FaceDataset(settings.path(settings.data.heldout))
         plan |= {"data.heldout parts": [p.sha256 for p in heldout.manifest.parts]}
@@ -84,7 +86,7 @@ def training_plan(settings: Settings, dataset: FaceDataset, method: str) -> dict
 
 def train_worker(config: dict[str, Any]) -> None:
     """One DDP rank."""
-    worker = Worker(Settings.model_validate(config["settings"]), config["method"])
+    worker = Worker(Settings.model_validate(config["settings"]), config["method"], config["face_pool"])
     worker.restore(config["storage"])
     worker.fit()
 
@@ -92,7 +94,7 @@ def train_worker(config: dict[str, Any]) -> None:
 class Worker:
     """The state of one rank, and the loop over epochs and steps."""
 
-    def __init__(self, settings: Settings, method: str) -> None:
+    def __init__(self, settings: Settings, method: str, face_pool: str) -> None:
         context = ray.train.get_context()
         self.settings, self.rank, self.world = settings, context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
@@ -102,15 +104,15 @@ class Worker:
             # and a thread that is pushed off its core makes a step ten times longer.
             share = (os.cpu_count() or 1) // context.get_local_world_size()
             torch.set_num_threads(settings.train.threads or max(1, share - 1))
-        self.dataset = FaceDataset(settings.path(settings.data.dataset))
+        self.faces = training_faces(settings, face_pool)
         torch.manual_seed(settings.seed)
-        # Batches depend on the number of identities, the method on the number of classes: both come from the manifest.
-        self.method: Any = METHODS[method](settings, self.dataset.manifest.identities)
+        # Batches depend on the number of identities, the method on the number of classes: both come from the faces.
+        self.method: Any = METHODS[method](settings, self.faces.identities)
         self.method.to(self.device)
         if settings.train.channels_last:
             self.method.to(memory_format=torch.channels_last)
         self.plan = BatchPlan(
-            self.dataset,
+            self.faces,
             self.method.sampling,
             settings.train.batch_size,
             settings.data.window_row_groups,
@@ -123,7 +125,7 @@ class Worker:
         self.selection = Selection(settings.train.patience)
         self.augmentation = Augmentation(settings.augment, settings.train.epochs * self.plan.steps_per_epoch)
         self.augmentation.build()  # A wrong setting is an error here, not in a reader.
-        self.monitor = Monitor(settings, self.dataset.contract) if self.rank == 0 else None
+        self.monitor = Monitor(settings, self.faces.contract) if self.rank == 0 else None
         self.history: list[dict[str, float]] = []
         self.step, self.stopped = 0, False
 
@@ -131,9 +133,7 @@ class Worker:
         """Train from `self.step` to the end, reporting every epoch."""
         train, per_epoch = self.settings.train, self.plan.steps_per_epoch
         last = train.epochs * per_epoch
-        stream = batch_stream(
-            self.dataset, self.plan, self.rank, self.step, last, self.settings.data, self.augmentation
-        )
+        stream = batch_stream(self.faces, self.plan, self.rank, self.step, last, self.settings.data, self.augmentation)
         meter = Meter(train.batch_size * self.world)
         started, first_step = time.monotonic(), self.step
         self.method.train()
@@ -294,7 +294,7 @@ class Meter:
         return {**means, "samples_per_second": rate, "data_wait_share": self.waited / seconds}
 
 
-def _fit(settings: Settings, run: Run, method: str, uri: str) -> dict[str, Any]:
+def _fit(settings: Settings, run: Run, method: str, uri: str, face_pool: str) -> dict[str, Any]:
     train = settings.train
     _require_room(settings)
     settings = _absolute(settings)
@@ -306,6 +306,7 @@ def _fit(settings: Settings, run: Run, method: str, uri: str) -> dict[str, Any]:
             "settings": settings.model_dump(mode="json"),
             "method": method,
             "storage": storage,
+            "face_pool": face_pool,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
@@ -328,19 +329,22 @@ def _fit(settings: Settings, run: Run, method: str, uri: str) -> dict[str, Any]:
 
 
 def _require_room(settings: Settings) -> None:
-    """Trainers and their readers must fit together, or the readers would wait for ever for a CPU."""
+    """Trainers, their readers and what makes their faces must fit together, or one would wait for ever for a CPU."""
     if settings.ray.autoscaling:
         return  # What the cluster will have is not known here; a demand that it can never meet waits, and Ray says so.
     train, data = settings.train, settings.data
     workers = train.min_workers or train.workers
-    needed = workers * (train.cpus_per_worker + (data.readers + 1) * data.cpus_per_reader)
+    makers = [settings.generate, settings.align] if data.stream else []
+    making = sum(ask.actors * ask.cpus_per_actor for ask in makers)
+    needed = making + workers * (train.cpus_per_worker + (data.readers + 1) * data.cpus_per_reader)
     found = ray.cluster_resources().get("CPU", 0)
     # One reader for each worker is enough to go on, slowly.
-    if workers * (train.cpus_per_worker + data.cpus_per_reader) > found:
+    if making + workers * (train.cpus_per_worker + data.cpus_per_reader) > found + 1e-9:
+        making_words = f" and, with data.stream, generate.actors and align.actors ({making:g} CPUs)" if makers else ""
         raise JobError(
             f"train.workers={workers} need {needed:g} CPUs with their readers (train.cpus_per_worker="
-            f"{train.cpus_per_worker:g}, data.readers={data.readers}, data.cpus_per_reader={data.cpus_per_reader:g}), "
-            f"the cluster has {found:g}: lower one of them, or set ray.autoscaling=true if it grows"
+            f"{train.cpus_per_worker:g}, data.readers={data.readers}, data.cpus_per_reader={data.cpus_per_reader:g})"
+            f"{making_words}, the cluster has {found:g}: lower one of them, or set ray.autoscaling=true if it grows"
         )
 
 

@@ -2,12 +2,15 @@
 
 A row is one chunk of identities, so a row's content depends on the settings and its identity range alone, whoever
 makes it and when. Pixels travel as raw bytes in a row of bounded size; what leaves the aligner is an Arrow table of
-encoded faces.
+encoded faces. Generators and aligners are pools of their own: a network library that one of them needs (TensorFlow for
+DiscoFaceGAN and MTCNN) is loaded in its processes only.
 """
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,11 +23,12 @@ from facelib.faces import SCHEMA, Face, encode_image, faces_to_table
 
 @dataclass(frozen=True)
 class Chunk:
-    """Identities `first` … `first + count − 1`, a piece of part number `part`."""
+    """Images `first_image` … of identities `first` … `first + count − 1`, a piece of part number `part`."""
 
     part: int
     first: int
     count: int
+    first_image: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,17 @@ class AlignedChunk:
     table: pa.Table
     rejected: dict[str, int]
 
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "AlignedChunk":
+        """What `AlignChunk` returned."""
+        chunk = Chunk(row["part"], row["first"], row["count"], row["first_image"])
+        return cls(chunk, pa.ipc.open_stream(row["table"]).read_all(), json.loads(row["rejected"]))
+
 
 def face_stream(settings: Settings, chunks: Sequence[Chunk]) -> Iterator[AlignedChunk]:
     """Generate and align `chunks`; they come back in the order they are finished."""
     generate, align = settings.generate, settings.align
-    rows = [{"part": c.part, "first": c.first, "count": c.count} for c in chunks]
+    rows = [asdict(chunk) for chunk in chunks]
     stream = (
         ray.data.from_items(rows, override_num_blocks=min(len(rows), 2000))
         .map(
@@ -58,8 +68,30 @@ def face_stream(settings: Settings, chunks: Sequence[Chunk]) -> Iterator[Aligned
         )
     )
     for row in stream.iter_rows():
-        table = pa.ipc.open_stream(row["table"]).read_all()
-        yield AlignedChunk(Chunk(row["part"], row["first"], row["count"]), table, json.loads(row["rejected"]))
+        yield AlignedChunk.from_row(row)
+
+
+def faces_plan(settings: Settings) -> dict[str, Any]:
+    """Everything but the range of identities that decides the bytes of made faces: no actors, no CPUs."""
+    from facelib.synthesis import build_generator, generator_version
+
+    generate, align = settings.generate, settings.align
+    generator = build_generator(generate.generator, **generate.options)
+    return {
+        "generator": generator.name,
+        "generator_version": generator_version(generator),
+        "generator_options": generate.options,
+        "generator_licence": generator.licence,
+        "generator_weights": generator.weights_hash,
+        "seed": settings.seed,
+        "images_per_identity": generate.images_per_identity,
+        "jpeg_quality": generate.jpeg_quality,
+        "detector": align.detector,
+        "detector_options": align.options,
+        "min_score": align.min_score,
+        "template": align.template,
+        "size": align.size,
+    }
 
 
 class GenerateChunk:
@@ -68,16 +100,14 @@ class GenerateChunk:
     def __init__(self, seed: int, generate: GenerateSettings) -> None:
         from facelib.synthesis import build_generator
 
-        one_thread()
-        options = dict(generate.options)
-        if generate.gpus_per_actor > 0:
-            options.setdefault("device", "cuda")
+        options = device_options(generate)
+        own_process(generate.gpus_per_actor)
         self.seed, self.images_per_identity = seed, generate.images_per_identity
         self.generator = build_generator(generate.generator, **options)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         identities = np.repeat(np.arange(row["first"], row["first"] + row["count"]), self.images_per_identity)
-        indices = np.tile(np.arange(self.images_per_identity), row["count"])
+        indices = np.tile(row["first_image"] + np.arange(self.images_per_identity), row["count"])
         codes = self.generator.identity_codes(self.seed, identities)
         factors = self.generator.image_factors(self.seed, identities, indices)
         images = self.generator.render(codes, factors)
@@ -96,46 +126,51 @@ class AlignChunk:
     def __init__(self, align: AlignSettings, source: str, jpeg_quality: int) -> None:
         from facelib.alignment import Aligner, build_detector
 
-        one_thread()
-        options = dict(align.options)
-        if align.gpus_per_actor > 0:
-            options.setdefault("device", "cuda")
-        detector = build_detector(align.detector, **options)
+        own_process(align.gpus_per_actor)
+        detector = build_detector(align.detector, **device_options(align))
         self.aligner = Aligner(detector, template=align.template, size=align.size, min_score=align.min_score)
         self.source, self.jpeg_quality = source, jpeg_quality
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        from facelib.alignment import Rejection
+        from facelib.alignment import Rejection, count_rejections
 
         side, count = row["image_size"], row["count"]
         images = np.frombuffer(row["images"], np.uint8).reshape(-1, side, side, 3)
         factors = np.frombuffer(row["factors"], np.float32).reshape(len(images), row["factor_size"])
         per_identity = len(images) // count
         faces: list[Face] = []
-        rejected: dict[str, int] = {}
-        for i, result in enumerate(self.aligner.align(list(images))):
+        results = self.aligner.align(list(images))
+        for i, result in enumerate(results):
             if isinstance(result, Rejection):
-                rejected[str(result.reason)] = rejected.get(str(result.reason), 0) + 1
                 continue
-            identity, index = row["first"] + i // per_identity, i % per_identity
+            identity, index = row["first"] + i // per_identity, row["first_image"] + i % per_identity
             data = encode_image(result.image, self.jpeg_quality)
             faces.append(Face(data, identity, index, result.score, result.landmarks, factors[i], self.source))
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, SCHEMA) as writer:
             writer.write_table(faces_to_table(faces))
-        return {
-            "part": row["part"],
-            "first": row["first"],
-            "count": count,
-            "table": sink.getvalue().to_pybytes(),
-            "rejected": json.dumps(rejected),
-        }
+        # Reasons that did not occur are left out, here and in the manifest.
+        rejected = {reason: number for reason, number in count_rejections(results).items() if number}
+        chunk = {name: row[name] for name in ("part", "first", "count", "first_image")}
+        return {**chunk, "table": sink.getvalue().to_pybytes(), "rejected": json.dumps(rejected)}
+
+
+def device_options(ask: GenerateSettings | AlignSettings) -> dict[str, Any]:
+    """Settings of the generator or detector, with `device` where its actors hold a GPU."""
+    return {"device": "cuda", **ask.options} if ask.gpus_per_actor > 0 else dict(ask.options)
+
+
+def own_process(gpus: float) -> None:
+    """Keep an actor to what it holds: one thread of each library, and no GPU unless it has a share of one."""
+    one_thread()
+    if gpus == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it alone, and libraries take every GPU they see.
 
 
 def one_thread() -> None:
     """Actors are the parallelism; library thread pools inside them only fight over the same cores."""
     import cv2
-    import torch
 
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)

@@ -1,6 +1,7 @@
 """Synthetic identities → aligned face datasets.
 
-Writes <output>/faces for training and, unless generate.heldout_identities is 0, <output>/heldout for model selection.
+Writes <output>/faces for training, unless data.stream leaves that to the training, and <output>/heldout for model
+selection, unless generate.heldout_identities is 0.
 A killed job continues where it was: finished parts are kept, and the result is the same bytes.
 """
 
@@ -14,21 +15,27 @@ from facelib.faces import MANIFEST_NAME, Folder, write_part
 from facelib.locks import hold_folder
 from facelib.plans import claim_folder, plan_hash
 from facelib.tracking import Run
-from ray_jobs.face_stream import AlignedChunk, Chunk, face_stream
+from ray_jobs.face_stream import AlignedChunk, Chunk, face_stream, faces_plan
 from ray_jobs.parts import finished_parts, part_manifest, part_name, report_dataset
 from ray_jobs.preflight import HELDOUT_FIRST_IDENTITY
 from ray_jobs.progress import ProgressReport
-from ray_jobs.session import run_job
+from ray_jobs.session import JobError, run_job
 
 
 def generate(settings: Settings, run: Run) -> str:
     """Make the training dataset and the held-out dataset that the settings describe."""
-    ask = settings.generate
-    written = [make_dataset(settings, settings.data.dataset, ask.first_identity, ask.identities, run)]
+    ask, written = settings.generate, []
+    if not settings.data.stream:
+        written.append(make_dataset(settings, settings.data.dataset, ask.first_identity, ask.identities, run))
     if ask.heldout_identities and settings.data.heldout:
         # Numbered far above any training range, so that no setting of sizes can make the two overlap.
         heldout = make_dataset(settings, settings.data.heldout, HELDOUT_FIRST_IDENTITY, ask.heldout_identities, run)
         written.append(heldout)
+    if not written:
+        raise JobError(
+            "data.stream is true, so training makes its own faces, and no held-out ones are asked for: nothing to do. "
+            "Set generate.heldout_identities, or leave this job out"
+        )
     return ", ".join(written)
 
 
@@ -45,28 +52,13 @@ def make_dataset(settings: Settings, name: str, first: int, identities: int, run
 
 
 def dataset_plan(settings: Settings, first: int, identities: int) -> dict[str, Any]:
-    """Everything that decides the dataset's bytes, and nothing else (no actors, no CPUs)."""
-    from facelib.synthesis import build_generator
-
-    generate, align = settings.generate, settings.align
-    generator = build_generator(generate.generator, **generate.options)
-    return {
-        "generator": generator.name,
-        "generator_options": generate.options,
-        "generator_licence": generator.licence,
-        "generator_weights": generator.weights_hash,
-        "seed": settings.seed,
+    """Everything that decides the dataset's bytes, and nothing else."""
+    own = {
         "first_identity": first,
         "identities": identities,
-        "images_per_identity": generate.images_per_identity,
-        "identities_per_part": generate.identities_per_part,
-        "jpeg_quality": generate.jpeg_quality,
-        "detector": align.detector,
-        "detector_options": align.options,
-        "min_score": align.min_score,
-        "template": align.template,
-        "size": align.size,
+        "identities_per_part": settings.generate.identities_per_part,
     }
+    return {**faces_plan(settings), **own}
 
 
 def _make_parts(folder: Folder, settings: Settings, plan: dict[str, Any], name: str) -> None:

@@ -18,6 +18,7 @@ from facelib.protocols import SetSpec, parse_spec
 from facelib.sources import build_source
 from facelib.synthesis import build_generator
 from ray_jobs.batches import Augmentation
+from ray_jobs.face_stream import device_options
 from ray_jobs.methods import HEADS
 
 HELDOUT_FIRST_IDENTITY = 2**40
@@ -51,19 +52,30 @@ def preflight(settings: Settings, job: str, coming: Collection[str] = ()) -> Non
 
 def _check_generate(settings: Settings) -> None:
     generate = settings.generate
-    with _field("generate.generator, generate.options"):
-        generator = build_generator(generate.generator, **generate.options)
-    _check_align(settings.align)
-    if generate.first_identity + generate.identities > HELDOUT_FIRST_IDENTITY:
-        raise SettingsError("generate.first_identity: numbers from 2^40 on are kept for held-out identities")
-    limit = generator.identities
-    if limit is not None and generate.first_identity + generate.identities > limit:
-        raise SettingsError(f"generate.identities: generator {generator.name} has only {limit} identities")
+    limit = _check_faces(settings, 1 if not settings.data.stream else 0)
     if limit is not None and generate.heldout_identities:
         raise SettingsError(
-            f"generate.heldout_identities: generator {generator.name} has a limited number of identities, none of them "
-            "kept apart; set it to 0, and train.selection to last or sets"
+            f"generate.heldout_identities: generator {generate.generator} has a limited number of identities, none of "
+            "them kept apart; set it to 0, and train.selection to last or sets"
         )
+
+
+def _check_faces(settings: Settings, epochs: int) -> int | None:
+    """Generator, detector and template, and that there are new identities for `epochs`. Returns how many there are."""
+    generate, align = settings.generate, settings.align
+    with _field("generate.generator, generate.options, generate.gpus_per_actor"):
+        generator = build_generator(generate.generator, **device_options(generate))
+    _check_align(align)
+    last, times = generate.first_identity + generate.identities * epochs, f" in {epochs} epochs" * (epochs > 1)
+    if last > HELDOUT_FIRST_IDENTITY:
+        raise SettingsError(
+            f"generate.first_identity, generate.identities: numbers up to {last}{times}; those from 2^40 on are kept "
+            "for held-out identities"
+        )
+    limit = generator.identities
+    if limit is not None and last > limit:
+        raise SettingsError(f"generate.identities: generator {generator.name} has only {limit}, not {last}{times}")
+    return limit
 
 
 def _check_align(align: AlignSettings, detector: bool = True) -> None:
@@ -118,6 +130,8 @@ def _check_training(settings: Settings) -> None:
 
 def _check_ssl(settings: Settings) -> None:
     _check_training(settings)
+    if settings.data.stream:
+        _check_faces(settings, settings.train.epochs)
     _check_options("ssl.options", settings.ssl.options, MoCo)
     batch = settings.train.batch_size * settings.train.workers
     if settings.ssl.queue_size < batch:
@@ -129,6 +143,11 @@ def _check_ssl(settings: Settings) -> None:
 
 def _check_unpg(settings: Settings) -> None:
     _check_training(settings)
+    if settings.data.stream and _check_faces(settings, 1) is not None:
+        raise SettingsError(
+            f"data.stream: generator {settings.generate.generator} has a limited number of identities and pictures, "
+            "and every epoch would need new pictures of them; make a dataset with ray_jobs.generate"
+        )
     unpg = settings.unpg
     _check_options("unpg.options", unpg.options, HEADS[unpg.head])
     if (unpg.triplet or unpg.contrastive) and importlib.util.find_spec("pytorch_metric_learning") is None:

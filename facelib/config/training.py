@@ -11,6 +11,10 @@ class DataSettings(Section):
     """Where training reads faces from, and how."""
 
     dataset: str = Field("faces", description="face dataset to train on: a path or URI; relative to `output`")
+    stream: bool = Field(
+        False,
+        description="make the faces while training, as `generate` and `align` say: new ones every epoch, none stored",
+    )
     heldout: str = Field("heldout", description="face dataset for model selection; relative to `output`; empty: none")
     window_row_groups: Count = Field(32, description="row groups read and shuffled together; larger mixes better")
     readers: Count = Field(2, description="windows read ahead by each training worker")

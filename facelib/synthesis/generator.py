@@ -47,6 +47,9 @@ class FaceGenerator(Protocol):
         identities: how many identities there are, None when unlimited.
         licence: the terms of pictures made with it, one sentence.
         weights_hash: SHA-256 of the weights it runs on, None when it has none.
+
+    A generator may also have a `version`, a whole number that is raised when the same latents give other pictures than
+    before (1 when it has none, see `generator_version`): datasets of two versions are never mixed.
     """
 
     name: str
@@ -104,3 +107,8 @@ def build_generator(name: str, **settings: Any) -> FaceGenerator:
         ValueError: unknown name, unknown or missing setting (the message lists what exists), or a value it refuses.
     """
     return cast(FaceGenerator, _REGISTRY.build(name, **settings))
+
+
+def generator_version(generator: FaceGenerator) -> int:
+    """The version of a generator's pictures, 1 when it names none."""
+    return int(getattr(generator, "version", 1))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.commands import run, start, wait_for, workers_of
 from support.datasets import write_dataset
+from support.models import assert_same_weights
 
 from facelib.models import load_backbone, read_checkpoint
 
@@ -167,13 +168,6 @@ def test_a_second_job_on_one_folder_is_refused(undisturbed, faces, tmp_path):
     finally:
         driver.kill()
         driver.wait()
-
-
-def assert_same_weights(first, second, tolerance):
-    a, b = read_checkpoint(first), read_checkpoint(second)
-    assert a.contract["training"] == pytest.approx(b.contract["training"], abs=1e-4)
-    for name, value in a.state_dict.items():
-        assert torch.allclose(value.float(), b.state_dict[name].float(), rtol=tolerance, atol=tolerance), name
 
 
 def assert_one_finished_run(folder):

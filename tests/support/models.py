@@ -1,0 +1,16 @@
+"""Trained models in tests."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from facelib.models import read_checkpoint
+
+
+def assert_same_weights(first: Path, second: Path, tolerance: float) -> None:
+    """Two checkpoints hold the same weights (0: bit for bit) and were chosen by the same metric."""
+    a, b = read_checkpoint(first), read_checkpoint(second)
+    assert a.contract["training"] == pytest.approx(b.contract["training"], abs=1e-4)
+    for name, value in a.state_dict.items():
+        assert torch.allclose(value.float(), b.state_dict[name].float(), rtol=tolerance, atol=tolerance), name
