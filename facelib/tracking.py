@@ -165,6 +165,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate",),
     "embed": ("embed", "align"),
     "export": ("export",),
+    "inspect_dataset": ("inspect",),
     "pipeline": (
         "generate",
         "align",
@@ -176,6 +177,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
         "unpg",
         "train",
         "evaluate",
+        "inspect",
         "stages",
     ),
 }

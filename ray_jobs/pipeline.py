@@ -16,6 +16,7 @@ from ray_jobs.evaluate import evaluate
 from ray_jobs.export import export
 from ray_jobs.generate import generate
 from ray_jobs.import_data import import_data
+from ray_jobs.inspect_dataset import inspect_dataset
 from ray_jobs.preflight import CHECKPOINTS, preflight
 from ray_jobs.session import JobError, format_seconds, run_job, user_error
 from ray_jobs.train_ssl import train_ssl
@@ -24,6 +25,7 @@ from ray_jobs.train_unpg import train_unpg
 STAGES = {
     "generate": generate,
     "import_data": import_data,
+    "inspect_dataset": inspect_dataset,
     "train_ssl": train_ssl,
     "train_unpg": train_unpg,
     "evaluate": evaluate,

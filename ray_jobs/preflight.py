@@ -19,6 +19,7 @@ from facelib.sources import build_source
 from facelib.synthesis import build_generator
 from ray_jobs.batches import Augmentation
 from ray_jobs.face_stream import device_options
+from ray_jobs.inspect_dataset import set_name
 from ray_jobs.methods import HEADS
 
 HELDOUT_FIRST_IDENTITY = 2**40
@@ -42,6 +43,7 @@ def preflight(settings: Settings, job: str, coming: Collection[str] = ()) -> Non
         "evaluate": _check_evaluate,
         "embed": _check_aligned,
         "export": _check_aligned,
+        "inspect_dataset": _check_inspect,
     }
     if job in checks:
         checks[job](settings)
@@ -169,6 +171,20 @@ def _check_evaluate(settings: Settings) -> None:
     names = [spec.name for spec in specs] + ["heldout"] * ("heldout" in ask.sets)
     if ask.threshold_set and ask.threshold_set not in names:
         raise SettingsError(f"evaluate.threshold_set: no set is called {ask.threshold_set!r}; there are {names}")
+
+
+def _check_inspect(settings: Settings) -> None:
+    specs = settings.inspect.sets
+    if not specs:
+        raise SettingsError("inspect.sets: empty, so there is nothing to look at")
+    names = [set_name(spec) for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"inspect.sets: {name} is there twice; give the sets names, name=path")
+    _check_sets("inspect.sets", [spec for spec in specs if spec.endswith(".bin")])
+    model = settings.path(settings.inspect.model) if settings.inspect.model else ""
+    if model and "://" not in model and not Path(model).is_file():
+        raise SettingsError(f"inspect.model: {model} does not exist")
 
 
 def _check_options(field: str, options: dict[str, Any], target: type) -> None:

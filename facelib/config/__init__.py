@@ -7,6 +7,7 @@ and impossible combinations are errors that name the field, before anything star
 from facelib.config.evaluation import EmbedSettings, EvaluateSettings, ExportSettings
 from facelib.config.faces import AlignSettings, GenerateSettings
 from facelib.config.fields import Section, SettingsError
+from facelib.config.inspection import InspectSettings
 from facelib.config.reading import (
     build_settings,
     change_settings,
@@ -36,6 +37,7 @@ __all__ = [
     "ExportSettings",
     "GenerateSettings",
     "ImportSettings",
+    "InspectSettings",
     "ModelSettings",
     "RaySettings",
     "Section",

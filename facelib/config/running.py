@@ -27,7 +27,9 @@ class RaySettings(Section):
 class StageSettings(Section):
     """One stage of a pipeline: a job and what is set for it."""
 
-    job: Literal["generate", "import_data", "train_ssl", "train_unpg", "evaluate", "embed", "export"] = Field(
+    job: Literal[
+        "generate", "import_data", "inspect_dataset", "train_ssl", "train_unpg", "evaluate", "embed", "export"
+    ] = Field(
         description="job to run"
     )
     name: str = Field("", description="name in tables and MLflow; default: the job's")

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from facelib.config.evaluation import EmbedSettings, EvaluateSettings, ExportSettings
 from facelib.config.faces import AlignSettings, GenerateSettings
 from facelib.config.fields import Index
+from facelib.config.inspection import InspectSettings
 from facelib.config.running import RaySettings, StageSettings, TrackingSettings
 from facelib.config.sources import ImportSettings
 from facelib.config.training import (
@@ -47,6 +48,7 @@ class Settings(BaseSettings):
     embed: EmbedSettings = Field(default_factory=EmbedSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
     tune: TuneSettings = Field(default_factory=TuneSettings)
+    inspect: InspectSettings = Field(default_factory=InspectSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     ray: RaySettings = Field(default_factory=RaySettings)
     stages: list[StageSettings] = Field([], description="stages of ray_jobs.pipeline, in order")

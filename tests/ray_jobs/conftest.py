@@ -1,16 +1,25 @@
 """One Ray cluster for the tests that run jobs in this process."""
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
 from facelib.config import load_settings
 from facelib.tracking import Run
 
+ROOT = Path(__file__).parents[2]
+PLUGINS = str(ROOT / "tests" / "support" / "plugins")
+
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """A local cluster, started once."""
+    """A local cluster, started once. Its workers, and this process, find the components in tests/support/plugins."""
     from ray_jobs.session import cluster
 
+    sys.path.append(PLUGINS)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(ROOT), PLUGINS]))
     with cluster(load_settings(None, ["ray.object_store_gb=0.5"])):
         yield
 

@@ -24,7 +24,7 @@ PAIRS, SINGLES = Sampling(views=2), Sampling(views=1)
 FACES = (
     "generate.identities=6", "generate.images_per_identity=3", "generate.first_identity=40", "generate.actors=1",
     "generate.identities_per_task=2", "generate.cpus_per_actor=0.25", "align.cpus_per_actor=0.25",
-    'generate.options={"image_size": 64}', "seed=3", "tracking.system_metrics=false",
+    'generate.options={"image_size": 96}', "seed=3", "tracking.system_metrics=false",
 )  # fmt: skip
 
 

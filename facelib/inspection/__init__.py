@@ -1,0 +1,21 @@
+"""What a set of faces is like: pose, light, expression, sharpness, repeated pictures, and how far its people differ."""
+
+from facelib.inspection.identities import IdentityReport, inspect_identities
+from facelib.inspection.measures import MEASURES, measure_faces, pose_from_landmarks
+from facelib.inspection.repeats import Repeats, count_repeats, difference_hash
+from facelib.inspection.report import SetReport, Spread, compare_table, spread
+
+__all__ = [
+    "MEASURES",
+    "IdentityReport",
+    "Repeats",
+    "SetReport",
+    "Spread",
+    "compare_table",
+    "count_repeats",
+    "difference_hash",
+    "inspect_identities",
+    "measure_faces",
+    "pose_from_landmarks",
+    "spread",
+]

@@ -1,0 +1,250 @@
+"""Quality report of face sets: what was detected, pose, light, expression, sharpness, near copies, and identities.
+
+Measures inspect.sets side by side, stored datasets of any generator or .bin files. With inspect.model, a backbone says
+how far their people differ. Writes <output>/inspection: report.json and, for each set, contact sheets of its extremes,
+look-alikes and scattered identities.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from rich.console import Console
+
+from facelib.config import InspectSettings, Settings
+from facelib.faces import Contract, FaceDataset, Folder, decode_image
+from facelib.inspection import (
+    MEASURES,
+    SetReport,
+    compare_table,
+    count_repeats,
+    difference_hash,
+    inspect_identities,
+    measure_faces,
+    spread,
+)
+from facelib.pictures import contact_sheet
+from facelib.sources import read_bin
+from facelib.sources.bins import bin_paths
+from facelib.tracking import Run
+from ray_jobs.progress import ProgressReport
+from ray_jobs.session import JobError, run_job
+
+COLUMNS = 8  # pictures in a row of a contact sheet
+BIN_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one task measures: a row group of a dataset, or encoded pictures without identity."""
+
+    uri: str = ""
+    part: str = ""
+    group: int = 0
+    images: tuple[bytes, ...] = ()
+
+    def read(self) -> dict[str, Any]:
+        """`images` (encoded), and for a dataset `identities` int64 [N] and `landmarks` [N, 5, 2]."""
+        if not self.uri:
+            return {"images": list(self.images)}
+        table = FaceDataset(self.uri).read_row_groups(self.part, [self.group], ["image", "identity", "landmarks"])
+        landmarks = np.array(table["landmarks"].to_pylist(), np.float32).reshape(-1, 5, 2)
+        return {
+            "images": table["image"].to_pylist(),
+            "identities": table["identity"].to_numpy(),
+            "landmarks": landmarks,
+        }
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """A set to look at."""
+
+    name: str
+    counts: dict[str, int]
+    contract: Contract
+    pieces: list[Piece]
+
+
+def inspect_dataset(settings: Settings, run: Run) -> str:
+    """Measure all sets and compare them."""
+    ask = settings.inspect
+    sets = [open_set(settings, spec) for spec in ask.sets]
+    model = settings.path(ask.model) if ask.model else ""
+    if model:
+        _check_contract(model, sets)
+    folder = Folder(settings.path("inspection")).create()
+    reports: dict[str, SetReport] = {}
+    for face_set in sets:
+        found = measure(face_set, ask, model)
+        reports[face_set.name] = report_of(face_set, found, ask, settings.seed)
+        with tempfile.TemporaryDirectory() as temporary:
+            for path in draw_sheets(face_set, found, reports[face_set.name], Path(temporary)):
+                run.log_file(path, "pictures")
+                folder.write(path.name, path.read_bytes())
+        run.log_metrics(
+            {f"{face_set.name}/{name}": number for name, number in reports[face_set.name].numbers().items()}
+        )
+    # Logs have no width of their own; 80 columns would break every row.
+    Console(width=None if Console().is_terminal else 200).print(compare_table(reports))
+    tree = {"model": model, "sets": {name: report.to_dict() for name, report in reports.items()}, "units": MEASURES}
+    folder.write("report.json", json.dumps(tree, indent=1).encode())
+    run.log_json(tree, "report.json")
+    return f"{folder.uri}/report.json"
+
+
+def set_name(spec: str) -> str:
+    """`name=path` → name; else the file's or folder's."""
+    name, _, path = spec.rpartition("=")
+    return name or Path(path).stem
+
+
+def open_set(settings: Settings, spec: str) -> FaceSet:
+    """A set by its specification; of a large dataset, row groups at even distances."""
+    name, path = set_name(spec), spec.rpartition("=")[2]
+    limit = settings.inspect.images
+    if path.endswith(".bin"):
+        images = [image for file in bin_paths(path) for image in read_bin(file)[0]]
+        if not images:
+            raise JobError(f"inspect.sets: {path} holds no pictures")
+        images = images[:: -(-len(images) // limit)]
+        pieces = [Piece(images=tuple(images[b : b + BIN_CHUNK])) for b in range(0, len(images), BIN_CHUNK)]
+        contract = Contract(template="arcface", size=decode_image(images[0]).shape[0])
+        return FaceSet(name, {"aligned": len(images)}, contract, pieces)
+    dataset = FaceDataset(settings.path(path))
+    groups = [group for group in dataset.row_groups() if group[3]]
+    if not groups:
+        raise JobError(f"inspect.sets: {dataset.folder.uri} has no faces; its manifest counts why")
+    step = -(-dataset.manifest.images // limit)
+    pieces = [Piece(dataset.folder.uri, part, index) for part, index, _, _ in groups[::step]]
+    return FaceSet(name, dataset.manifest.counts, dataset.contract, pieces)
+
+
+def measure(face_set: FaceSet, ask: InspectSettings, model: str) -> dict[str, Any]:
+    """Arrays of all faces of a set, row by row: measures, `hash`, `place` (piece, row), `identity`, `embedding`."""
+    actor = ray.remote(num_cpus=ask.cpus_per_actor, num_gpus=ask.gpus_per_actor, max_restarts=3, max_task_retries=3)(
+        Inspector
+    )
+    actors = [actor.remote(ask, model) for _ in range(min(ask.actors, len(face_set.pieces)))]
+    pool = ray.util.ActorPool(actors)
+    found: list[dict[str, np.ndarray]] = []
+    try:
+        with ProgressReport(face_set.name, len(face_set.pieces), "row groups") as progress:
+            for number, piece in enumerate(pool.map(lambda a, p: a.inspect.remote(p), face_set.pieces)):
+                rows = len(piece["hash"])
+                found.append({**piece, "place": np.stack([np.full(rows, number), np.arange(rows)], axis=1)})
+                progress.advance(1)
+    finally:
+        for each in actors:
+            ray.kill(each)
+    return {key: np.concatenate([piece[key] for piece in found]) for key in found[0]}
+
+
+class Inspector:
+    """Ray actor: measures and embeds the faces of a piece."""
+
+    def __init__(self, ask: InspectSettings, model: str) -> None:
+        import cv2
+        import torch
+
+        cv2.setNumThreads(1)
+        self.ask, self.backbone = ask, None
+        if not model:
+            return
+        from facelib.models import load_backbone
+
+        device = torch.device("cuda" if ask.gpus_per_actor > 0 else "cpu")
+        if device.type == "cpu":
+            torch.set_num_threads(max(1, int(ask.cpus_per_actor)))
+        self.backbone = load_backbone(model).to(device).to(memory_format=torch.channels_last)
+
+    def inspect(self, piece: Piece) -> dict[str, np.ndarray]:
+        """Arrays [N] of the piece's faces: measures, `hash` [N, 4], `identity` and `embedding` [N, D] where known."""
+        from facelib.embedding import embed_images
+
+        data = piece.read()
+        images = np.stack([decode_image(image) for image in data["images"]])
+        found: dict[str, np.ndarray] = dict(measure_faces(images, data.get("landmarks")))
+        found["hash"] = np.stack([difference_hash(image) for image in images])
+        if "identities" in data:
+            found["identity"] = data["identities"]
+        if self.backbone is not None:
+            found["embedding"] = embed_images(
+                self.backbone, images, flip=False, batch_size=self.ask.batch_size, precision=self.ask.precision
+            )
+        return found
+
+
+def _check_contract(model: str, sets: Sequence[FaceSet]) -> None:
+    from facelib.models import read_checkpoint
+
+    trained = read_checkpoint(model).contract
+    if trained is None:
+        return  # Published checkpoints carry none.
+    for face_set in sets:
+        contract = Contract(**{k: trained[k] for k in Contract.model_fields})
+        contract.require(face_set.contract, f"model {model}", f"set {face_set.name}")
+
+
+def report_of(face_set: FaceSet, found: dict[str, Any], ask: InspectSettings, seed: int) -> SetReport:
+    """Numbers of a measured set."""
+    identities = found.get("identity")
+    judged = None
+    if identities is not None and "embedding" in found:
+        judged = inspect_identities(found["embedding"], identities, ask.pairs, seed)
+    # Without identities every picture counts as a person of its own.
+    numbers = np.arange(len(found["hash"])) if identities is None else identities
+    return SetReport(
+        name=face_set.name,
+        counts=face_set.counts,
+        faces=len(found["hash"]),
+        measures={name: spread(found[name], identities) for name in MEASURES if name in found},
+        repeats=count_repeats(found["hash"], numbers, ask.near_bits),
+        identities=judged,
+    )
+
+
+def draw_sheets(face_set: FaceSet, found: dict[str, Any], report: SetReport, folder: Path) -> Iterator[Path]:
+    """Contact sheets: extremes of every measure; look-alikes and scattered identities; near copies."""
+    rows: list[tuple[str, Sequence[int]]] = []
+    for name in report.measures:
+        order = np.argsort(found[name])
+        for label, chosen in (("lowest", order[:COLUMNS]), ("highest", order[::-1][:COLUMNS])):
+            rows.append((f"{label} {name.replace('_', ' ')}", chosen.tolist()))
+    yield _sheet(face_set, found, rows, folder / f"extremes_{face_set.name}.png", "extremes")
+    if report.identities is not None:
+        rows, half = [], COLUMNS // 2
+        for a, b, similarity in report.identities.lookalikes:
+            both = [np.flatnonzero(found["identity"] == i)[:half].tolist() for i in (a, b)]
+            rows.append((f"alike {similarity:.2f}: {a}, {b}", both[0] + both[1]))
+        for identity, similarity in report.identities.scattered:
+            own = np.flatnonzero(found["identity"] == identity)[:COLUMNS]
+            rows.append((f"scattered {similarity:.2f}: {identity}", own.tolist()))
+        yield _sheet(face_set, found, rows, folder / f"identities_{face_set.name}.png", "identities")
+    if report.repeats.pairs:
+        rows = [(f"{bits} bits apart", [a, b]) for a, b, bits in report.repeats.pairs[:COLUMNS]]
+        yield _sheet(face_set, found, rows, folder / f"copies_{face_set.name}.png", "near copies across identities")
+
+
+def _sheet(
+    face_set: FaceSet, found: dict[str, Any], rows: list[tuple[str, Sequence[int]]], path: Path, title: str
+) -> Path:
+    cache: dict[int, list[bytes]] = {}
+
+    def picture(row: int) -> np.ndarray:
+        number, inside = (int(i) for i in found["place"][row])
+        if number not in cache:
+            cache[number] = face_set.pieces[number].read()["images"]
+        return decode_image(cache[number][inside])
+
+    grid = [[picture(row) for row in chosen] for _, chosen in rows]
+    return contact_sheet(grid, path, [label for label, _ in rows], f"{face_set.name}: {title}")
+
+
+if __name__ == "__main__":
+    run_job("inspect_dataset", inspect_dataset, __doc__)
