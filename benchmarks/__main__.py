@@ -1,6 +1,6 @@
 """The benchmarks at their short sizes: `python -m benchmarks`. Each is a script of its own with more options.
 
-Left out, because they need TensorFlow for minutes: detectability.py and discofacegan.py.
+Left out, because they need TensorFlow for minutes: detectability.py, discofacegan.py and face_actors.py.
 """
 
 import subprocess

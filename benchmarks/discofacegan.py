@@ -33,7 +33,7 @@ from facelib.tensorflow_runtime import import_tensorflow
 def main() -> None:
     arguments = _arguments()
     tf = import_tensorflow(arguments.threads)
-    networks = _random_networks(arguments.resolution)
+    networks = random_networks(arguments.resolution)
     rng = np.random.default_rng(0)
     coefficients = rng.normal(size=(arguments.images, 286)).astype(np.float32)
     average = np.zeros(512, np.float32)
@@ -73,7 +73,8 @@ def _measure(name: str, way: Callable[[], np.ndarray], repeats: int) -> np.ndarr
     return images
 
 
-def _random_networks(resolution: int) -> NetworkTables:
+def random_networks(resolution: int) -> NetworkTables:
+    """Tables of Gs with random weights of the published topology."""
     rng, variables = np.random.default_rng(1), {}
     for name, shape in Topology(resolution).variables().items():
         # Mapping weights are stored divided by their learning rate multiplier of 0.01.

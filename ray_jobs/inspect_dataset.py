@@ -109,7 +109,8 @@ def open_set(settings: Settings, spec: str) -> FaceSet:
     name, path = set_name(spec), spec.rpartition("=")[2]
     limit = settings.inspect.images
     if path.endswith(".bin"):
-        images = [image for file in bin_paths(path) for image in read_bin(file)[0]]
+        # A picture may stand in several pairs.
+        images = list(dict.fromkeys(image for file in bin_paths(path) for image in read_bin(file)[0]))
         if not images:
             raise JobError(f"inspect.sets: {path} holds no pictures")
         images = images[:: -(-len(images) // limit)]

@@ -47,9 +47,14 @@ def preflight(settings: Settings, job: str, coming: Collection[str] = ()) -> Non
     }
     if job in checks:
         checks[job](settings)
-    start = settings.path(settings.model.init_from) if settings.model.init_from else ""
-    if job in CHECKPOINTS and start and "://" not in start and start not in coming and not Path(start).is_file():
-        raise SettingsError(f"model.init_from: {start} does not exist")
+    needed = {
+        "model.init_from": settings.model.init_from if job in CHECKPOINTS else "",
+        "inspect.model": settings.inspect.model if job == "inspect_dataset" else "",
+    }
+    for field, value in needed.items():
+        path = settings.path(value) if value else ""
+        if path and "://" not in path and path not in coming and not Path(path).is_file():
+            raise SettingsError(f"{field}: {path} does not exist")
 
 
 def _check_generate(settings: Settings) -> None:
@@ -182,9 +187,6 @@ def _check_inspect(settings: Settings) -> None:
         if names.count(name) > 1:
             raise SettingsError(f"inspect.sets: {name} is there twice; give the sets names, name=path")
     _check_sets("inspect.sets", [spec for spec in specs if spec.endswith(".bin")])
-    model = settings.path(settings.inspect.model) if settings.inspect.model else ""
-    if model and "://" not in model and not Path(model).is_file():
-        raise SettingsError(f"inspect.model: {model} does not exist")
 
 
 def _check_options(field: str, options: dict[str, Any], target: type) -> None:
