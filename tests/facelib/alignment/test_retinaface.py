@@ -116,7 +116,7 @@ def test_noise_and_tiny_pictures_hold_no_face():
         ({"max_size": 5}, "max_size is 5"),
         ({"threads": 0}, "threads is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"device": "tpu"}, "auto, cpu or cuda"),
+        ({"device": "tpu"}, "'auto', 'cpu' or 'cuda'"),
     ],
 )
 def test_settings_out_of_range_are_named(settings, message):
