@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facelib.sources.importing import sharpness
+
 Floats = NDArray[np.float64]
 # Name -> what it is, with its unit.
 MEASURES: dict[str, str] = {
@@ -88,7 +90,7 @@ def _light(image: NDArray[np.uint8]) -> tuple[float, float, float, float, float]
     left, right = float(grey[:, :half].mean()), float(grey[:, -half:].mean())
     red, _, blue, _ = cv2.mean(image)
     side = 2 * (right - left) / max(right + left, 1e-9)
-    return float(grey.mean()), float(grey.std()), side, red - blue, float(cv2.Laplacian(grey, cv2.CV_32F).var())
+    return float(grey.mean()), float(grey.std()), side, red - blue, sharpness(image)
 
 
 def _length(vectors: Floats) -> Floats:
