@@ -86,7 +86,7 @@ def training_plan(settings: Settings, faces: TrainingFaces, method: str) -> dict
 
 def train_worker(config: dict[str, Any]) -> None:
     """One DDP rank."""
-    worker = Worker(Settings.model_validate(config["settings"]), config["method"], config["face_pool"])
+    worker = Worker(Settings.model_validate(config["settings"]), config["method"], config.get("face_pool", ""))
     worker.restore(config["storage"])
     worker.fit()
 
@@ -94,7 +94,7 @@ def train_worker(config: dict[str, Any]) -> None:
 class Worker:
     """The state of one rank, and the loop over epochs and steps."""
 
-    def __init__(self, settings: Settings, method: str, face_pool: str) -> None:
+    def __init__(self, settings: Settings, method: str, face_pool: str = "") -> None:
         context = ray.train.get_context()
         self.settings, self.rank, self.world = settings, context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
@@ -294,7 +294,7 @@ class Meter:
         return {**means, "samples_per_second": rate, "data_wait_share": self.waited / seconds}
 
 
-def _fit(settings: Settings, run: Run, method: str, uri: str, face_pool: str) -> dict[str, Any]:
+def _fit(settings: Settings, run: Run, method: str, uri: str, face_pool: str = "") -> dict[str, Any]:
     train = settings.train
     _require_room(settings)
     settings = _absolute(settings)

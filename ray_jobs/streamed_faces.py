@@ -37,7 +37,8 @@ def training_faces(settings: Settings, pool: str = "") -> TrainingFaces:
 
 def training_faces_plan(settings: Settings, faces: TrainingFaces) -> dict[str, Any]:
     """What decides the bytes of those faces, for the plan of a training."""
-    if isinstance(faces, StoredFaces):
+    if not settings.data.stream:
+        assert isinstance(faces, StoredFaces)
         return {"data.dataset parts": [p.sha256 for p in faces.dataset.manifest.parts]}
     ask = settings.generate
     own = {name: getattr(ask, name) for name in ("first_identity", "identities", "identities_per_task")}
