@@ -161,15 +161,15 @@ def device_options(ask: GenerateSettings | AlignSettings) -> dict[str, Any]:
 
 
 def own_process(gpus: float) -> None:
-    """Keep an actor to what it holds: one thread of each library, and no GPU unless it has a share of one."""
-    one_thread()
+    """Keep an actor to what it holds.
+
+    No GPU unless it has a share of one, and one thread of each library: actors are the parallelism, thread pools inside
+    them only fight over the same cores.
+    """
+    import cv2
+
     if gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it alone, and libraries take every GPU they see.
-
-
-def one_thread() -> None:
-    """Actors are the parallelism; library thread pools inside them only fight over the same cores."""
-    import cv2
 
     cv2.setNumThreads(1)
     if "torch" in sys.modules:

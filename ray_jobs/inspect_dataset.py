@@ -23,7 +23,6 @@ from facelib.inspection import (
     SetReport,
     compare_table,
     count_repeats,
-    difference_hash,
     inspect_identities,
     measure_faces,
     spread,
@@ -31,6 +30,7 @@ from facelib.inspection import (
 from facelib.pictures import contact_sheet
 from facelib.sources import read_bin
 from facelib.sources.bins import bin_paths
+from facelib.sources.duplicates import perceptual_hash
 from facelib.tracking import Run
 from ray_jobs.progress import ProgressReport
 from ray_jobs.session import JobError, run_job
@@ -165,13 +165,13 @@ class Inspector:
         self.backbone = load_backbone(model).to(device).to(memory_format=torch.channels_last)
 
     def inspect(self, piece: Piece) -> dict[str, np.ndarray]:
-        """Arrays [N] of the piece's faces: measures, `hash` [N, 4], `identity` and `embedding` [N, D] where known."""
+        """Arrays [N] of the piece's faces: measures, `hash` [N, 32], `identity` and `embedding` [N, D] where known."""
         from facelib.embedding import embed_images
 
         data = piece.read()
         images = np.stack([decode_image(image) for image in data["images"]])
         found: dict[str, np.ndarray] = dict(measure_faces(images, data.get("landmarks")))
-        found["hash"] = np.stack([difference_hash(image) for image in images])
+        found["hash"] = np.stack([perceptual_hash(image) for image in images])
         if "identities" in data:
             found["identity"] = data["identities"]
         if self.backbone is not None:

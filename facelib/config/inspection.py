@@ -15,7 +15,7 @@ class InspectSettings(Section):
     )
     model: str = Field("", description="checkpoint that tells identities apart; relative to `output`; empty: none")
     images: Count = Field(20_000, description="faces measured of each set, whole row groups spread over it")
-    near_bits: int = Field(16, ge=0, le=64, description="pictures this near are copies (0..64 of a hash's 256 bits)")
+    near_bits: int = Field(24, ge=0, le=128, description="hashes this near are one picture (0..128 of 256 bits)")
     pairs: Count = Field(20_000, description="genuine, and as many impostor, pairs drawn")
     batch_size: Count = Field(256, description="images per forward pass")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast precision of embedding")

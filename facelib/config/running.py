@@ -29,8 +29,6 @@ class StageSettings(Section):
 
     job: Literal[
         "generate", "import_data", "inspect_dataset", "train_ssl", "train_unpg", "evaluate", "embed", "export"
-    ] = Field(
-        description="job to run"
-    )
+    ] = Field(description="job to run")
     name: str = Field("", description="name in tables and MLflow; default: the job's")
     set: dict[str, Any] = Field(default_factory=dict, description="dotted settings for this stage only")

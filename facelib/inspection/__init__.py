@@ -2,7 +2,7 @@
 
 from facelib.inspection.identities import IdentityReport, inspect_identities
 from facelib.inspection.measures import MEASURES, measure_faces, pose_from_landmarks
-from facelib.inspection.repeats import Repeats, count_repeats, difference_hash
+from facelib.inspection.repeats import Repeats, count_repeats
 from facelib.inspection.report import SetReport, Spread, compare_table, spread
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "Spread",
     "compare_table",
     "count_repeats",
-    "difference_hash",
     "inspect_identities",
     "measure_faces",
     "pose_from_landmarks",

@@ -1,13 +1,9 @@
-"""Pictures that are nearly the same: a hash of the picture's coarse gradients, and who shares one.
-
-N pictures.
-"""
+"""Pictures of a set that are nearly the same, by their perceptual hashes. N pictures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,28 +25,21 @@ class Repeats:
     pairs: list[tuple[int, int, int]]
 
 
-def difference_hash(image: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """256 bits uint64 [4] of an RGB picture [H, W, 3]: whether each cell of a 16 x 17 grid is brighter than the next.
-
-    Aligned faces all look alike at a coarse scale, so a hash of 64 bits calls strangers copies; this one is finer.
-    """
-    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (17, 16), interpolation=cv2.INTER_AREA)
-    return np.packbits(grey[:, 1:] > grey[:, :-1]).view(np.uint64)
-
-
-def count_repeats(hashes: NDArray[np.uint64], identities: NDArray[np.int64], most_bits: int = 16) -> Repeats:
-    """Pictures whose hashes [N, 4] are at most `most_bits` (of 256) apart, by whether they show one identity [N].
+def count_repeats(hashes: NDArray[np.uint8], identities: NDArray[np.int64], most_bits: int = 24) -> Repeats:
+    """Pictures whose hashes [N, 32] (`perceptual_hash`) are at most `most_bits` apart, by whether they show one of the
+    identities [N].
 
     Every pair is compared: N²/2 comparisons, 20,000 pictures in some seconds.
     """
+    words = np.ascontiguousarray(hashes).view(np.uint64)
     count = len(hashes)
     within, across = np.zeros(count, bool), np.zeros(count, bool)
     pairs: list[tuple[int, int, int]] = []
     for start in range(0, count, _ROWS_AT_ONCE):
         stop = min(start + _ROWS_AT_ONCE, count)
         apart = np.zeros((stop - start, count - start), np.uint16)
-        for word in range(hashes.shape[1]):
-            apart += np.bitwise_count(hashes[start:stop, None, word] ^ hashes[None, start:, word])
+        for word in range(words.shape[1]):
+            apart += np.bitwise_count(words[start:stop, None, word] ^ words[None, start:, word])
         rows, columns = np.nonzero(apart <= most_bits)
         later = columns > rows
         rows, columns = rows[later], columns[later]
