@@ -184,11 +184,10 @@ class Inspector:
 def _check_contract(model: str, sets: Sequence[FaceSet]) -> None:
     from facelib.models import read_checkpoint
 
-    trained = read_checkpoint(model).contract
-    if trained is None:
-        return  # Published checkpoints carry none.
+    trained = {k: v for k, v in (read_checkpoint(model).contract or {}).items() if k in Contract.model_fields}
     for face_set in sets:
-        contract = Contract(**{k: trained[k] for k in Contract.model_fields})
+        # What a checkpoint does not say (published ones say nothing) is taken to be as the set has it.
+        contract = Contract(**{**face_set.contract.model_dump(), **trained})
         contract.require(face_set.contract, f"model {model}", f"set {face_set.name}")
 
 
