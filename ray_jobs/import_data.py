@@ -99,6 +99,8 @@ def _make_parts(
     folder: Folder, settings: Settings, plan: dict[str, Any], source: FaceSource, index: SourceIndex, run: Run
 ) -> None:
     name, ask = settings.data.dataset, settings.import_data
+    if ask.model:
+        _check_model(settings)
     folder.remove_leftovers()
     key = plan_hash(plan)
     finished = finished_parts(folder, key)
@@ -124,13 +126,18 @@ def _make_parts(
     folder.write(MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
 
 
+def _check_model(settings: Settings) -> None:
+    """Refuse a model that was trained on faces of another kind; published formats do not say what they trained on."""
+    contract = Contract(template=settings.align.template, size=settings.align.size)
+    known = load_checkpoint_contract(settings.path(settings.import_data.model)) or {}
+    trained_on = Contract(**{name: known.get(name, getattr(contract, name)) for name in Contract.model_fields})
+    trained_on.require(contract, f"import_data.model={settings.import_data.model}", "the imported faces")
+
+
 def _references(settings: Settings) -> References:
     """Embed the evaluation sets whose people must not be in the dataset."""
     ask = settings.import_data
     contract = Contract(template=settings.align.template, size=settings.align.size)
-    known = load_checkpoint_contract(settings.path(ask.model)) or {}
-    trained_on = Contract(**{name: known.get(name, getattr(contract, name)) for name in Contract.model_fields})
-    trained_on.require(contract, f"import_data.model={ask.model}", "the imported faces")
     images: list[bytes] = []
     names: list[str] = []
     for spec in ask.overlap_sets:

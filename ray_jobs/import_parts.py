@@ -20,6 +20,10 @@ from facelib.sources.source import count_skipped
 from ray_jobs.parts import part_name
 
 
+# Training reads and shuffles dozens of row groups at a time: about this many faces in each, however many a person has.
+GROUP_ROWS = 400
+
+
 class Range(NamedTuple):
     """Entries `begin` … `end − 1` of the list become part number `part`."""
 
@@ -111,7 +115,10 @@ class MakePart:
         # The account first: a part that is there has one.
         self.account.write(account_name(row["part"]), account_bytes(part))
         faces, left_out = faces_to_table(part.faces), count_skipped(part.skipped)
-        info = write_part(self.folder, part_name(row["part"]), faces, row["end"] - row["begin"], left_out, self.key)
+        people = len({face.identity for face in part.faces})
+        per_group = max(1, GROUP_ROWS * people // max(len(part.faces), 1))
+        requested = row["end"] - row["begin"]
+        info = write_part(self.folder, part_name(row["part"]), faces, requested, left_out, self.key, per_group)
         return {**row, "info": info.model_dump_json(), "damage": ""}
 
 

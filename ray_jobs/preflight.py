@@ -212,5 +212,5 @@ def _field(name: str) -> Iterator[None]:
     """A component's own complaint, with the setting it came from in front."""
     try:
         yield
-    except (ValueError, TypeError, ImportError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
         raise SettingsError(f"{name}: {error}") from None

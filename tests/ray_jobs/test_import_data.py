@@ -80,6 +80,7 @@ def test_smallest_example(tmp_path, run):
     # A row group holds whole identities; about four pictures are a part.
     assert [part.rows for part in dataset.manifest.parts] == [6, 6, 6]
     assert dataset.manifest.counts == {"requested": 18, "aligned": 18}
+    assert [group for part in dataset.manifest.parts for group in part.row_groups] == [(2, 6)] * 3
     names = pq.read_table(tmp_path / "out/faces/identities.parquet").to_pylist()
     assert names[5] == {"identity": 5, "name": "p5", "listed": 3, "imported": 3}
     assert (tmp_path / "out/faces/contact_sheet.png").stat().st_size > 10_000

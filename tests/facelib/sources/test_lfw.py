@@ -82,6 +82,25 @@ def test_damaged_pair_files(tmp_path, text, message):
         read_lfw_pairs(tmp_path / "pairs.txt")
 
 
+def test_download(tmp_path, monkeypatch):
+    """scikit-learn's downloader, which needs the internet, leaves lfw_home/lfw_funneled and the pair files."""
+    import sklearn.datasets
+
+    def fetch(data_home, **ask):
+        make(tmp_path / "lfw_home" / "lfw_funneled")
+        (tmp_path / "lfw_home" / "pairs.txt").write_text("1\nBob 1 2\nBob 1 Ann_Lee 2\n")
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_lfw_people", fetch)
+    assert len(build_source("lfw", str(tmp_path), view="view2", download=True).index()) == 3
+
+    def offline(data_home, **ask):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_lfw_people", offline)
+    with pytest.raises(ConnectionError, match=r"cannot be downloaded \(no route to host\); place it there yourself"):
+        build_source("lfw", str(tmp_path / "other"), download=True)
+
+
 def test_refuses(tmp_path):
     with pytest.raises(FileNotFoundError, match="no LFW pictures"):
         build_source("lfw", str(tmp_path))
