@@ -19,7 +19,6 @@ from facelib.sources.importing import Embed, ImportedPart, PartImporter, Referen
 from facelib.sources.source import count_skipped
 from ray_jobs.parts import part_name
 
-
 # Training reads and shuffles dozens of row groups at a time: about this many faces in each, however many a person has.
 GROUP_ROWS = 400
 
