@@ -49,16 +49,14 @@ class Piece:
     images: tuple[bytes, ...] = ()
 
     def read(self) -> dict[str, Any]:
-        """`images` (encoded), and for a dataset `identities` int64 [N] and `landmarks` [N, 5, 2]."""
+        """`images` (encoded), and for a dataset `identities` int64 [N] and, if known, `landmarks` [N, 5, 2]."""
         if not self.uri:
             return {"images": list(self.images)}
         table = FaceDataset(self.uri).read_row_groups(self.part, [self.group], ["image", "identity", "landmarks"])
         landmarks = np.array(table["landmarks"].to_pylist(), np.float32).reshape(-1, 5, 2)
-        return {
-            "images": table["image"].to_pylist(),
-            "identities": table["identity"].to_numpy(),
-            "landmarks": landmarks,
-        }
+        data = {"images": table["image"].to_pylist(), "identities": table["identity"].to_numpy()}
+        # Imported crops that no detector looked at have none.
+        return data | {"landmarks": landmarks} if np.isfinite(landmarks).all() else data
 
 
 @dataclass(frozen=True)
