@@ -51,11 +51,12 @@ class Run:
         return cls(uri, run_id)
 
     @classmethod
-    def open(cls, settings: Settings, job: str, name: str = "", parent: str = "") -> "Run":
+    def open(cls, settings: Settings, job: str, name: str = "", parent: str = "", run_id: str = "") -> "Run":
         """Open the run of `job`, or take up again the one that an earlier, unfinished process of the same job left.
 
         Args:
             parent: id of the run this one is shown under.
+            run_id: the run to take up, however it ended; one that is no longer there is begun anew.
 
         Raises:
             TrackingError: the store cannot be reached.
@@ -69,21 +70,21 @@ class Run:
             client = _client(uri)
             experiment = _experiment(client, uri, settings.tracking.experiment)
             _end_orphans(client, experiment)
-            run_id = _unfinished(client, experiment, key)
-            if run_id is None:
+            known = _existing(client, experiment, run_id) or _unfinished(client, experiment, key)
+            if known is None:
                 tags = {"mlflow.runName": name or f"{settings.name}/{job}", _KEY: key, "facelib.job": job}
-                run_id = client.create_run(experiment, tags=tags).info.run_id
-                _log_params(client, run_id, settings, job)
-            elif _ERROR in client.get_run(run_id).data.tags:
-                client.delete_tag(run_id, _ERROR)
+                known = client.create_run(experiment, tags=tags).info.run_id
+                _log_params(client, known, settings, job)
+            elif _ERROR in client.get_run(known).data.tags:
+                client.delete_tag(known, _ERROR)
             for tag, value in _process_tags().items():
-                client.set_tag(run_id, tag, value)
+                client.set_tag(known, tag, value)
             if parent:
-                client.set_tag(run_id, "mlflow.parentRunId", parent)
-            client.update_run(run_id, status="RUNNING")
+                client.set_tag(known, "mlflow.parentRunId", parent)
+            client.update_run(known, status="RUNNING")
         except Exception as error:
             raise TrackingError(f"tracking.uri={uri}: MLflow cannot be used ({error})") from error
-        run = cls(uri, run_id)
+        run = cls(uri, known)
         if settings.tracking.system_metrics:
             run._start_monitor()
         return run
@@ -102,7 +103,7 @@ class Run:
             self.end("FINISHED")
 
     def end(self, status: str) -> None:
-        """Set the final status, `FINISHED` or `FAILED`."""
+        """Set the final status: `FINISHED`, `FAILED`, or `KILLED` for a trial that was stopped early."""
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
@@ -162,6 +163,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "import_data": ("import_data", "align", "data"),
     "train_ssl": ("generate", "align", "data", "model", "augment", "ssl", "train"),
     "train_unpg": ("generate", "align", "data", "model", "augment", "unpg", "train"),
+    "tune": ("generate", "align", "data", "model", "augment", "ssl", "unpg", "train", "tune"),
     "evaluate": ("evaluate",),
     "embed": ("embed", "align"),
     "export": ("export",),
@@ -178,6 +180,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
         "train",
         "evaluate",
         "inspect",
+        "tune",
         "stages",
     ),
 }
@@ -240,6 +243,17 @@ def _end_orphans(client: Any, experiment: str) -> None:
             client.set_terminated(run.info.run_id, "FAILED")
 
 
+def _existing(client: Any, experiment: str, run_id: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    if run_id:
+        with contextlib.suppress(MlflowException):
+            info = client.get_run(run_id).info
+            if info.experiment_id == experiment and info.lifecycle_stage == "active":
+                return run_id
+    return None
+
+
 def _unfinished(client: Any, experiment: str, key: str) -> str | None:
     runs = client.search_runs([experiment], f"tags.`{_KEY}` = '{key}' and attributes.status = 'FAILED'", max_results=1)
     return runs[0].info.run_id if runs else None
@@ -251,6 +265,8 @@ def _log_params(client: Any, run_id: str, settings: Settings, job: str) -> None:
     tree = settings.model_dump(mode="json")
     flat: dict[str, Any] = {}
     for name, value in tree.items():
+        if name == "tune" and job not in ("tune", "pipeline"):
+            continue  # It says nothing about this run.
         if isinstance(value, dict):
             flat.update({f"{name}.{k}": v for k, v in value.items()})
         elif name != "stages":

@@ -56,6 +56,14 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
         raise OSError(code, f"cannot write a checkpoint, {free >> 20} MB are free ({error})", str(path)) from None
 
 
+def keep_checkpoint(storage: str, name: str, source: Path, keep: int) -> None:
+    """Bring the state in `source` below `storage` as checkpoint `name`, and delete all but the `keep` newest."""
+    folder = Folder(storage).create()
+    Folder(f"{storage}/{name}").create().write(STATE_NAME, (source / STATE_NAME).read_bytes())
+    for old in sorted(_directories(folder))[:-keep]:
+        folder.fs.delete_dir(f"{folder.path}/{old}")
+
+
 def forget_lost_checkpoints(storage: str) -> None:
     """Remove Ray Train's notes when they are cut off (full disk, crash) or name checkpoints that are gone.
 

@@ -30,6 +30,7 @@ from ray_jobs.batches import Augmentation, Batch, BatchPlan, TrainingFaces, batc
 from ray_jobs.checkpoints import STATE_NAME, forget_lost_checkpoints, newest_checkpoint, read_state, write_state
 from ray_jobs.methods import METHODS, Step
 from ray_jobs.monitor import Monitor
+from ray_jobs.places import WHOLE, GroupPlace, OwnPlace, Piece, Place
 from ray_jobs.session import JobError, configure_data, format_seconds
 from ray_jobs.sharding import clip_gradients, gather_state, keep_from_ddp, load_state
 from ray_jobs.streamed_faces import FacePool, training_faces, training_faces_plan
@@ -52,8 +53,9 @@ def train(settings: Settings, run: Run, method: str) -> str:
         claim_folder(folder, training_plan(settings, faces, method))
         if not folder.exists(MODEL_NAME):
             with FacePool.start(settings) if settings.data.stream else contextlib.nullcontext() as pool:
-                state = _fit(settings, run, method, folder.uri, pool.name if pool else "")
-            _write_result(settings, run, folder, faces.contract, state)
+                watch = Watch(run.uri, run.run_id)
+                state = fit(settings, watch, method, folder.uri, face_pool=pool.name if pool else "")
+            write_result(settings, run, folder, faces.contract, state)
         else:
             print(f"{method}: {folder.uri}/{MODEL_NAME} is there already", flush=True)
     return f"{folder.uri}/{MODEL_NAME}"
@@ -62,7 +64,7 @@ def train(settings: Settings, run: Run, method: str) -> str:
 def training_plan(settings: Settings, faces: TrainingFaces, method: str) -> dict[str, Any]:
     """Everything that decides the trained weights; a folder holds one training only."""
     tree = settings.model_dump(mode="json", include={"seed", "model", "augment", method, "train"})
-    operational = ("cpus_per_worker", "threads", "use_gpu", "max_failures", "keep_checkpoints",
+    operational = ("cpus_per_worker", "threads", "use_gpu", "gpus_per_worker", "max_failures", "keep_checkpoints",
                    "checkpoint_every", "compile")  # fmt: skip
     # Watched sets decide nothing unless the model is chosen by them.
     watched = () if settings.train.selection == "sets" else ("sets",)
@@ -86,23 +88,27 @@ def training_plan(settings: Settings, faces: TrainingFaces, method: str) -> dict
 
 def train_worker(config: dict[str, Any]) -> None:
     """One DDP rank."""
-    worker = Worker(Settings.model_validate(config["settings"]), config["method"], config.get("face_pool", ""))
-    worker.restore(config["storage"])
-    worker.fit()
+    work(GroupPlace(), config)
+
+
+def work(place: Place, config: dict[str, Any]) -> None:
+    """What a rank does, wherever it is."""
+    worker = Worker(Settings.model_validate(config["settings"]), config["method"], place, config["face_pool"])
+    worker.restore(config["storage"], config["begins_with"])
+    worker.fit(config["stop_epoch"])
 
 
 class Worker:
     """The state of one rank, and the loop over epochs and steps."""
 
-    def __init__(self, settings: Settings, method: str, face_pool: str = "") -> None:
-        context = ray.train.get_context()
-        self.settings, self.rank, self.world = settings, context.get_world_rank(), context.get_world_size()
-        self.device = ray.train.torch.get_device()
+    def __init__(self, settings: Settings, method: str, place: Place, face_pool: str = "") -> None:
+        self.settings, self.place = settings, place
+        self.rank, self.world, self.device = place.rank, place.world, place.device
         configure_data(settings)
         if self.device.type == "cpu":
             # One core is left to the readers: oneDNN's backward kernels wait for each other in busy loops,
             # and a thread that is pushed off its core makes a step ten times longer.
-            share = (os.cpu_count() or 1) // context.get_local_world_size()
+            share = (os.cpu_count() or 1) // place.local_world
             torch.set_num_threads(settings.train.threads or max(1, share - 1))
         self.faces = training_faces(settings, face_pool)
         torch.manual_seed(settings.seed)
@@ -129,10 +135,10 @@ class Worker:
         self.history: list[dict[str, float]] = []
         self.step, self.stopped = 0, False
 
-    def fit(self) -> None:
-        """Train from `self.step` to the end, reporting every epoch."""
+    def fit(self, stop_epoch: int = 0) -> None:
+        """Train from `self.step` to the end of `stop_epoch` (0: of the training), reporting every epoch."""
         train, per_epoch = self.settings.train, self.plan.steps_per_epoch
-        last = train.epochs * per_epoch
+        last = (stop_epoch or train.epochs) * per_epoch
         stream = batch_stream(self.faces, self.plan, self.rank, self.step, last, self.settings.data, self.augmentation)
         meter = Meter(train.batch_size * self.world)
         started, first_step = time.monotonic(), self.step
@@ -151,14 +157,18 @@ class Worker:
                 self._require_finite()
                 self._checkpoint({"step": self.step})
 
-    def restore(self, storage: str) -> None:
-        """Take up the newest checkpoint that is whole, if there is one."""
-        chosen = [newest_checkpoint(storage) if self.rank == 0 else None]
+    def restore(self, storage: str, begins_with: str = "") -> None:
+        """Take up the newest checkpoint that is whole, of this training or else of the one it begins with."""
+        chosen: tuple[str, str] | None = None
+        for place in (storage, begins_with):
+            name = newest_checkpoint(place) if place and self.rank == 0 and chosen is None else None
+            chosen = (place, name) if name else chosen
+        shared = [chosen]
         if self.world > 1:  # One decision for all, whatever each of them could read.
-            torch.distributed.broadcast_object_list(chosen, src=0)
-        if chosen[0] is None:
+            torch.distributed.broadcast_object_list(shared, src=0)
+        if shared[0] is None:
             return
-        state = read_state(storage, chosen[0])
+        state = read_state(*shared[0])
         load_state(self.method, self.optimizer, state)
         self.rate.load_state_dict(state["rate"])
         self.selection.load_state_dict(state["selection"])
@@ -247,7 +257,7 @@ class Worker:
         """A barrier of all ranks; rank 0 brings the state."""
         states = gather_state(self.method, self.optimizer)
         if self.rank != 0:
-            ray.train.report(metrics)
+            self.place.report(metrics)
             return
         with tempfile.TemporaryDirectory() as folder:
             state = {
@@ -260,7 +270,7 @@ class Worker:
                 "epoch_samples": self.step % self.plan.steps_per_epoch * self.settings.train.batch_size * self.world,
             }
             write_state(Path(folder) / STATE_NAME, state)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            self.place.report(metrics, folder)
 
 
 class Meter:
@@ -294,41 +304,68 @@ class Meter:
         return {**means, "samples_per_second": rate, "data_wait_share": self.waited / seconds}
 
 
-def _fit(settings: Settings, run: Run, method: str, uri: str, face_pool: str = "") -> dict[str, Any]:
+def fit(
+    settings: Settings, watch: Watch, method: str, uri: str, piece: Piece = WHOLE, face_pool: str = ""
+) -> dict[str, Any]:
+    """Train below `uri`, or go on from the last checkpoint there; returns the last state.
+
+    Args:
+        watch: logs epochs to the run.
+        piece: for sweeps, what part of the training, and where.
+        face_pool: name of the pool that makes faces for a training without a dataset.
+    """
     train = settings.train
-    _require_room(settings)
+    require_room(settings)
     settings = _absolute(settings)
     storage = f"{uri}/{STORAGE_NAME}"
     forget_lost_checkpoints(storage)
-    trainer = ray.train.torch.TorchTrainer(
-        train_worker,
-        train_loop_config={
-            "settings": settings.model_dump(mode="json"),
-            "method": method,
-            "storage": storage,
-            "face_pool": face_pool,
-        },
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
-            use_gpu=train.use_gpu,
-            resources_per_worker={"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})},
-        ),
-        run_config=ray.train.RunConfig(
-            name=STORAGE_NAME,
-            storage_path=uri,
-            callbacks=[Watch(run.uri, run.run_id)],
-            failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep_checkpoints),
-        ),
-    )
-    trainer.fit()
+    config = {
+        "settings": settings.model_dump(mode="json"),
+        "method": method,
+        "storage": storage,
+        "begins_with": piece.begins_with,
+        "stop_epoch": piece.stop_epoch,
+        "face_pool": face_pool,
+    }
+    if piece.in_process:
+        work(OwnPlace(storage, train.keep_checkpoints, (watch, *piece.listeners)), config)
+    else:
+        _fit_group(settings, uri, config, [watch, *piece.listeners])
     newest = newest_checkpoint(storage)
     if newest is None:
         raise JobError(f"{storage}: training ended without a checkpoint that can be read; run the job again")
     return read_state(storage, newest)
 
 
-def _require_room(settings: Settings) -> None:
+def worker_resources(settings: Settings) -> dict[str, float]:
+    """What one worker reserves."""
+    train = settings.train
+    return {"CPU": train.cpus_per_worker, **({"GPU": train.gpus_per_worker} if train.use_gpu else {})}
+
+
+def _fit_group(settings: Settings, uri: str, config: dict[str, Any], callbacks: list[Any]) -> None:
+    """Train in a worker group of Ray Train."""
+    train = settings.train
+    trainer = ray.train.torch.TorchTrainer(
+        train_worker,
+        train_loop_config=config,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
+            use_gpu=train.use_gpu,
+            resources_per_worker=worker_resources(settings),
+        ),
+        run_config=ray.train.RunConfig(
+            name=STORAGE_NAME,
+            storage_path=uri,
+            callbacks=callbacks,
+            failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep_checkpoints),
+        ),
+    )
+    trainer.fit()
+
+
+def require_room(settings: Settings) -> None:
     """Trainers, their readers and what makes their faces must fit together, or one would wait for ever for a CPU."""
     if settings.ray.autoscaling:
         return  # What the cluster will have is not known here; a demand that it can never meet waits, and Ray says so.
@@ -361,7 +398,7 @@ def _absolute(settings: Settings) -> Settings:
     )
 
 
-def _write_result(settings: Settings, run: Run, folder: Folder, contract: Contract, state: dict[str, Any]) -> None:
+def write_result(settings: Settings, run: Run, folder: Folder, contract: Contract, state: dict[str, Any]) -> None:
     """history.json, the curves, and model.pt last, because its presence means done; all into MLflow too."""
     import json
 

@@ -21,6 +21,7 @@ from ray_jobs.preflight import CHECKPOINTS, preflight
 from ray_jobs.session import JobError, format_seconds, run_job, user_error
 from ray_jobs.train_ssl import train_ssl
 from ray_jobs.train_unpg import train_unpg
+from ray_jobs.tune import tune
 
 STAGES = {
     "generate": generate,
@@ -28,6 +29,7 @@ STAGES = {
     "inspect_dataset": inspect_dataset,
     "train_ssl": train_ssl,
     "train_unpg": train_unpg,
+    "tune": tune,
     "evaluate": evaluate,
     "embed": embed,
     "export": export,

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from facelib.alignment import TEMPLATES, build_detector
-from facelib.config import AlignSettings, Settings, SettingsError
+from facelib.config import AlignSettings, Settings, SettingsError, change_settings
 from facelib.contrastive import MoCo
 from facelib.evaluation.roc import check_fars
 from facelib.models import build_backbone
 from facelib.protocols import SetSpec, parse_spec
 from facelib.sources import build_source
+from facelib.sweeps.rules import check_fields, check_tune
+from facelib.sweeps.space import SearchSpace, check_space
 from facelib.synthesis import build_generator
 from ray_jobs.batches import Augmentation
 from ray_jobs.face_stream import device_options
@@ -44,11 +46,12 @@ def preflight(settings: Settings, job: str, coming: Collection[str] = ()) -> Non
         "embed": _check_aligned,
         "export": _check_aligned,
         "inspect_dataset": _check_inspect,
+        "tune": _check_tune,
     }
     if job in checks:
         checks[job](settings)
     needed = {
-        "model.init_from": settings.model.init_from if job in CHECKPOINTS else "",
+        "model.init_from": settings.model.init_from if job in CHECKPOINTS or job == "tune" else "",
         "inspect.model": settings.inspect.model if job == "inspect_dataset" else "",
     }
     for field, value in needed.items():
@@ -187,6 +190,17 @@ def _check_inspect(settings: Settings) -> None:
         if names.count(name) > 1:
             raise SettingsError(f"inspect.sets: {name} is there twice; give the sets names, name=path")
     _check_sets("inspect.sets", [spec for spec in specs if spec.endswith(".bin")])
+
+
+def _check_tune(settings: Settings) -> None:
+    """The space, its fields and its corners: each as the training itself would be checked."""
+    train = {"ssl": _check_ssl, "unpg": _check_unpg}[settings.tune.method]
+    check_tune(settings)
+    space = SearchSpace(settings.tune.space, settings)
+    check_fields(space, settings)
+    train(settings)
+    check_space(space, train)
+    change_settings(settings, settings.tune.final, "tune.final")
 
 
 def _check_options(field: str, options: dict[str, Any], target: type) -> None:

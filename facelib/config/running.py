@@ -28,7 +28,7 @@ class StageSettings(Section):
     """One stage of a pipeline: a job and what is set for it."""
 
     job: Literal[
-        "generate", "import_data", "inspect_dataset", "train_ssl", "train_unpg", "evaluate", "embed", "export"
+        "generate", "import_data", "inspect_dataset", "train_ssl", "train_unpg", "tune", "evaluate", "embed", "export"
     ] = Field(description="job to run")
     name: str = Field("", description="name in tables and MLflow; default: the job's")
     set: dict[str, Any] = Field(default_factory=dict, description="dotted settings for this stage only")

@@ -114,7 +114,8 @@ class TrainSettings(Section):
     )
     cpus_per_worker: Positive = Field(1, description="CPUs reserved by a worker")
     threads: Index = Field(0, description="torch threads of a worker (0: its share of the cores, less one for readers)")
-    use_gpu: bool = Field(False, description="one GPU for each worker")
+    use_gpu: bool = Field(False, description="a GPU for each worker")
+    gpus_per_worker: Positive = Field(1, description="share of a GPU reserved by a worker: below 1, trials share one")
     selection: Literal["heldout", "sets", "last"] = Field(
         "heldout",
         description="best epoch by ROC-AUC on held-out synthetic pairs, by mean accuracy on `sets`, or the last",

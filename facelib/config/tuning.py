@@ -11,6 +11,7 @@ class TuneSettings(Section):
     """A sweep over other settings (`ray_jobs.tune`)."""
 
     method: Literal["ssl", "unpg"] = Field("ssl", description="training that is searched: train_ssl or train_unpg")
+    folder: str = Field("sweep", description="where trials and results go; relative to `output`")
     space: dict[str, Any] = Field(
         default_factory=dict,
         description="what is searched: {section.field: {uniform: [low, high]}}; also choice, grid, loguniform, "

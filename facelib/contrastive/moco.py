@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -240,6 +241,31 @@ class MoCo(nn.Module):
             self.queue_identities.index_copy_(0, entries, identities[writers])
         self.queue_pointer.copy_((self.queue_pointer + len(keys) * advance) % self.queue_size)
         self.queue_filled.copy_((self.queue_filled + len(keys)).clamp(max=self.queue_size))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:
+        """Also takes a state whose queue has another length: its newest keys stay.
+
+        Keys are worth keeping (a new queue needs K/B steps to fill, and a loss against random columns is an easy one);
+        which of them to drop is clear, the oldest come from the oldest encoder. A longer queue is not full at first:
+        its last columns are random, as at the start of a training.
+        """
+        queue = state_dict.get(f"{prefix}queue")
+        if queue is not None and queue.shape[0] == self.queue.shape[0] and queue.shape[1] != self.queue_size:
+            filled, pointer = int(state_dict[f"{prefix}queue_filled"]), int(state_dict[f"{prefix}queue_pointer"])
+            # Columns of keys from the oldest to the newest; below `filled` a queue has not yet wrapped around.
+            order = torch.arange(filled)
+            if filled == queue.shape[1]:
+                order = order.roll(-pointer)
+            newest = order[-min(filled, self.queue_size) :]
+            for name in ("queue", "queue_identities"):
+                if f"{prefix}{name}" in state_dict and hasattr(self, name):
+                    resized = getattr(self, name).detach().clone()
+                    kept = state_dict[f"{prefix}{name}"].to(resized.device)[..., newest.to(resized.device)]
+                    resized[..., : len(newest)] = kept
+                    state_dict[f"{prefix}{name}"] = resized
+            state_dict[f"{prefix}queue_filled"] = torch.tensor(len(newest))
+            state_dict[f"{prefix}queue_pointer"] = torch.tensor(len(newest) % self.queue_size)
+        super()._load_from_state_dict(state_dict, prefix, *more)
 
     def _check_batch(self, query: Tensor, key: Tensor, identities: Tensor | None) -> Tensor | None:
         if len(query) != len(key):

@@ -13,6 +13,8 @@ from facelib.sweeps.space import SearchSpace
 from facelib.sweeps.statistics import Estimate, Importance, Verdict, judge
 from facelib.sweeps.trials import Part, Trial, best_first, lineage
 
+INPUTS = ("data.dataset", "data.heldout", "model.init_from")  # relative to `output`, unless absolute
+
 
 def finalists(trials: Sequence[Trial], tune: TuneSettings) -> list[Trial]:
     """The best search trials, and the settings as they are if they took part."""
@@ -52,13 +54,22 @@ def best_settings(settings: Settings, winner: Trial, output: str) -> Settings:
     Args:
         output: folder of that training; datasets keep their places.
     """
-    data = settings.data
-    places = {"data.dataset": settings.path(data.dataset), "output": output, "stages": [], "tune": {}}
-    if data.heldout:
-        places["data.heldout"] = settings.path(data.heldout)
-    if settings.model.init_from:
-        places["model.init_from"] = settings.path(settings.model.init_from)
-    return change_settings(settings, {**winner.parameters, **places, **settings.tune.final}, "tune.final")
+    changes = {**own_changes(settings, winner.parameters, output), **settings.tune.final}
+    return change_settings(settings, changes, "tune.final")
+
+
+def own_changes(settings: Settings, parameters: Mapping[str, Any], output: str) -> dict[str, Any]:
+    """What a training with these parameters must be told to run apart from the sweep: inputs stay where they are."""
+    changes = {**{name: _lookup(settings, name) for name in INPUTS}, **parameters}
+    for name in INPUTS:
+        if changes[name]:
+            changes[name] = settings.path(changes[name])
+    return {**changes, "output": output, "stages": [], "tune": {}}
+
+
+def _lookup(settings: Settings, name: str) -> Any:
+    section, _, key = name.partition(".")
+    return getattr(getattr(settings, section), key)
 
 
 def as_yaml(best: Settings, comment: str) -> str:

@@ -16,8 +16,8 @@ _SECTIONS = {
     "seed": "seeds are for the repeats (tune.finalist_seeds)",
 }
 _OPERATIONAL = (
-    "workers", "cpus_per_worker", "threads", "use_gpu", "max_failures", "keep_checkpoints", "checkpoint_every",
-    "compile", "selection", "sets", "evaluate_every", "patience",
+    "workers", "min_workers", "cpus_per_worker", "threads", "use_gpu", "gpus_per_worker", "max_failures",
+    "keep_checkpoints", "checkpoint_every", "compile", "selection", "sets", "evaluate_every", "patience",
 )  # fmt: skip
 # What may change while a network is trained: nothing that decides its shape, or how many steps an epoch has.
 _CHANGEABLE = (
@@ -43,6 +43,8 @@ def check_fields(space: SearchSpace, settings: Settings) -> None:
             reason = f"it has no effect on tune.method={tune.method}"
         if name == "train.epochs" and tune.scheduler != "none":
             reason = f"tune.scheduler={tune.scheduler} compares trials at equal epochs; use scheduler: none"
+        if name == "data.stream":
+            reason = "trials share one stored dataset"
         if name == tune.method:
             reason = "search its fields one by one"
         if tune.scheduler == "pbt" and not name.startswith(_CHANGEABLE):
@@ -60,6 +62,8 @@ def check_tune(settings: Settings) -> None:
     tune, train = settings.tune, settings.train
     if tune.in_process and train.workers != 1:
         raise SettingsError(f"tune.in_process: needs train.workers=1, not {train.workers}")
+    if settings.data.stream:
+        raise SettingsError("data.stream: trials share one stored dataset; set it to false")
     if tune.metric.startswith("heldout/") and train.selection != "heldout":
         raise SettingsError(
             f"tune.metric: {tune.metric} is measured only with train.selection=heldout, not {train.selection}"

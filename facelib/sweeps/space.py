@@ -278,8 +278,12 @@ def check_space(space: SearchSpace, check: Callable[[Settings], None]) -> None:
         if key in seen:
             continue
         seen.add(key)
-        values = ", ".join(f"{name}={value!r}" for name, value in parameters.items())
-        check(space.apply(parameters, f"tune.space: with {values}"))
+        where = "tune.space: with " + ", ".join(f"{name}={value!r}" for name, value in parameters.items())
+        settings = space.apply(parameters, where)
+        try:
+            check(settings)
+        except SettingsError as error:
+            raise SettingsError(f"{where}: {error}") from None
 
 
 def _read_ranges(name: str, spec: Any) -> tuple[Range, ...]:

@@ -69,6 +69,11 @@ class Trial(BaseModel):
         return self.parts[-1].parameters
 
     @property
+    def current(self) -> int:
+        """Number of the part that is trained now, or next."""
+        return next(index for index, part in enumerate(self.parts) if not part.done)
+
+    @property
     def label(self) -> str:
         """How it is called in tables and pictures."""
         return "base" if self.number == BASE and not self.parameters and self.kind == "search" else f"{self.number}"

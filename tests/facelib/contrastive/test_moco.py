@@ -316,3 +316,36 @@ def test_keys_are_shuffled_across_ranks_and_put_back(gloo_pool):
         expected[list(rows)] = F.normalize(normalised, dim=1)
     assert torch.allclose(keys, expected, atol=1e-5)
     assert torch.equal(keys, other_keys)
+
+
+@pytest.mark.parametrize("steps", [0, 2, 5, 7])
+@pytest.mark.parametrize("size", [6, 10, 17])
+def test_a_queue_of_another_length_keeps_the_newest_keys(steps, size):
+    moco = small_moco(exclude_same_identity=True)
+    keys, people = [], []
+    for step in range(steps):
+        who = torch.arange(3) + 3 * step
+        moco(*views(step), who)
+        keys += list(F.normalize(moco.key_encoder(views(step)[1]), dim=1).detach())
+        people += who.tolist()
+        if step < steps - 1:
+            moco.query_encoder.weight.data.add_(0.1)
+    taken = MoCo(nn.Linear(6, 4), 4, queue_size=size, exclude_same_identity=True, seed=5)
+    fresh = taken.queue.clone()
+    taken.load_state_dict(moco.state_dict())
+    kept = min(len(keys), 10, size)
+    assert int(taken.queue_filled) == kept
+    assert int(taken.queue_pointer) == (kept if size != 10 else 3 * steps) % size
+    if size != 10:  # oldest first, then random columns as at the start
+        assert taken.queue_identities.tolist() == people[len(people) - kept :] + [-1] * (size - kept)
+        for column in range(kept):
+            assert torch.allclose(taken.queue[:, column], keys[len(keys) - kept + column], atol=1e-6)
+        assert torch.equal(taken.queue[:, kept:], fresh[:, kept:])
+    taken.train()
+    taken(*views(9), torch.arange(3))
+    assert int(taken.queue_filled) == min(kept + 3, size)
+
+
+def test_a_queue_of_another_width_is_refused():
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        MoCo(nn.Linear(6, 5), 5, queue_size=7).load_state_dict(small_moco().state_dict())

@@ -1,0 +1,277 @@
+"""Trials on Ray Tune: how many at a time, what each does, and how what happens to it reaches the sweep.
+
+Tune starts the trials' processes, restarts the ones that die and ends the ones that are stopped. What to try, whom to
+stop and what is known is the sweep's (`ray_jobs.sweep`), so Tune's own experiment state is thrown away.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+import ray.tune
+from ray.tune.callback import Callback
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from facelib.config import Settings
+from facelib.faces import Folder
+from facelib.sweeps.capacity import trials_that_fit
+from ray_jobs.engine import fit, worker_resources
+from ray_jobs.places import Piece
+from ray_jobs.session import JobError, configure_data, user_error
+from ray_jobs.sweep import TASK_NAME, Sweep
+from ray_jobs.watch import LOGGED, Watch
+
+FAILURE, SCORE, EPOCH = "failure", "score", "epoch"
+
+
+def run_trials(sweep: Sweep, kind: str) -> None:
+    """Train all trials of a kind, as many at a time as fit on the cluster.
+
+    Raises:
+        JobError: not even one fits; or trial after trial fails.
+    """
+    slots = concurrency(sweep.settings)
+    work = sweep.next_work(kind)
+    if work is None:
+        return
+    resources = ray.tune.PlacementGroupFactory([_trial_resources(sweep.settings)])
+    with tempfile.TemporaryDirectory() as scratch, _quiet_tune():
+        tuner = ray.tune.Tuner(
+            ray.tune.with_resources(train_part, resources),
+            tune_config=ray.tune.TuneConfig(
+                search_alg=Asker(sweep, kind, slots, work),
+                scheduler=Stopper(sweep),
+                num_samples=-1,  # The asker says when it is over.
+                # The next trial in the same process need not load PyTorch again.
+                reuse_actors=sweep.tune.in_process,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=ray.tune.RunConfig(
+                name="trials",
+                storage_path=scratch,
+                failure_config=ray.tune.FailureConfig(max_failures=sweep.tune.max_failures),
+                callbacks=[Teller(sweep)],
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except ray.tune.TuneError:
+            # Tune knows an error of the sweep's own, raised while it was told of a result, only as text.
+            raise sweep.error or JobError("Ray Tune ended the sweep; the same command continues") from None
+    sweep.clean()
+
+
+def concurrency(settings: Settings) -> int:
+    """Trials at a time: as many as can reserve all they need, readers included, so that none waits for another.
+
+    Raises:
+        JobError: one trial alone does not fit, or fewer than `tune.concurrency`.
+    """
+    train, data, tune = settings.train, settings.data, settings.tune
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    worker = worker_resources(settings)
+    fitting = trials_that_fit(nodes, worker, train.workers, data.cpus_per_reader, data.readers + 1)
+    if fitting == 0:
+        total = {name: sum(node.get(name, 0) for node in nodes) for name in worker}
+        raise JobError(
+            f"no trial fits on the cluster: train.workers={train.workers} of {_listed(worker)} each, with a reader of "
+            f"data.cpus_per_reader={data.cpus_per_reader:g} CPU beside each, but there are {_listed(total)} on "
+            f"{len(nodes)} nodes. Lower one of them; fractions are fine"
+        )
+    if tune.concurrency > fitting:
+        raise JobError(
+            f"tune.concurrency: {tune.concurrency} trials at a time, but only {fitting} fit on the cluster with "
+            f"train.workers={train.workers} of {_listed(worker)} and {data.readers + 1} readers of "
+            f"{data.cpus_per_reader:g} CPU each; 0 takes as many as fit"
+        )
+    return tune.concurrency or fitting
+
+
+def train_part(config: dict[str, Any]) -> None:
+    """A trial's process: one part of it, by the same engine as any training.
+
+    A mistake in the settings or a training that diverges ends the trial at once; whatever else kills the process is
+    tried again by Tune and goes on from the last checkpoint.
+    """
+    # A stopped trial's thread ends at its next report; who takes over its process waits for that.
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
+    task = json.loads(Folder(config["folder"]).read(TASK_NAME))
+    settings = Settings.model_validate(task["settings"])
+    configure_data(settings)
+    teller = TellDirectly(task["metric"]) if task["in_process"] else TellThroughQueue(task["metric"])
+    watch = Watch(task["tracking_uri"], task["run_id"])
+    piece = Piece(task["begins_with"], task["stop_epoch"], task["in_process"], (teller,))
+    try:
+        fit(settings, watch, task["method"], config["folder"], piece)
+    except Exception as error:
+        found = user_error(error)
+        if found is None:
+            raise
+        ray.tune.report({FAILURE: str(found)})
+
+
+class Adapter:
+    """Something Tune is given that knows the sweep; Tune writes it into its own state, where the sweep has no place."""
+
+    sweep: Sweep
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "sweep"}
+
+
+class Asker(Adapter, Searcher):
+    """Gives Tune what the sweep wants to be trained, never more at a time than fits."""
+
+    def __init__(self, sweep: Sweep, kind: str, slots: int, first: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.sweep, self.kind, self.slots, self.first = sweep, kind, slots, first
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """A part of a trial; None: later; FINISHED: there will be no more."""
+        work, self.first = self.first, None
+        if work is None:
+            if len(self.sweep.live) >= self.slots:
+                return None
+            work = self.sweep.next_work(self.kind)
+        if work is None:
+            return None if self.sweep.live else Searcher.FINISHED
+        number, part = work
+        return {"number": number, "part": part, "folder": self.sweep.part_uri(number, part)}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """The sweep knows all that."""
+        return True
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """See `Teller`, which is told of the trial itself."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the sweep's own files are its state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""
+
+
+class Stopper(Adapter, FIFOScheduler):
+    """Tells the sweep of every epoch, and Tune when the sweep wants a trial stopped."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        super().__init__()
+        self.sweep = sweep
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """One report of a trial."""
+        number = trial.config["number"]
+        if FAILURE in result:
+            self.sweep.failures[number] = result[FAILURE]
+        elif SCORE in result:
+            with _noted(self.sweep):
+                if self.sweep.report(number, result[EPOCH], result[SCORE]):
+                    return TrialScheduler.STOP
+        return TrialScheduler.CONTINUE
+
+
+class Teller(Adapter, Callback):
+    """Tells the sweep of the end of a trial, whichever it was."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It came to its end, or was stopped."""
+        with _noted(self.sweep):
+            self.sweep.end_part(trial.config["number"], trial.config["part"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It failed more often than it may."""
+        error = trial.get_pickled_error()
+        found = (user_error(error) or error) if error is not None else None
+        lines = [line for line in str(found).splitlines() if line.strip()] or ["unknown error"]
+        with _noted(self.sweep):
+            self.sweep.end_part(trial.config["number"], trial.config["part"], f"{type(found).__name__}: {lines[-1]}")
+
+
+class TellThroughQueue(TuneReportCallback):
+    """From Ray Train's controller to the trial's process, which reports to Tune."""
+
+    def __init__(self, metric: str) -> None:
+        super().__init__()
+        self.metric = metric
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """Pass on the epochs in which the metric was measured."""
+        found = scored(metrics[0], self.metric)
+        if found:
+            self._training_actor_item_queue.put(found)
+
+
+class TellDirectly:
+    """The same, from a training inside the trial's process."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """Pass on the epochs in which the metric was measured."""
+        found = scored(metrics[0], self.metric)
+        if found:
+            ray.tune.report(found)
+
+
+def scored(reported: dict[str, Any], metric: str) -> dict[str, Any]:
+    """What the sweep wants of an epoch's report; empty when there is nothing."""
+    value = reported.get(LOGGED, {}).get(metric)
+    return {} if value is None else {EPOCH: reported["epoch"], SCORE: value}
+
+
+@contextlib.contextmanager
+def _noted(sweep: Sweep) -> Iterator[None]:
+    """Keep an error of the sweep's own before Tune makes text of it."""
+    try:
+        yield
+    except Exception as error:
+        sweep.error = sweep.error or error
+        raise
+
+
+def _trial_resources(settings: Settings) -> dict[str, float]:
+    """What Tune reserves for a trial's process.
+
+    A process that only waits for its worker group reserves next to nothing, on the head node: were it a CPU, trials
+    would hold what their own workers wait for.
+    """
+    if settings.tune.in_process:
+        return worker_resources(settings)
+    return {"node:__internal_head__": 0.001}
+
+
+@contextlib.contextmanager
+def _quiet_tune() -> Iterator[None]:
+    """Tune without its tables, log files and signal handler, for the length of the block."""
+    wanted = {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+        "TUNE_WARN_THRESHOLD_S": "60",
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _listed(resources: dict[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())

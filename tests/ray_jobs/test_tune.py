@@ -1,0 +1,302 @@
+"""Sweeps on a real cluster: searched, stopped early, failed, killed and continued."""
+
+import json
+import signal
+import threading
+
+import psutil
+import pytest
+import ray
+import yaml
+from mlflow import MlflowClient
+from support.commands import start, wait_for
+from support.datasets import write_dataset
+
+from facelib.config import SettingsError, load_settings
+from facelib.faces import DatasetError
+from facelib.models import read_checkpoint
+from facelib.sweeps.trials import Journal
+from facelib.tracking import Run
+from ray_jobs.preflight import preflight
+from ray_jobs.session import JobError
+from ray_jobs.train_ssl import train_ssl
+from ray_jobs.tune import tune
+
+TINY = {
+    "name": "sweep",
+    "model": {
+        "name": "iresnet", "embedding_size": 16,
+        "options": {"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2},
+    },
+    "ssl": {"queue_size": 24},
+    "train": {
+        "epochs": 3, "batch_size": 8, "learning_rate": 0.1, "precision": "float32", "threads": 1,
+        "cpus_per_worker": 0.5, "max_failures": 1,
+    },
+    "data": {"window_row_groups": 2, "readers": 1},
+    "evaluate": {"pairs": 40},
+    "tracking": {"system_metrics": False},
+    "tune": {
+        "space": {"ssl.queue_size": {"grid": [16, 32]}, "augment.strength": {"uniform": [0.0, 1.0]}},
+        "trials": 3, "startup_trials": 2, "finalists": 1, "finalist_seeds": 0, "in_process": True,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """Settings that name a training dataset of 32 identities and a held-out one."""
+    folder = tmp_path_factory.mktemp("data")
+    write_dataset(folder / "faces", identities=32, images=3, per_part=16, per_group=4)
+    write_dataset(folder / "heldout", identities=8, images=3, first=1000)
+    return {"dataset": f"{folder}/faces", "heldout": f"{folder}/heldout"}
+
+
+def config(folder, faces, **changed):
+    """A config file with other `tune` settings."""
+    tree = {**TINY, "output": f"{folder}/out", "data": {**TINY["data"], **faces}}
+    tree["tracking"] = {**TINY["tracking"], "uri": f"sqlite:///{folder}/mlflow.db"}
+    (folder / "tune.yaml").write_text(yaml.safe_dump({**tree, "tune": {**TINY["tune"], **changed}}))
+    return folder / "tune.yaml"
+
+
+def sweep(path, *overrides):
+    """Run the job in this process, on the tests' cluster."""
+    settings = load_settings(path, overrides)
+    preflight(settings, "tune")
+    with Run.open(settings, "tune") as run:
+        return tune(settings, run)
+
+
+def trials(folder):
+    return Journal(f"{folder}/out/sweep/trials").trials
+
+
+def runs(folder):
+    """(sweeps, children by trial number) in MLflow."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    found = client.search_runs([client.get_experiment_by_name("facelib").experiment_id])
+    parents = {r.info.run_id: r for r in found if r.data.tags["facelib.job"] == "tune"}
+    children = [r for r in found if r.data.tags["facelib.job"] == "trial"]
+    assert all(c.data.tags["mlflow.parentRunId"] in parents for c in children)
+    by_number = {int(c.data.tags["facelib.trial"]): c for c in children}
+    assert len(by_number) == len(children)  # none twice
+    return list(parents.values()), by_number
+
+
+def trial_processes():
+    """Processes of trials on this machine that are this test's."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or [""]
+        if line[0].startswith(("ray::train_part", "ray::ImplicitFunc")) and process.pid in ours():
+            found.append(process)
+    return found
+
+
+def ours():
+    return {p.pid for p in psutil.Process().children(recursive=True)}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, faces, ray_cluster):
+    """(folder, result) of a sweep with a trial that diverges, repeats, and a final training."""
+    folder = tmp_path_factory.mktemp("finished")
+    space = {
+        "ssl.queue_size": {"grid": [16, 32]},
+        "train.learning_rate": {"grid": [0.1, 1.0e30]},
+    }
+    more = {"space": space, "search": "grid", "trials": 4, "finalists": 1, "finalist_seeds": 2, "final_seeds": 1,
+            "final": {"train.epochs": 2}}  # fmt: skip
+    return folder, sweep(config(folder, faces, **more))
+
+
+def test_a_sweep_writes_a_report_pictures_and_settings_that_train(finished):
+    folder, result = finished
+    out = folder / "out" / "sweep"
+    assert result == f"{out}/report.md, {out}/best.yaml"
+    report = (out / "report.md").read_text()
+    assert "over 2 new seeds" in report
+    assert "Lower train.learning_rate" in report
+    for picture in ("history", "parallel", "heatmap", "finalists"):
+        assert (out / f"{picture}.png").stat().st_size > 5_000
+    best = load_settings(out / "best.yaml")
+    winner = json.loads((out / "results.json").read_text())["parameters"]
+    assert best.train.epochs == 2
+    assert best.ssl.queue_size == winner.get("ssl.queue_size", 24)
+    preflight(best, "train_ssl")
+    with Run.open(best, "train_ssl") as opened:
+        train_ssl(best, opened)
+    assert read_checkpoint(folder / "out" / "sweep" / "best" / "ssl" / "model.pt").contract["template"] == "arcface"
+
+
+def test_every_trial_is_a_run_with_its_own_end(finished):
+    folder, _ = finished
+    known = trials(folder)
+    [parent], children = runs(folder)
+    assert parent.info.status == "FINISHED"
+    assert set(children) == set(known)
+    assert {t.kind for t in known.values()} == {"search", "repeat", "final"}
+    assert [t.label for t in known.values() if t.kind == "search"] == ["base", "1", "2", "3", "4"]
+    for number, trial in known.items():
+        child = children[number]
+        assert child.info.status == {"finished": "FINISHED", "failed": "FAILED"}[trial.state]
+        diverges = trial.parameters.get("train.learning_rate") == 1e30
+        assert trial.state == ("failed" if diverges else "finished")
+        if diverges:
+            assert "Lower train.learning_rate" in child.data.tags["facelib.error"]
+            continue
+        epochs = 2 if trial.kind == "final" else 3
+        assert [r.epoch for r in trial.reports] == list(range(1, epochs + 1))
+        client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+        curve = client.get_metric_history(child.info.run_id, "heldout/auc")
+        assert [(m.step, m.value) for m in curve] == [(r.epoch, pytest.approx(r.value)) for r in trial.reports]
+        assert child.data.metrics["score"] == pytest.approx(trial.score)
+        assert {"model.pt", "history.json"} <= {a.path for a in client.list_artifacts(child.info.run_id)}
+        assert child.data.params["ssl.queue_size"] == str(trial.parameters.get("ssl.queue_size", 24))
+        assert "tune.trials" not in child.data.params
+        assert (folder / "out" / "sweep" / "trials" / f"{number:04d}" / "model.pt").is_file()
+    assert not list((folder / "out").rglob("checkpoint_*"))
+    seeds = {t.seed for t in known.values() if t.kind == "repeat"}
+    assert seeds == {1, 2}
+    assert {t.seed for t in known.values() if t.kind == "final"} == {3}
+
+
+def test_the_same_command_again_trains_nothing_twice_and_more_can_be_asked_for(finished):
+    folder, _ = finished
+    before = {n: t.model_dump() for n, t in trials(folder).items()}
+    sweep(folder / "tune.yaml", "tune.final_seeds=2")
+    after = trials(folder)
+    assert {n: after[n].model_dump() for n in before} == before
+    assert len(after) == len(before) + 1
+    with pytest.raises(DatasetError, match=r"train\.epochs: 3, now 4"):
+        sweep(folder / "tune.yaml", "train.epochs=4")
+
+
+def test_a_killed_sweep_is_continued_and_no_trial_is_lost_or_run_twice(faces, tmp_path, ray_cluster):
+    path = config(tmp_path, faces, search="optuna", trials=5, scheduler="none", concurrency=2)
+    address = ray.get_runtime_context().gcs_address
+    driver = start("tune", "--config", path, "--ray.address", address, folder=tmp_path)
+
+    def halfway():
+        found = trials(tmp_path) if (tmp_path / "out" / "sweep" / "trials").is_dir() else {}
+        assert driver.poll() is None, (tmp_path / "tune.log").read_text()
+        ended = [t for t in found.values() if t.state == "finished"]
+        return ended and [t for t in found.values() if t.state == "open" and t.reports]
+
+    wait_for(halfway, what="a finished trial and one in the middle")
+    driver.kill()
+    driver.wait()
+    wait_for(lambda: not trial_processes(), what="the end of the driver's trials")
+    before = trials(tmp_path)
+    sweep(path)
+    after = trials(tmp_path)
+    assert sorted(after) == [0, 1, 2, 3, 4, 5]
+    for number, old in before.items():
+        new = after[number]
+        assert new.parameters == old.parameters
+        assert new.run_id == old.run_id or not old.run_id
+        assert new.reports[: len(old.reports)] == old.reports
+        if old.state == "finished":
+            assert new == old
+    assert all([r.epoch for r in t.reports] == [1, 2, 3] for t in after.values())
+    assert all(t.state == "finished" for t in after.values())
+    [parent], children = runs(tmp_path)
+    assert {c.info.status for c in [parent, *children.values()]} == {"FINISHED"}
+    assert sorted(children) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_killed_trial_is_started_again_and_early_stopping_ends_runs_as_killed(faces, tmp_path, ray_cluster):
+    path = config(tmp_path, faces, search="random", trials=6, reduction=2, base=False, concurrency=1)
+    folder = tmp_path / "out" / "sweep" / "trials"
+    killed = []
+
+    def kill_a_trial():
+        wait_for(lambda: trial_processes() and list(folder.rglob("state.pt")), what="a trial with a checkpoint")
+        for process in trial_processes():
+            process.send_signal(signal.SIGKILL)
+            killed.append(process.pid)
+
+    killer = threading.Thread(target=kill_a_trial)
+    killer.start()
+    sweep(path)
+    killer.join()
+    assert killed
+    known = trials(tmp_path)
+    assert len(known) == 6
+    assert {t.state for t in known.values()} == {"finished", "stopped"}
+    _, children = runs(tmp_path)
+    for number, trial in known.items():
+        stopped = trial.state == "stopped"
+        assert children[number].info.status == ("KILLED" if stopped else "FINISHED")
+        assert len(trial.reports) == (trial.epoch if stopped else 3)
+        assert ("facelib.reason" in children[number].data.tags) == stopped
+        assert (folder / f"{number:04d}" / "model.pt").is_file()
+
+
+def test_a_population_learns_a_schedule(faces, tmp_path, ray_cluster):
+    space = {
+        "augment.strength": {"uniform": [0.0, 1.0]},
+        "train.learning_rate": {"loguniform": [0.01, 1.0]},
+        "ssl.queue_size": {"grid": [16, 24, 32]},
+    }
+    more = {"scheduler": "pbt", "trials": 4, "space": space, "base": False, "finalist_seeds": 2}
+    sweep(config(tmp_path, faces, **more), "train.epochs=2")
+    known = trials(tmp_path)
+    members = [t for t in known.values() if t.kind == "search"]
+    assert len(members) == 4
+    assert all([p.stop_epoch for p in t.parts] == [1, 2] and t.state == "finished" for t in members)
+    [copied] = [t for t in members if t.parts[1].begins_with[0] != t.number]
+    assert copied.parts[1].parameters != copied.parts[0].parameters
+    repeats = [t for t in known.values() if t.kind == "repeat"]
+    assert len(repeats) == 2
+    assert all([p.stop_epoch for p in t.parts] == [1, 2] for t in repeats)
+    assert all([r.epoch for r in t.reports] == [1, 2] for t in known.values())
+    assert "## Schedule of the winner" in (tmp_path / "out" / "sweep" / "report.md").read_text()
+    assert (tmp_path / "out" / "sweep" / "schedules.png").is_file()
+    assert {c.info.status for c in runs(tmp_path)[1].values()} == {"FINISHED"}
+
+
+@pytest.mark.slow
+def test_trials_of_two_workers_do_not_wait_for_each_other(faces, tmp_path, ray_cluster):
+    """Two trials of two DDP workers each on two CPUs: without room for the readers this would hang."""
+    path = config(tmp_path, faces, in_process=False, trials=2, base=False)
+    sweep(path, "train.workers=2", "train.cpus_per_worker=0.3", "data.cpus_per_reader=0.1")
+    assert len(trials(tmp_path)) == 2
+    assert {t.state for t in trials(tmp_path).values()} <= {"finished", "stopped"}
+    assert {c.info.status for c in runs(tmp_path)[1].values()} <= {"FINISHED", "KILLED"}
+
+
+def test_trials_that_cannot_fit_are_refused(faces, tmp_path, ray_cluster):
+    path = config(tmp_path, faces)
+    with pytest.raises(JobError, match=r"no trial fits on the cluster: train\.workers=1 of 5000 CPU each"):
+        sweep(path, "train.cpus_per_worker=5000")
+    with pytest.raises(JobError, match=r"tune\.concurrency: 5000 trials at a time, but only \d+ fit"):
+        sweep(path, "tune.concurrency=5000")
+    assert trials(tmp_path) == {}
+
+
+def test_a_sweep_of_which_every_trial_fails_ends_with_the_reason(faces, tmp_path, ray_cluster):
+    path = config(tmp_path, faces, space={"train.weight_decay": {"uniform": [0, 1e-3]}}, trials=9, base=False)
+    with pytest.raises(JobError, match=r"the first 3 trials failed.*Trial 0: .*Lower train\.learning_rate"):
+        sweep(path, "train.learning_rate=1e30")
+    [parent], children = runs(tmp_path)
+    assert parent.info.status == "FAILED"
+    assert {c.info.status for c in children.values()} == {"FAILED"}
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"ssl.quue_size": {"grid": [16]}}, r"ssl\.quue_size: unknown setting \(did you mean ssl\.queue_size\?\)"),
+        ({"ssl.queue_size": {"grid": [4, 16]}}, r"ssl\.queue_size=4.*4 keys cannot hold one global batch of 8"),
+        ({"augment.magnitude": {"uniform": [0, 99]}}, r"augment\.magnitude=99.*less than or equal to 31"),
+        ({"augment.options.blurr": {"grid": [0.1, 0.2]}}, r"augment\.options"),
+        ({"unpg.wisk": {"grid": [1, 2]}}, r"no effect on tune\.method=ssl"),
+        ({}, r"tune\.space: empty"),
+    ],
+)
+def test_a_space_is_checked_before_anything_starts(tmp_path, space, message):
+    with pytest.raises(SettingsError, match=message):
+        preflight(load_settings(config(tmp_path, {}, space=space)), "tune")
+    preflight(load_settings(config(tmp_path, {})), "tune")
