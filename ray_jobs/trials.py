@@ -78,6 +78,9 @@ def concurrency(settings: Settings) -> int:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     worker = worker_resources(settings)
     fitting = trials_that_fit(nodes, worker, train.workers, data.cpus_per_reader, data.readers + 1)
+    if settings.ray.autoscaling:
+        # Nodes come when trials wait for them; how many trials that shall be only the user can say.
+        return tune.concurrency or max(fitting, 1)
     if fitting == 0:
         total = {name: sum(node.get(name, 0) for node in nodes) for name in worker}
         raise JobError(
