@@ -141,9 +141,7 @@ class Sweep:
         trial = self.journal.trials[number]
         part = trial.parts[index]
         failure = error or self.failures.pop(number, "")
-        stopped = number in self.stopping
         self.live.discard(number)
-        self.stopping.discard(number)
         trial.seconds += time.monotonic() - self._begun.pop(number, time.monotonic())
         storage = f"{self.part_uri(number, index)}/{STORAGE_NAME}"
         newest = newest_checkpoint(storage)
@@ -152,6 +150,9 @@ class Sweep:
             failure = "ended without a checkpoint"
         elif state is not None:
             failure = failure or self._take_history(trial, index, state["history"])
+        # A trial may have come to its end before it could be told to stop.
+        stopped = number in self.stopping and (trial.epoch or 0) < part.stop_epoch
+        self.stopping.discard(number)
         part.done = True
         last = all(p.done for p in trial.parts) and part.stop_epoch >= self._epochs(trial)
         if (failure and self._is_member(trial) and not last) or not (failure or stopped or last):

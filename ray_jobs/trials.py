@@ -6,6 +6,7 @@ stop and what is known is the sweep's (`ray_jobs.sweep`), so Tune's own experime
 
 import contextlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -192,6 +193,10 @@ class Teller(Adapter, Callback):
         with _noted(self.sweep):
             self.sweep.end_part(trial.config["number"], trial.config["part"])
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Its process died; Tune starts another."""
+        print(f"trial {trial.config['number']}: its process died, it is started again", flush=True)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It failed more often than it may."""
         error = trial.get_pickled_error()
@@ -259,6 +264,7 @@ def _trial_resources(settings: Settings) -> dict[str, float]:
 def _quiet_tune() -> Iterator[None]:
     """Tune without its tables, log files and signal handler, for the length of the block."""
     wanted = {
+        "RAY_AIR_NEW_OUTPUT": "0",  # The old one is silent when told to be.
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "86400",
@@ -266,9 +272,13 @@ def _quiet_tune() -> Iterator[None]:
     }
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # What a trial fails of is said by the sweep.
     try:
         yield
     finally:
+        logger.setLevel(level)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

@@ -156,7 +156,7 @@ def test_every_trial_is_a_run_with_its_own_end(finished):
         assert child.data.params["ssl.queue_size"] == str(trial.parameters.get("ssl.queue_size", 24))
         assert "tune.trials" not in child.data.params
         assert (folder / "out" / "sweep" / "trials" / f"{number:04d}" / "model.pt").is_file()
-    assert not list((folder / "out").rglob("checkpoint_*"))
+    assert not list((folder / "out" / "sweep" / "trials").rglob("checkpoint_*"))
     seeds = {t.seed for t in known.values() if t.kind == "repeat"}
     assert seeds == {1, 2}
     assert {t.seed for t in known.values() if t.kind == "final"} == {3}
