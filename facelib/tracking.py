@@ -265,8 +265,8 @@ def _log_params(client: Any, run_id: str, settings: Settings, job: str) -> None:
     tree = settings.model_dump(mode="json")
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        if name == "tune" and job not in ("tune", "pipeline"):
-            continue  # It says nothing about this run.
+        if (name == "tune" and job not in ("tune", "pipeline")) or (name in ("name", "output") and job == "trial"):
+            continue  # It says nothing about this run; MLflow compares runs by what differs.
         if isinstance(value, dict):
             flat.update({f"{name}.{k}": v for k, v in value.items()})
         elif name != "stages":

@@ -157,7 +157,11 @@ def test_all_trials_are_trained_and_written(settings, run, tmp_path):
     trials = sweep.journal.trials
     assert trials[0].label == "base"
     assert all(t.state == "finished" and t.score == t.reports[-1].value for t in trials.values())
-    assert {r.info.status for r in children(run).values()} == {"FINISHED"}
+    runs = children(run).values()
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    # What MLflow shows when the trials are compared: what differs between them is what was searched.
+    differing = {k for r in runs for k, v in r.data.params.items() if any(o.data.params[k] != v for o in runs)}
+    assert differing == set(SPACE)
     assert (tmp_path / "out" / "sweep" / "trials" / "0003" / "model.pt").is_file()
     sweep.clean()
     assert not list((tmp_path / "out").rglob("checkpoint_*"))
