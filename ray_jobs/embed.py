@@ -6,7 +6,6 @@ there is no face), in the input's order, and manifest.json last. A killed job co
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +23,7 @@ from facelib.models.checkpoints import BackboneCheckpoint
 from facelib.plans import claim_folder
 from facelib.tracking import Run
 from ray_jobs.embedding_stream import Task, embedding_stream
+from ray_jobs.parts import part_name
 from ray_jobs.progress import ProgressReport
 from ray_jobs.session import JobError, run_job
 
@@ -112,7 +112,8 @@ def _folder_tasks(settings: Settings, uri: str) -> tuple[str, list[Task]]:
 
 
 def _write_parts(settings: Settings, folder: Folder, model: str, contract: Contract, tasks: list[Task]) -> None:
-    there = {int(match[1]) for name in folder.names() if (match := re.fullmatch(r"part-(\d{7})\.parquet", name))}
+    names = set(folder.names())
+    there = {task.part for task in tasks if part_name(task.part) in names}
     missing = [task for task in tasks if task.part not in there]
     if there:
         print(f"{len(there)} of {len({t.part for t in tasks})} parts are there already", flush=True)
@@ -122,7 +123,7 @@ def _write_parts(settings: Settings, folder: Folder, model: str, contract: Contr
         for part, table in _collect(embedding_stream(settings, model, contract, missing), missing, progress):
             sink = pa.BufferOutputStream()
             pq.write_table(table, sink, compression="none")
-            folder.write(f"part-{part:07d}.parquet", sink.getvalue().to_pybytes())
+            folder.write(part_name(part), sink.getvalue().to_pybytes())
 
 
 def _collect(
@@ -140,6 +141,8 @@ def _collect(
             yield task.part, pa.concat_tables([pieces[number] for number in sorted(pieces)])
             del waiting[task.part]
             wanted[task.part] = 0
+    if waiting:
+        raise RuntimeError(f"the stream ended with parts {sorted(waiting)} incomplete")
 
 
 def _manifest(folder: Folder, plan: dict[str, Any]) -> dict[str, Any]:

@@ -112,18 +112,25 @@ class Embedder:
 class _Job:
     """One set by one model: where its embeddings are collected."""
 
-    model: int
-    faces: FaceImages
+    judged: Judged
+    face_set: EvaluationSet
+    model: int  # its number among the models
     flip: bool
     key: str
+    missing: int
     embeddings: np.ndarray | None = None
-    missing: int = 0
 
     def put(self, begin: int, piece: np.ndarray) -> None:
         if self.embeddings is None:
-            self.embeddings = np.empty((len(self.faces), piece.shape[1]), np.float32)
+            self.embeddings = np.empty((len(self.face_set.faces), piece.shape[1]), np.float32)
         self.embeddings[begin : begin + len(piece)] = piece
         self.missing -= len(piece)
+
+    def finished(self) -> tuple[Judged, EvaluationSet, np.ndarray]:
+        """What `embed_sets` yields; the memory is the caller's from here on."""
+        assert self.embeddings is not None
+        embeddings, self.embeddings = self.embeddings, None
+        return self.judged, self.face_set, embeddings
 
 
 def embed_sets(
@@ -132,38 +139,30 @@ def embed_sets(
     """Embed each set by each model; a set's embeddings [N, D] come as soon as they are complete.
 
     Args:
-        work: what to embed, models and sets in any combination.
+        work: what to embed, models (of different names) and sets in any combination.
         cache: folder of parts embedded before; None: no cache.
     """
-    models = list(dict.fromkeys(id(model) for model, _ in work))
-    by_number = {number: next(m for m, _ in work if id(m) == key) for number, key in enumerate(models)}
-    hashes = {number: model.fingerprint() for number, model in by_number.items()} if cache else {}
-    jobs = []
+    models = list({model.name: model for model, _ in work}.values())
+    numbers = {model.name: number for number, model in enumerate(models)}
+    hashes = {model.name: model.fingerprint() if cache else "" for model in models}
+    tasks = []
     for model, face_set in work:
-        number, flip = models.index(id(model)), ask.flip if face_set.flip is None else face_set.flip
-        parts = [hashes.get(number, ""), face_set.faces.fingerprint if cache else "", flip, ask.precision]
+        flip = ask.flip if face_set.flip is None else face_set.flip
+        parts = [hashes[model.name], face_set.faces.fingerprint if cache else "", flip, ask.precision]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-        jobs.append(_Job(number, face_set.faces, flip, key, missing=len(face_set.faces)))
-    # All that is in the cache first; what is left is the actors' work.
-    tasks = [(job, begin, end) for job in jobs for begin, end in _missing_parts(job, cache)]
-    yielded = set()
-    for number, job in enumerate(jobs):
-        if job.missing == 0 and job.embeddings is not None:
-            yielded.add(number)
-            yield *work[number], job.embeddings
-            job.embeddings = None
+        job = _Job(model, face_set, numbers[model.name], flip, key, missing=len(face_set.faces))
+        ranges = _missing_parts(job, cache)
+        tasks += [(job, begin, end) for begin, end in ranges]
+        if not ranges:
+            yield job.finished()
     if not tasks:
         return
-    total = sum(end - begin for _, begin, end in tasks)
-    with ProgressReport(f"embedding by {len(by_number)} models", total) as progress:
-        for job, begin, end in _run(tasks, list(by_number.values()), ask, progress):
+    with ProgressReport("embedding", sum(end - begin for _, begin, end in tasks)) as progress:
+        for job, begin, end in _run(tasks, models, ask, progress):
             if cache is not None:
                 _store(cache, job, begin, end)
-            number = jobs.index(job)
-            if job.missing == 0 and number not in yielded:
-                yielded.add(number)
-                yield *work[number], job.embeddings
-                job.embeddings = None
+            if job.missing == 0:
+                yield job.finished()
 
 
 def _run(
@@ -190,7 +189,7 @@ def _run(
         batch = next(waiting, None)
         if batch is not None:
             _, job, start, end = batch
-            running[actor.embed.remote(job.model, job.faces.part(start, end), job.flip)] = (actor, *batch)
+            running[actor.embed.remote(job.model, job.face_set.faces.part(start, end), job.flip)] = (actor, *batch)
 
     try:
         for _ in range(1 + ask.decoders):
@@ -212,7 +211,7 @@ def _run(
 
 def _missing_parts(job: _Job, cache: Folder | None) -> list[tuple[int, int]]:
     """Ranges that the cache does not hold; those it holds are put in place."""
-    ranges = [(begin, min(begin + PART, len(job.faces))) for begin in range(0, len(job.faces), PART)]
+    ranges = [(begin, min(begin + PART, len(job.face_set.faces))) for begin in range(0, len(job.face_set.faces), PART)]
     if cache is None:
         return ranges
     missing = []
