@@ -5,7 +5,7 @@ features, and 15,658,489 gallery-probe pairs. `--fraction` scales the pairs, its
 
     python benchmarks/evaluation.py              # 2 % of IJB-C and the metrics of the five .bin sets, within a minute
     python benchmarks/evaluation.py --full       # the same at IJB-C's size, at most 4 GiB, about three minutes
-    python benchmarks/evaluation.py --embedding  # rate of the embedding pool against the network's own
+    python benchmarks/evaluation.py --embedding  # rate of the embedding actor against the network's own
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fraction", type=float, default=0.02, help="share of IJB-C's pairs")
     parser.add_argument("--full", action="store_true", help="the same as --fraction 1")
-    parser.add_argument("--embedding", action="store_true", help="embed pictures instead, on a Ray actor")
+    parser.add_argument("--embedding", action="store_true", help="embed pictures instead")
     parser.add_argument("--scattered", action="store_true", help="pairs of any two templates, not gallery and probe")
     parser.add_argument("--side", choices=["ours", "published", "pairs"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -115,51 +116,55 @@ def time_pairs() -> None:
     stage("compare_auc, one set", compare_auc, scores, scores + rng.normal(size=len(scores)), same)
 
 
-def time_embedding(faces: int = 4096, network: str = "iresnet18-narrow", batch: int = 64) -> None:
-    """Faces a second through a pool of one actor (one network thread, decoding beside it) and of the network alone."""
+def time_embedding(faces: int = 512, network: str = "iresnet10-narrow", batch: int = 64, repeats: int = 5) -> None:
+    """Faces a second of the embedding actor's work (JPEG in, decoding beside the network) and of the network alone.
+
+    Both run in this process, by turns, so that what else the machine does falls on both.
+    """
     import torch
 
-    from facelib.config import load_settings
+    from facelib.config import EvaluateSettings
     from facelib.embedding import embed_images
-    from facelib.faces import Contract, encode_image
+    from facelib.faces import encode_image
     from facelib.models import build_backbone, save_backbone
-    from facelib.protocols import EncodedFaces, EvaluationSet
-    from ray_jobs.embedding_pool import Judged, embed_sets
-    from ray_jobs.session import cluster
+    from facelib.protocols import EncodedFaces
+    from ray_jobs.embedding_pool import Embedder, Judged
 
-    class Faces(EvaluationSet):
-        def __init__(self, name: str, images: list[bytes]) -> None:
-            self.name, self.faces, self.contract = name, EncodedFaces(images), Contract(template="arcface", size=112)
-
-        def measure(self, embeddings: Any, measures: Any) -> Any:
-            raise NotImplementedError
-
-    rng = np.random.default_rng(0)
-    pictures = [smooth_picture(rng.integers(0, 255, (14, 14, 3), dtype=np.uint8)) for _ in range(512)]
-    encoded = [encode_image(picture) for picture in pictures] * (faces // 512)
-    backbone = build_backbone(network).eval().to(memory_format=torch.channels_last)
-    settings = load_settings(None, [f"evaluate.batch_size={batch}", "ray.object_store_gb=0.5"])
     torch.set_num_threads(1)
-    pixels = np.stack(pictures)
-
-    def alone() -> float:
-        start = time.perf_counter()
-        embed_images(backbone, pixels, batch_size=batch)
-        return len(pixels) / (time.perf_counter() - start)
-
-    with tempfile.TemporaryDirectory() as folder, cluster(settings):
+    rng = np.random.default_rng(0)
+    pictures = np.stack([smooth_picture(rng.integers(0, 255, (14, 14, 3), dtype=np.uint8)) for _ in range(faces)])
+    encoded = EncodedFaces([encode_image(picture) for picture in pictures])
+    backbone = build_backbone(network).eval().to(memory_format=torch.channels_last)
+    ask = EvaluateSettings(batch_size=batch)
+    with tempfile.TemporaryDirectory() as folder:
         save_backbone(f"{folder}/model.pt", backbone, network, {}, {})
-        model = Judged(network, f"{folder}/model.pt")
+        actor = Embedder([Judged(network, f"{folder}/model.pt")], ask)
+
+        def pool() -> None:
+            parts = [encoded.part(begin, begin + batch) for begin in range(0, faces, batch)]
+            with ThreadPoolExecutor(1 + ask.decoders) as threads:
+                list(threads.map(lambda part: actor.embed(0, part, True), parts))
+
+        def alone() -> None:
+            embed_images(backbone, pictures, batch_size=batch)
+
+        pool()
         alone()
-        before = alone()
-        # The first set is there to start the actor and load its network.
-        work = [(model, Faces("start", encoded[:batch])), (model, Faces("faces", encoded))]
-        times = [time.perf_counter() for _ in embed_sets(work, settings.evaluate, None)]
-        after = alone()
-    rate, own = faces / (times[1] - times[0]), (before + after) / 2
-    print(f"{network}, both mirror images, batches of {batch}, one thread, {faces} faces from JPEG")
-    print(f"  network alone, pixels in memory {own:8.1f} faces/s (before {before:.1f}, after {after:.1f})")
-    print(f"  embedding pool, one actor       {rate:8.1f} faces/s, {rate / own:.0%}")
+        times = np.array([[rates(work, faces) for work in (alone, pool)] for _ in range(repeats)])
+    print(f"{network}, both mirror images, float32, batches of {batch}, one thread, {faces} faces, median of {repeats}")
+    for column, clock in enumerate(("by the clock", "per CPU second")):
+        own, rate = np.median(times[:, :, column], axis=0)
+        share = times[:, 1, column] / times[:, 0, column]
+        print(
+            f"  {clock:<15} network alone {own:7.1f}, actor {rate:7.1f} faces: {share.min():.2f} to {share.max():.2f}"
+        )
+
+
+def rates(work: Callable[[], None], faces: int) -> tuple[float, float]:
+    """Faces a second, and a second of processor time."""
+    start, processor = time.perf_counter(), time.process_time()
+    work()
+    return faces / (time.perf_counter() - start), faces / (time.process_time() - processor)
 
 
 def smooth_picture(picture: np.ndarray) -> np.ndarray:

@@ -153,7 +153,7 @@ def _manifest(folder: Folder, plan: dict[str, Any]) -> dict[str, Any]:
         with folder.fs.open_input_file(f"{folder.path}/{name}") as stream:
             file = pq.ParquetFile(stream)
             reasons = file.read(columns=["rejected"])["rejected"].to_pylist()
-            dimensions = file.schema_arrow.field("embedding").type.list_size
+            dimensions = int(file.schema_arrow.metadata[b"dimensions"])
         pictures += len(reasons)
         rejected.update(reason.partition(":")[0] for reason in reasons if reason)
     if not pictures:

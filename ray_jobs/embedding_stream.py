@@ -180,10 +180,13 @@ class EmbedCrops:
 def embedding_table(columns: dict[str, list[Any]], embeddings: np.ndarray) -> pa.Table:
     """Rows of all pictures; `embedding` is null where a picture was rejected."""
     kept = np.array([not reason for reason in columns["rejected"]], bool)
-    spread = np.zeros((len(kept), embeddings.shape[1]), np.float32)
-    spread[kept] = embeddings
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(spread.ravel()), embeddings.shape[1], mask=pa.array(~kept))
-    return pa.table(
+    dimensions = embeddings.shape[1]
+    ends = np.cumsum(kept * dimensions, dtype=np.int32)
+    # Lists of free length: Parquet does not give null lists of a fixed length back.
+    vectors = pa.ListArray.from_arrays(
+        pa.array(np.append(np.int32(0), ends)), pa.array(embeddings.ravel(), pa.float32()), mask=pa.array(~kept)
+    )
+    table = pa.table(
         {
             "name": pa.array(columns["name"], pa.string()),
             "identity": pa.array(columns["identity"], pa.int64()),
@@ -193,3 +196,4 @@ def embedding_table(columns: dict[str, list[Any]], embeddings: np.ndarray) -> pa
             "embedding": vectors,
         }
     )
+    return table.replace_schema_metadata({"dimensions": str(dimensions)})
