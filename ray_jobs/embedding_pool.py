@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from facelib.config import EvaluateSettings
+from facelib.config import EvaluateSettings, InspectSettings
 from facelib.evaluation import PixelEmbedding, WhitenedPixels
 from facelib.faces import DatasetError, Folder
 from facelib.files import local_copy
@@ -64,7 +64,7 @@ class Judged:
                 digest.update(path.read_bytes())
         return digest.hexdigest()
 
-    def load(self, ask: EvaluateSettings) -> Network:
+    def load(self, ask: EvaluateSettings | InspectSettings) -> Network:
         """What turns uint8 [N, H, W, 3] and flip into embeddings [N, D], on the GPU if the actor has one."""
         if self.pixels is not None:
             return self.pixels.embed

@@ -28,10 +28,11 @@ from facelib.inspection import (
     spread,
 )
 from facelib.pictures import contact_sheet
+from facelib.protocols import parse_spec
 from facelib.sources import read_bin
-from facelib.sources.bins import bin_paths
 from facelib.sources.duplicates import perceptual_hash
 from facelib.tracking import Run
+from ray_jobs.embedding_pool import Judged
 from ray_jobs.progress import ProgressReport
 from ray_jobs.session import JobError, run_job
 
@@ -72,7 +73,7 @@ class FaceSet:
 def inspect_dataset(settings: Settings, run: Run) -> str:
     """Measure all sets and compare them."""
     ask = settings.inspect
-    sets = [open_set(settings, spec) for spec in ask.sets]
+    sets = [open_face_set(settings, text) for text in ask.sets]
     model = settings.path(ask.model) if ask.model else ""
     if model:
         _check_contract(model, sets)
@@ -96,32 +97,25 @@ def inspect_dataset(settings: Settings, run: Run) -> str:
     return f"{folder.uri}/report.json"
 
 
-def set_name(spec: str) -> str:
-    """`name=path` → name; else the file's or folder's."""
-    name, _, path = spec.rpartition("=")
-    return name or Path(path).stem
-
-
-def open_set(settings: Settings, spec: str) -> FaceSet:
+def open_face_set(settings: Settings, text: str) -> FaceSet:
     """A set by its specification; of a large dataset, row groups at even distances."""
-    name, path = set_name(spec), spec.rpartition("=")[2]
-    limit = settings.inspect.images
-    if path.endswith(".bin"):
+    spec, limit = parse_spec(text), settings.inspect.images
+    if spec.path.endswith(".bin"):
         # A picture may stand in several pairs.
-        images = list(dict.fromkeys(image for file in bin_paths(path) for image in read_bin(file)[0]))
+        images = list(dict.fromkeys(image for file in spec.files for image in read_bin(file)[0]))
         if not images:
-            raise JobError(f"inspect.sets: {path} holds no pictures")
+            raise JobError(f"inspect.sets: {spec.path} holds no pictures")
         images = images[:: -(-len(images) // limit)]
         pieces = [Piece(images=tuple(images[b : b + BIN_CHUNK])) for b in range(0, len(images), BIN_CHUNK)]
-        contract = Contract(template="arcface", size=decode_image(images[0]).shape[0])
-        return FaceSet(name, {"aligned": len(images)}, contract, pieces)
-    dataset = FaceDataset(settings.path(path))
+        contract = Contract(template=spec.options.get("template", "arcface"), size=decode_image(images[0]).shape[0])
+        return FaceSet(spec.name, {"aligned": len(images)}, contract, pieces)
+    dataset = FaceDataset(settings.path(spec.path))
     groups = [group for group in dataset.row_groups() if group[3]]
     if not groups:
         raise JobError(f"inspect.sets: {dataset.folder.uri} has no faces; its manifest counts why")
     step = -(-dataset.manifest.images // limit)
     pieces = [Piece(dataset.folder.uri, part, index) for part, index, _, _ in groups[::step]]
-    return FaceSet(name, dataset.manifest.counts, dataset.contract, pieces)
+    return FaceSet(spec.name, dataset.manifest.counts, dataset.contract, pieces)
 
 
 def measure(face_set: FaceSet, ask: InspectSettings, model: str) -> dict[str, Any]:
@@ -149,33 +143,20 @@ class Inspector:
 
     def __init__(self, ask: InspectSettings, model: str) -> None:
         import cv2
-        import torch
 
         cv2.setNumThreads(1)
-        self.ask, self.backbone = ask, None
-        if not model:
-            return
-        from facelib.models import load_backbone
-
-        device = torch.device("cuda" if ask.gpus_per_actor > 0 else "cpu")
-        if device.type == "cpu":
-            torch.set_num_threads(max(1, int(ask.cpus_per_actor)))
-        self.backbone = load_backbone(model).to(device).to(memory_format=torch.channels_last)
+        self.network = Judged("model", model).load(ask) if model else None
 
     def inspect(self, piece: Piece) -> dict[str, np.ndarray]:
         """Arrays [N] of the piece's faces: measures, `hash` [N, 32], `identity` and `embedding` [N, D] where known."""
-        from facelib.embedding import embed_images
-
         data = piece.read()
         images = np.stack([decode_image(image) for image in data["images"]])
         found: dict[str, np.ndarray] = dict(measure_faces(images, data.get("landmarks")))
         found["hash"] = np.stack([perceptual_hash(image) for image in images])
         if "identities" in data:
             found["identity"] = data["identities"]
-        if self.backbone is not None:
-            found["embedding"] = embed_images(
-                self.backbone, images, flip=False, batch_size=self.ask.batch_size, precision=self.ask.precision
-            )
+        if self.network is not None:
+            found["embedding"] = self.network(images, False)
         return found
 
 

@@ -21,7 +21,6 @@ from facelib.sweeps.space import SearchSpace, check_space
 from facelib.synthesis import build_generator
 from ray_jobs.batches import Augmentation
 from ray_jobs.face_stream import device_options
-from ray_jobs.inspect_dataset import set_name
 from ray_jobs.methods import HEADS
 
 HELDOUT_FIRST_IDENTITY = 2**40
@@ -182,14 +181,15 @@ def _check_evaluate(settings: Settings) -> None:
 
 
 def _check_inspect(settings: Settings) -> None:
-    specs = settings.inspect.sets
-    if not specs:
+    texts = settings.inspect.sets
+    if not texts:
         raise SettingsError("inspect.sets: empty, so there is nothing to look at")
-    names = [set_name(spec) for spec in specs]
+    with _field("inspect.sets"):
+        names = [parse_spec(text).name for text in texts]
     for name in names:
         if names.count(name) > 1:
             raise SettingsError(f"inspect.sets: {name} is there twice; give the sets names, name=path")
-    _check_sets("inspect.sets", [spec for spec in specs if spec.endswith(".bin")])
+    _check_sets("inspect.sets", [text for text in texts if text.endswith(".bin")])
 
 
 def _check_tune(settings: Settings) -> None:

@@ -11,7 +11,7 @@ from facelib.config import SettingsError, load_settings
 from facelib.faces import DatasetError, encode_image
 from facelib.models import build_backbone, save_backbone
 from facelib.sources import write_bin
-from ray_jobs.inspect_dataset import inspect_dataset, open_set
+from ray_jobs.inspect_dataset import inspect_dataset, open_face_set
 from ray_jobs.preflight import preflight
 
 
@@ -53,9 +53,12 @@ def test_two_sets_side_by_side(output, run, ray_cluster, capsys):
 
 
 def test_large_sets_are_sampled_by_whole_row_groups(output):
-    chosen = open_set(settings(output, "inspect.images=20"), "faces")
+    chosen = open_face_set(settings(output, "inspect.images=20"), "faces")
     assert [(p.part, p.group) for p in chosen.pieces] == [("part-0000000.parquet", 0), ("part-0000001.parquet", 0)]
-    assert sum(len(p.images) for p in open_set(settings(output, "inspect.images=3"), f"{output}/real.bin").pieces) == 3
+    assert (
+        sum(len(p.images) for p in open_face_set(settings(output, "inspect.images=3"), f"{output}/real.bin").pieces)
+        == 3
+    )
 
 
 def test_a_model_of_other_faces_is_refused(output, run, ray_cluster):
