@@ -135,7 +135,9 @@ def measure(face_set: FaceSet, ask: InspectSettings, model: str) -> dict[str, An
     finally:
         for each in actors:
             ray.kill(each)
-    return {key: np.concatenate([piece[key] for piece in found]) for key in found[0]}
+    # Of imported faces some have landmarks and some have none: what all have is compared.
+    keys = [key for key in found[0] if all(key in piece for piece in found)]
+    return {key: np.concatenate([piece[key] for piece in found]) for key in keys}
 
 
 class Inspector:
