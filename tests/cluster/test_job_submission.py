@@ -1,0 +1,115 @@
+"""`ray job submit` against a cluster that asks for a token, with data and checkpoints on S3."""
+
+import re
+import subprocess
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from support.clusters import Head, job_id
+from support.commands import wait_for
+from support.storage import environment, keys
+
+from facelib.faces import FaceDataset
+from facelib.models import read_checkpoint
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+GENERATE = (
+    "--generate.identities", 16, "--generate.images_per_identity", 3, "--generate.identities_per_part", 2,
+    "--generate.identities_per_task", 1, "--generate.heldout_identities", 6, "--generate.actors", 1,
+    "--tracking.system_metrics", "false",
+)  # fmt: skip
+TRAIN = (
+    "--model.name", "iresnet", "--model.options", '{"layers":[1,1,1,1],"width":0.25,"stem_stride":2}',
+    "--model.embedding_size", 16, "--train.epochs", 2, "--train.batch_size", 4, "--train.precision", "float32",
+    "--train.threads", 1, "--evaluate.pairs", 10, "--evaluate.baselines", "false", "--evaluate.bootstrap", 0,
+    "--ssl.queue_size", 8, "--data.window_row_groups", 2, "--tracking.system_metrics", "false",
+)  # fmt: skip
+OUTPUT = "s3://faces/run"
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory, s3):
+    """A cluster whose nodes reach the S3 server."""
+    head = Head(tmp_path_factory.mktemp("cluster"), **environment(s3))
+    yield head
+    head.stop()
+
+
+def job(name, *arguments):
+    return ["python", "-m", f"ray_jobs.{name}", "--output", OUTPUT, *arguments]
+
+
+def runs(head):
+    """{run name: status} of the MLflow runs so far."""
+    client = MlflowClient(head.environment["MLFLOW_TRACKING_URI"])
+    found = client.get_experiment_by_name("facelib")
+    return [(r.info.run_name, r.info.status) for r in client.search_runs([found.experiment_id])] if found else []
+
+
+def test_what_is_uploaded_is_what_runs(head):
+    done = head.submit("python", "-c", "import facelib; print('from', facelib.__file__)")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "/working_dir_files/_ray_pkg_" in re.search(r"from (.*)", done.stdout)[1]
+
+
+def test_nobody_comes_in_without_the_token(head):
+    nobody = {**head.environment, "RAY_AUTH_TOKEN_PATH": str(head.folder / "none"), "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(["ray", "job", "list", "--address", head.address], env=nobody, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert re.search(r"401|403|[Aa]uthenti|[Uu]nauthorized|token", done.stdout + done.stderr)
+
+
+def test_the_job_server_listens_on_this_machine_only(head):
+    family = {p.pid for p in [psutil.Process(head.process.pid), *psutil.Process(head.process.pid).children(True)]}
+    listening = {(c.laddr.port, c.laddr.ip) for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN
+                 and c.pid in family}  # fmt: skip
+    assert {ip for port, ip in listening if port == head.dashboard} == {"127.0.0.1"}
+    print(sorted(listening))
+
+
+def test_a_failing_job_brings_back_its_exit_code_and_its_words(head):
+    done = head.submit(*job("generate", "--generate.identitys", 3))
+    assert done.returncode != 0
+    assert "unknown setting (did you mean generate.identities?)" in done.stdout + done.stderr
+    assert "exit code 2" in done.stdout + done.stderr
+
+
+def test_a_cancelled_job_is_continued_by_the_same_command(head, s3, monkeypatch):
+    submitted = head.submit(*job("generate", *GENERATE), wait=False)
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    wait_for(lambda: [k for k in keys(s3, "run/faces/") if "/part-" in k], what="a first part")
+    stopped = head.ray("job", "stop", "--address", head.address, job_id(submitted))
+    assert "was stopped" in stopped.stdout + stopped.stderr
+    assert "run/faces/manifest.json" not in keys(s3), "the job ended before it was stopped: nothing was tested"
+    wait_for(lambda: [status for _, status in runs(head)] == ["FAILED"], 60, "the run's end")
+
+    done = head.submit(*job("generate", *GENERATE))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\d of 8 parts are there already", done.stdout)
+    assert f"wrote {OUTPUT}/faces, {OUTPUT}/heldout" in done.stdout
+    assert [status for _, status in runs(head)] == ["FINISHED"]
+    for name, value in environment(s3).items():
+        monkeypatch.setenv(name, value)
+    dataset = FaceDataset(f"{OUTPUT}/faces")
+    dataset.verify()
+    assert dataset.manifest.identities == 16
+    assert [k for k in keys(s3, "run/") if k.endswith((".tmp", ".lock"))] == []
+
+
+def test_every_other_job_runs_from_s3_to_s3(head, s3, monkeypatch):
+    for name, wrote in (("train_ssl", "ssl/model.pt"), ("train_unpg", "unpg/model.pt")):
+        done = head.submit(*job(name, *TRAIN))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"wrote {OUTPUT}/{wrote}" in done.stdout
+        assert f"run/{wrote}" in keys(s3)
+    done = head.submit(*job("evaluate", *TRAIN, "--evaluate.models", '["ssl/model.pt","unpg/model.pt"]'))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "run/evaluation/results.json" in keys(s3)
+    stages = '[{"job":"generate"},{"job":"train_ssl"},{"job":"evaluate"}]'
+    done = head.submit(*job("pipeline", *GENERATE, *TRAIN, "--stages", stages))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {status for _, status in runs(head)} == {"FINISHED"}
+    for name in environment(s3):
+        monkeypatch.setenv(name, environment(s3)[name])
+    assert read_checkpoint(f"{OUTPUT}/unpg/model.pt").contract["template"] == "arcface"

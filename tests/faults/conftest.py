@@ -1,0 +1,108 @@
+"""Several Ray nodes on one machine, and the table of what was done to them (docs/reliability.md)."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from support.commands import ROOT, command, wait_for
+from support.datasets import write_dataset
+
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- written by `make faults` -->\n", "<!-- end -->\n"
+MEASURED = []
+
+
+class Nodes:
+    """A cluster of nodes that can be killed; jobs join it by its address."""
+
+    def __init__(self, folder: Path, *cpus: int) -> None:
+        self.folder = folder
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "include_dashboard": True,
+                                                                     "object_store_memory": 200_000_000})  # fmt: skip
+        self.others = [self.add(count) for count in cpus[1:]]
+        self.cluster.wait_for_nodes()
+
+    def add(self, cpus: int):
+        """One more node."""
+        return self.cluster.add_node(num_cpus=cpus, object_store_memory=200_000_000)
+
+    def kill(self, node) -> None:
+        """SIGKILL everything of a node."""
+        self.cluster.remove_node(node, allow_graceful=False)
+
+    def start(self, job: str, *arguments: object, uri: str = "") -> subprocess.Popen:
+        """Start a job on the cluster; its words go to <folder>/<job>.log."""
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_JOB")}
+        environment = {**clean, "RAY_ADDRESS": self.cluster.address, "PYTHONUNBUFFERED": "1",
+                       "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+                       "MLFLOW_TRACKING_URI": uri or f"sqlite:///{self.folder}/mlflow.db"}  # fmt: skip
+        return subprocess.Popen(command(job, *arguments), cwd=ROOT, env=environment, text=True,
+                                stdout=(self.folder / f"{job}.log").open("a"), stderr=subprocess.STDOUT)  # fmt: skip
+
+    def log(self, job: str) -> str:
+        """What a job has said so far."""
+        return (self.folder / f"{job}.log").read_text()
+
+    def finish(self, job: str, driver: subprocess.Popen, seconds: float = 600) -> None:
+        """Wait for a job that is to succeed."""
+        assert driver.wait(timeout=seconds) == 0, self.log(job)
+
+    def end(self) -> None:
+        """Stop all nodes."""
+        ray.shutdown()
+        self.cluster.shutdown()
+
+
+@pytest.fixture
+def nodes(tmp_path, monkeypatch):
+    """Function: a cluster with so many CPUs on each node, the head first."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # all on the loopback address
+    started = []
+
+    def start(*cpus):
+        started.append(Nodes(tmp_path, *cpus))
+        return started[-1]
+
+    yield start
+    for cluster in started:
+        cluster.end()
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory):
+    """Flags that name a training dataset of 48 identities and a held-out one."""
+    folder = tmp_path_factory.mktemp("data")
+    write_dataset(folder / "faces", identities=48, images=3, per_part=16, per_group=4)
+    write_dataset(folder / "heldout", identities=8, images=3, first=1000)
+    return ("--data.dataset", folder / "faces", "--data.heldout", folder / "heldout")
+
+
+@pytest.fixture
+def recovery():
+    """Function: note a fault, what happens, and how long it took until the work went on."""
+
+    def note(fault, happens, since, went_on):
+        wait_for(went_on, 400, f"progress after {fault}")
+        MEASURED.append({"fault": fault, "what happens": happens, "seconds": round(time.monotonic() - since, 1)})
+
+    return note
+
+
+def pytest_sessionfinish():
+    """Write the table into the page: rows measured now replace those of the same fault."""
+    if not MEASURED or not os.environ.get("FACELIB_FAULTS"):
+        return
+    head, _, rest = PAGE.read_text().partition(BEGIN)
+    old, _, tail = rest.partition(END)
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in old.splitlines()[2:] if line.startswith("|")}
+    for row in MEASURED:
+        rows[row["fault"]] = f"| {row['fault']} | {row['what happens']} | {row['seconds']} s |"
+    table = "\n".join(["| fault | what happens | work goes on after |", "|---|---|---|", *rows.values()])
+    PAGE.write_text(f"{head}{BEGIN}{table}\n{END}{tail}")
+    (ROOT / "runs").mkdir(exist_ok=True)
+    (ROOT / "runs" / "faults.json").write_text(json.dumps(MEASURED, indent=1))

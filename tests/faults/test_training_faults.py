@@ -1,0 +1,114 @@
+"""Training under faults on several nodes. Beside tests/ray_jobs/test_engine.py, which kills a worker and the driver and
+damages a checkpoint in every `make test`.
+"""
+
+import json
+import signal
+import time
+
+import pytest
+import torch
+from support.clusters import ray_processes, statuses
+from support.commands import run, wait_for
+from support.tracking_server import TrackingServer
+
+from facelib.models import read_checkpoint
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+SETTINGS = (
+    "--model.name", "iresnet", "--model.options", '{"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}',
+    "--model.embedding_size", 16, "--train.epochs", 4, "--train.batch_size", 4, "--train.learning_rate", 0.1,
+    "--train.precision", "float32", "--train.threads", 1, "--train.checkpoint_every", 2, "--evaluate.pairs", 40,
+    "--ssl.queue_size", 24, "--data.window_row_groups", 2, "--tracking.system_metrics", "false",
+    "--train.workers", 2, "--train.cpus_per_worker", 1, "--data.readers", 1, "--data.cpus_per_reader", 0.25,
+)  # fmt: skip
+
+
+class Training:
+    """A training on a cluster, and how far it is."""
+
+    def __init__(self, nodes, folder, faces, *more, uri=""):
+        self.nodes, self.ssl = nodes, folder / "out" / "ssl"
+        self.arguments = ("--output", folder / "out", *faces, *SETTINGS, *more)
+        self.uri = uri or f"sqlite:///{folder}/mlflow.db"
+        self.driver = nodes.start("train_ssl", *self.arguments, uri=uri)
+        wait_for(lambda: self.checkpoints, 400, "a first checkpoint")
+
+    @property
+    def checkpoints(self):
+        return sorted(p.parent.name for p in self.ssl.glob("training/checkpoint_*/state.pt"))
+
+    def newer_than(self, before):
+        return lambda: self.checkpoints[-1:] > before[-1:] or self.driver.poll() is not None
+
+    def check(self, undisturbed=None, tolerance=1e-6):
+        found = read_checkpoint(self.ssl / "model.pt")
+        history = json.loads((self.ssl / "history.json").read_text())
+        assert [h["epoch"] for h in history] == [1, 2, 3, 4]  # none twice, none left out
+        assert all(bool(v.isfinite().all()) for v in found.state_dict.values())
+        assert statuses(self.uri) == ["FINISHED"]
+        for name, value in (undisturbed or {}).items():
+            assert torch.allclose(value, found.state_dict[name], rtol=tolerance, atol=tolerance), name
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, faces):
+    """Weights of the same training in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = run(
+        "train_ssl", "--output", folder / "out", *faces, *SETTINGS, "--train.cpus_per_worker", 0.5, folder=folder
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {k: v.float() for k, v in read_checkpoint(folder / "out" / "ssl" / "model.pt").state_dict.items()}
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_worker_killed(which, nodes, faces, whole, recovery, tmp_path):
+    """Either of two, so that one of them was rank 0."""
+    work = Training(nodes(3), tmp_path, faces)
+    workers = sorted(ray_processes("RayTrainWorker", work.nodes.cluster.address), key=lambda p: p.create_time())
+    before, now = work.checkpoints, time.monotonic()
+    workers[which].send_signal(signal.SIGKILL)
+    recovery(f"training worker {which + 1} of 2 killed", "all workers start again from the newest checkpoint", now,
+             work.newer_than(before))  # fmt: skip
+    work.nodes.finish("train_ssl", work.driver)
+    work.check(whole)
+
+
+def test_node_killed_with_a_spare(nodes, faces, whole, recovery, tmp_path):
+    cluster = nodes(1, 2, 2)
+    work = Training(cluster, tmp_path, faces)
+    before, now = work.checkpoints, time.monotonic()
+    cluster.kill(cluster.others[0])
+    recovery("a node killed during training, with a spare", "workers start again on the nodes that are left", now,
+             work.newer_than(before))  # fmt: skip
+    cluster.finish("train_ssl", work.driver)
+    work.check(whole)
+
+
+def test_node_killed_without_a_spare(nodes, faces, recovery, tmp_path):
+    cluster = nodes(2, 1)
+    elastic = ("--train.min_workers", 1, "--data.cpus_per_reader", 0.2)
+    work = Training(cluster, tmp_path, faces, *elastic)
+    before, now = work.checkpoints, time.monotonic()
+    cluster.kill(cluster.others[0])
+    recovery("a node killed during training, without a spare, `train.min_workers` 1", "training goes on with fewer "
+             "workers", now, work.newer_than(before))  # fmt: skip
+    cluster.finish("train_ssl", work.driver)
+    work.check()
+
+
+def test_tracking_server_killed(nodes, faces, whole, recovery, tmp_path):
+    server = TrackingServer(tmp_path, str(tmp_path / "artifacts"))
+    server.start()
+    work = Training(nodes(3), tmp_path, faces, uri=server.uri)
+    before, now = work.checkpoints, time.monotonic()
+    server.kill()
+    recovery("the tracking server killed", "training goes on, points are lost; who comes next ends the run",
+             now, work.newer_than(before))  # fmt: skip
+    server.start()
+    try:
+        work.nodes.finish("train_ssl", work.driver)
+        work.check(whole)
+    finally:
+        server.kill()
