@@ -195,6 +195,8 @@ def _check_inspect(settings: Settings) -> None:
 def _check_tune(settings: Settings) -> None:
     """The space, its fields and its corners: each as the training itself would be checked."""
     train = {"ssl": _check_ssl, "unpg": _check_unpg}[settings.tune.method]
+    if settings.data.stream:
+        raise SettingsError("data.stream: trials are compared on one stored dataset; make it with ray_jobs.generate")
     check_tune(settings)
     space = SearchSpace(settings.tune.space, settings)
     check_fields(space, settings)

@@ -171,6 +171,11 @@ def test_only_held_out_faces_are_stored(settings, run, ray_cluster):
     assert FaceDataset(written).manifest.identities == 2
 
 
+def test_a_sweep_wants_one_stored_dataset(settings):
+    with pytest.raises(SettingsError, match=r"data\.stream: trials are compared on one stored dataset"):
+        preflight(settings, "tune")
+
+
 def aligned_above(settings, score):
     """The settings with another least score of a detection."""
     return settings.model_copy(update={"align": settings.align.model_copy(update={"min_score": score})})
