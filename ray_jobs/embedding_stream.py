@@ -136,7 +136,7 @@ class ReadCrops:
                     scores[number], pictures[number] = float(result.score), result.image
         for number in [n for n, picture in pictures.items() if picture.shape[:2] != (self.size, self.size)]:
             height, width = pictures.pop(number).shape[:2]
-            rejected[number] = f"{width}x{height} pixels instead of {self.size}x{self.size}"
+            rejected[number] = f"size: {width}x{height} pixels instead of {self.size}x{self.size}"
         return list(pictures.values()), scores, rejected
 
     def _aligner(self) -> Aligner:
