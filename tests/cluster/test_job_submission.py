@@ -15,7 +15,7 @@ from facelib.models import read_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 GENERATE = (
-    "--generate.identities", 16, "--generate.images_per_identity", 3, "--generate.identities_per_part", 2,
+    "--generate.identities", 240, "--generate.images_per_identity", 3, "--generate.identities_per_part", 4,
     "--generate.identities_per_task", 1, "--generate.heldout_identities", 6, "--generate.actors", 1,
     "--tracking.system_metrics", "false",
 )  # fmt: skip
@@ -86,14 +86,14 @@ def test_a_cancelled_job_is_continued_by_the_same_command(head, s3, monkeypatch)
 
     done = head.submit(*job("generate", *GENERATE))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\d of 8 parts are there already", done.stdout)
+    assert re.search(r"\d+ of 60 parts are there already", done.stdout)
     assert f"wrote {OUTPUT}/faces, {OUTPUT}/heldout" in done.stdout
     assert [status for _, status in runs(head)] == ["FINISHED"]
     for name, value in environment(s3).items():
         monkeypatch.setenv(name, value)
     dataset = FaceDataset(f"{OUTPUT}/faces")
     dataset.verify()
-    assert dataset.manifest.identities == 16
+    assert dataset.manifest.identities == 240
     assert [k for k in keys(s3, "run/") if k.endswith((".tmp", ".lock"))] == []
 
 
