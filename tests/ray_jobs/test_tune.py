@@ -106,8 +106,8 @@ def finished(tmp_path_factory, faces, ray_cluster):
         "ssl.queue_size": {"grid": [16, 32]},
         "train.learning_rate": {"grid": [0.1, 1.0e30]},
     }
-    more = {"space": space, "search": "grid", "trials": 4, "finalists": 1, "finalist_seeds": 2, "final_seeds": 1,
-            "final": {"train.epochs": 2}}  # fmt: skip
+    more = {"space": space, "search": "grid", "scheduler": "none", "trials": 4, "finalists": 1, "finalist_seeds": 2,
+            "final_seeds": 1, "final": {"train.epochs": 2}}  # fmt: skip
     return folder, sweep(config(folder, faces, **more))
 
 
