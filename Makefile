@@ -13,11 +13,12 @@ help:  ## list the targets
 quickstart: $(STAMP)  ## synthetic faces → training → evaluation, about ten minutes on two cores
 	$(BIN)/python -m ray_jobs.pipeline --config configs/quickstart.yaml
 
+# Two processes, each with whole files: tests that start clusters spend half of their time waiting.
 test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(STAMP)  ## without the tests that take more than a minute
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 faults: $(STAMP)  ## the long injections of faults and the cluster over ssh; writes docs/reliability.md's table
 	FACELIB_FAULTS=1 $(BIN)/python -m pytest -v tests/faults tests/cluster
