@@ -21,7 +21,7 @@ test-fast: $(STAMP)  ## without the tests that take more than a minute
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 faults: $(STAMP)  ## the long injections of faults and the cluster over ssh; writes docs/reliability.md's table
-	FACELIB_FAULTS=1 $(BIN)/python -m pytest -v tests/faults tests/cluster
+	FACELIB_FAULTS=1 $(BIN)/python -m pytest -v -m faults
 
 ui: $(STAMP)  ## MLflow on http://127.0.0.1:5000
 	@mkdir -p runs

@@ -87,6 +87,7 @@ def test_models_and_verification_sets_are_read_from_s3(through, tmp_path):
         load_backbone("s3://faces/models/broken.pt")
 
 
+@pytest.mark.faults
 def test_a_tracking_server_with_artifacts_on_s3_may_die_in_between(s3, through, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     server = TrackingServer(tmp_path, "s3://faces/mlflow", **environment(s3))

@@ -80,7 +80,7 @@ def test_a_killed_driver_is_continued_by_the_same_command(undisturbed, faces, tm
     assert "is there already" in train("train_ssl", tmp_path, faces)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_two_workers_resume_within_a_millionth(faces, tmp_path):
     two = ("--train.workers", 2, "--train.cpus_per_worker", 0.5, "--data.readers", 1, "--train.max_failures", 2)
     for name in ("whole", "killed"):
@@ -144,6 +144,7 @@ def test_a_mistake_inside_a_worker_ends_the_job_at_once_with_advice(faces, tmp_p
     assert not (tmp_path / "out" / "unpg" / "model.pt").exists()
 
 
+@pytest.mark.faults
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(undisturbed, faces, tmp_path):
     driver = start("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, folder=tmp_path)
     states = tmp_path / "out" / "ssl" / "training"

@@ -135,6 +135,7 @@ TRAINING = (
 )  # fmt: skip
 
 
+@pytest.mark.faults
 def test_a_killed_trainer_continues_with_the_faces_it_would_have_seen(settings, run, ray_cluster, tmp_path):
     heldout = write_dataset(tmp_path / "heldout", identities=3, images=2, first=1000).folder.uri
     whole, killed = (

@@ -173,6 +173,7 @@ def test_the_same_command_again_trains_nothing_twice_and_more_can_be_asked_for(f
         sweep(folder / "tune.yaml", "train.epochs=4")
 
 
+@pytest.mark.faults
 def test_a_killed_sweep_is_continued_and_no_trial_is_lost_or_run_twice(faces, tmp_path, ray_cluster):
     path = config(tmp_path, faces, search="optuna", trials=5, scheduler="none", concurrency=2)
     address = ray.get_runtime_context().gcs_address
@@ -206,6 +207,7 @@ def test_a_killed_sweep_is_continued_and_no_trial_is_lost_or_run_twice(faces, tm
     assert sorted(children) == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.faults
 def test_a_killed_trial_is_started_again_and_early_stopping_ends_runs_as_killed(faces, tmp_path, ray_cluster):
     path = config(tmp_path, faces, search="random", trials=6, reduction=2, base=False, concurrency=1)
     folder = tmp_path / "out" / "sweep" / "trials"
@@ -234,6 +236,7 @@ def test_a_killed_trial_is_started_again_and_early_stopping_ends_runs_as_killed(
         assert (folder / f"{number:04d}" / "model.pt").is_file()
 
 
+@pytest.mark.faults
 def test_a_population_learns_a_schedule(faces, tmp_path, ray_cluster):
     space = {
         "augment.strength": {"uniform": [0.0, 1.0]},
@@ -257,7 +260,7 @@ def test_a_population_learns_a_schedule(faces, tmp_path, ray_cluster):
     assert {c.info.status for c in runs(tmp_path)[1].values()} == {"FINISHED"}
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_trials_of_two_workers_do_not_wait_for_each_other(faces, tmp_path, ray_cluster):
     """Two trials of two DDP workers each on two CPUs: without room for the readers this would hang."""
     path = config(tmp_path, faces, in_process=False, trials=2, base=False)
