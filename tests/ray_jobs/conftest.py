@@ -1,4 +1,4 @@
-"""One Ray cluster for the tests that run jobs in this process."""
+"""A Ray cluster for the tests that run jobs in this process."""
 
 import os
 import sys
