@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,11 @@ class Contract(BaseModel):
     template: str
     size: int
     colour: str = "RGB"
+
+    def overlaid(self, said: Mapping[str, Any] | None) -> "Contract":
+        """This contract with what `said`, as a checkpoint holds it, says of its fields; other entries are left out."""
+        found = {name: value for name, value in (said or {}).items() if name in type(self).model_fields}
+        return Contract(**{**self.model_dump(), **found})
 
     def require(self, other: "Contract", this_name: str, other_name: str) -> None:
         """Raise `DatasetError` naming both sides and every differing field unless `other` equals this contract."""

@@ -1,6 +1,7 @@
 """Local files written whole or not at all; files behind a URI as local ones."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -50,3 +51,13 @@ def local_copy(source: str | os.PathLike[str]) -> Iterator[Path]:
         except (ValueError, FileNotFoundError) as error:
             error.args = tuple(str(a).replace(str(path), str(source)) for a in error.args)
             raise
+
+
+def file_sha256(source: str | os.PathLike[str]) -> str:
+    """SHA-256 of what a path or URI holds, hexadecimal.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    with local_copy(source) as path, path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from facelib.config import Settings
 from facelib.faces import MANIFEST_NAME, Contract, DatasetError, FaceDataset, Folder
-from facelib.files import local_copy
+from facelib.files import file_sha256
 from facelib.locks import hold_folder
 from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
@@ -38,13 +38,11 @@ def embed(settings: Settings, run: Run) -> str:
         checkpoint = read_checkpoint(model)
     except FileNotFoundError as error:
         raise JobError(f"embed.model: {error}; train it first, or name another checkpoint") from None
-    with local_copy(model) as path:
-        model_hash = hashlib.sha256(path.read_bytes()).hexdigest()
     contract = _contract(settings, checkpoint)
     listing, tasks = _dataset_tasks(settings, source, contract) or _folder_tasks(settings, source)
     folder = Folder(settings.path(ask.folder)).create()
     plan = {
-        "model": model_hash,
+        "model": file_sha256(model),
         "input": listing,
         "contract": contract.model_dump(),
         **{name: getattr(ask, name) for name in ("aligned", "flip", "normalise", "precision", "images_per_part")},
@@ -69,8 +67,7 @@ def embed(settings: Settings, run: Run) -> str:
 
 def _contract(settings: Settings, checkpoint: BackboneCheckpoint) -> Contract:
     """What faces the network was made for; for published checkpoints, what `align` says."""
-    found = {k: v for k, v in (checkpoint.contract or {}).items() if k in Contract.model_fields}
-    return Contract(**{"template": settings.align.template, "size": settings.align.size, **found})
+    return Contract(template=settings.align.template, size=settings.align.size).overlaid(checkpoint.contract)
 
 
 def _dataset_tasks(settings: Settings, uri: str, contract: Contract) -> tuple[str, list[Task]] | None:

@@ -18,6 +18,7 @@ import ray
 from facelib.alignment import Aligner, Rejection, build_detector
 from facelib.config import AlignSettings, EmbedSettings, Settings
 from facelib.faces import Contract, DatasetError, FaceDataset, Folder, decode_image
+from ray_jobs.face_stream import device_options
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,7 @@ class ReadCrops:
 
     def _aligner(self) -> Aligner:
         if self.aligner is None:
-            options = dict(self.align.options)
-            if self.align.gpus_per_actor > 0:
-                options.setdefault("device", "cuda")
+            options = device_options(self.align.options, self.align.gpus_per_actor)
             detector = build_detector(self.align.detector, **options)
             self.aligner = Aligner(detector, self.template, self.size, self.align.min_score)
         return self.aligner

@@ -5,7 +5,6 @@ rank.
 """
 
 import contextlib
-import hashlib
 import os
 import tempfile
 import time
@@ -21,6 +20,7 @@ from torch import nn
 from facelib.augmentation import to_network_input
 from facelib.config import Settings
 from facelib.faces import Contract, FaceDataset, Folder
+from facelib.files import file_sha256
 from facelib.locks import hold_folder
 from facelib.models import save_backbone
 from facelib.plans import claim_folder
@@ -28,7 +28,7 @@ from facelib.protocols import parse_spec
 from facelib.tracking import Run
 from ray_jobs.batches import Augmentation, Batch, BatchPlan, TrainingFaces, batch_stream
 from ray_jobs.checkpoints import STATE_NAME, forget_lost_checkpoints, newest_checkpoint, read_state, write_state
-from ray_jobs.methods import METHODS, Step
+from ray_jobs.methods import METHODS, Step, architecture, new_backbone
 from ray_jobs.monitor import Monitor
 from ray_jobs.places import WHOLE, GroupPlace, OwnPlace, Piece, Place
 from ray_jobs.session import JobError, configure_data, format_seconds
@@ -74,10 +74,8 @@ def training_plan(settings: Settings, faces: TrainingFaces, method: str) -> dict
         tree["train"].pop(name)
     plan = {f"{section}.{k}": v for section, values in tree.items() if section != "seed" for k, v in values.items()}
     plan |= {"seed": settings.seed, "data.window_row_groups": settings.data.window_row_groups}
-    if settings.model.init_from and "://" not in settings.model.init_from:
-        # What it holds counts, not where it lies.
-        with open(settings.path(settings.model.init_from), "rb") as file:
-            plan["model.init_from"] = hashlib.file_digest(file, "sha256").hexdigest()
+    if settings.model.init_from:  # What it holds counts, not where it lies.
+        plan["model.init_from"] = file_sha256(settings.path(settings.model.init_from))
     plan |= training_faces_plan(settings, faces)
     if settings.train.selection == "heldout":
         heldout = FaceDataset(settings.path(settings.data.heldout))
@@ -403,12 +401,9 @@ def write_result(settings: Settings, run: Run, folder: Folder, contract: Contrac
     import json
 
     from facelib.evaluation import plot_training_curves
-    from facelib.models import build_backbone
 
     model = settings.model
-    backbone = build_backbone(
-        model.name, embedding_size=model.embedding_size, dropout=model.dropout, use_se=model.use_se, **model.options
-    )
+    backbone = new_backbone(model)
     backbone.load_state_dict(state["selection"]["weights"])
     best = {"epoch": state["selection"]["epoch"], "metric": state["selection"]["metric"]}
     print(f"best epoch {best['epoch']} ({settings.train.selection}: {best['metric']:.4f})", flush=True)
@@ -416,10 +411,7 @@ def write_result(settings: Settings, run: Run, folder: Folder, contract: Contrac
         history, curves, path = (Path(temporary) / n for n in (HISTORY_NAME, "curves.png", MODEL_NAME))
         history.write_text(json.dumps(state["history"], indent=1))
         plot_training_curves(state["history"], curves)
-        architecture = {"embedding_size": model.embedding_size, "dropout": model.dropout, "use_se": model.use_se}
-        save_backbone(
-            path, backbone, model.name, {**architecture, **model.options}, {**contract.model_dump(), "training": best}
-        )
+        save_backbone(path, backbone, model.name, architecture(model), {**contract.model_dump(), "training": best})
         for file in (history, curves, path):
             run.log_file(file, "pictures" if file is curves else "")
             folder.write(file.name, file.read_bytes())

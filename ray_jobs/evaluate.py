@@ -99,11 +99,11 @@ def _checkpoint(model: Judged) -> BackboneCheckpoint:
 
 def _check_contract(model: Judged, checkpoint: BackboneCheckpoint, sets: Sequence[EvaluationSet]) -> None:
     """Refuse sets of another kind than the model's faces, as far as the checkpoint says what those were."""
-    found = {k: v for k, v in (checkpoint.contract or {}).items() if k in Contract.model_fields}
     for s in sets:
         # What a checkpoint does not say (published ones say nothing) is taken to be as the set has it.
-        Contract(**{**s.contract.model_dump(), **found}).require(s.contract, f"model {model.name}", f"set {s.name}")
-    unsaid = [field for field in Contract.model_fields if field not in found]
+        trained_on = s.contract.overlaid(checkpoint.contract)
+        trained_on.require(s.contract, f"model {model.name}", f"set {s.name}")
+    unsaid = [field for field in Contract.model_fields if field not in (checkpoint.contract or {})]
     if unsaid:
         print(f"{model.name}: the checkpoint does not say its {', '.join(unsaid)}; taken to be the sets'", flush=True)
 

@@ -100,10 +100,11 @@ class GenerateChunk:
     def __init__(self, seed: int, generate: GenerateSettings) -> None:
         from facelib.synthesis import build_generator
 
-        options = device_options(generate)
         own_process(generate.gpus_per_actor)
         self.seed, self.images_per_identity = seed, generate.images_per_identity
-        self.generator = build_generator(generate.generator, **options)
+        self.generator = build_generator(
+            generate.generator, **device_options(generate.options, generate.gpus_per_actor)
+        )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         identities = np.repeat(np.arange(row["first"], row["first"] + row["count"]), self.images_per_identity)
@@ -127,7 +128,7 @@ class AlignChunk:
         from facelib.alignment import Aligner, build_detector
 
         own_process(align.gpus_per_actor)
-        detector = build_detector(align.detector, **device_options(align))
+        detector = build_detector(align.detector, **device_options(align.options, align.gpus_per_actor))
         self.aligner = Aligner(detector, template=align.template, size=align.size, min_score=align.min_score)
         self.source, self.jpeg_quality = source, jpeg_quality
 
@@ -155,9 +156,9 @@ class AlignChunk:
         return {**chunk, "table": sink.getvalue().to_pybytes(), "rejected": json.dumps(rejected)}
 
 
-def device_options(ask: GenerateSettings | AlignSettings) -> dict[str, Any]:
-    """Settings of the generator or detector, with `device` where its actors hold a GPU."""
-    return {"device": "cuda", **ask.options} if ask.gpus_per_actor > 0 else dict(ask.options)
+def device_options(options: dict[str, Any], gpus: float) -> dict[str, Any]:
+    """Settings of a generator or detector, with `device` where the actors that run it hold `gpus` each."""
+    return {"device": "cuda", **options} if gpus > 0 else dict(options)
 
 
 def own_process(gpus: float) -> None:

@@ -15,7 +15,7 @@ import ray
 
 from facelib.config import Settings
 from facelib.faces import MANIFEST_NAME, Contract, FaceDataset, Folder, decode_image
-from facelib.files import local_copy
+from facelib.files import file_sha256
 from facelib.locks import hold_folder
 from facelib.models import load_checkpoint_contract
 from facelib.plans import claim_folder, plan_hash
@@ -129,8 +129,7 @@ def _make_parts(
 def _check_model(settings: Settings) -> None:
     """Refuse a model that was trained on faces of another kind; published formats do not say what they trained on."""
     contract = Contract(template=settings.align.template, size=settings.align.size)
-    known = load_checkpoint_contract(settings.path(settings.import_data.model)) or {}
-    trained_on = Contract(**{name: known.get(name, getattr(contract, name)) for name in Contract.model_fields})
+    trained_on = contract.overlaid(load_checkpoint_contract(settings.path(settings.import_data.model)))
     trained_on.require(contract, f"import_data.model={settings.import_data.model}", "the imported faces")
 
 
@@ -202,8 +201,7 @@ def _set_hash(spec: str) -> str:
 
 
 def _file_hash(path: str) -> str:
-    with local_copy(path) as local, local.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    return file_sha256(path)[:32]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from facelib.faces import Folder, PartInfo, faces_to_table, write_part
 from facelib.sources import FaceSource, SourceIndex
 from facelib.sources.importing import Embed, ImportedPart, PartImporter, References
 from facelib.sources.source import count_skipped
+from ray_jobs.face_stream import device_options
 from ray_jobs.parts import part_name
 
 # Training reads and shuffles dozens of row groups at a time: about this many faces in each, however many a person has.
@@ -159,7 +160,5 @@ def load_embed(settings: Settings) -> Embed:
 def _detector(settings: Settings) -> Any:
     from facelib.alignment import build_detector
 
-    options = dict(settings.align.options)
-    if settings.import_data.gpus_per_actor > 0:
-        options.setdefault("device", "cuda")
+    options = device_options(settings.align.options, settings.import_data.gpus_per_actor)
     return build_detector(settings.align.detector, **options)

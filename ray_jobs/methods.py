@@ -133,15 +133,24 @@ HEADS: dict[str, Any] = {"arcface": ArcFace, "cosface": CosFace, "magface": MagF
 METHODS: dict[str, Any] = {"ssl": SelfSupervised, "unpg": Supervised}
 
 
+def architecture(model: ModelSettings) -> dict[str, Any]:
+    """What `build_backbone(model.name, **…)` takes, and a checkpoint says of its network."""
+    fixed = {"embedding_size": model.embedding_size, "dropout": model.dropout, "use_se": model.use_se}
+    return {**fixed, **model.options}
+
+
+def new_backbone(model: ModelSettings) -> nn.Module:
+    """The network that the settings describe, with random weights."""
+    return build_backbone(model.name, **architecture(model))
+
+
 def initial_backbone(model: ModelSettings) -> nn.Module:
     """A new backbone, with the weights of `model.init_from` if that is given.
 
     Raises:
         ValueError: those weights belong to another architecture than the settings describe.
     """
-    backbone = build_backbone(
-        model.name, embedding_size=model.embedding_size, dropout=model.dropout, use_se=model.use_se, **model.options
-    )
+    backbone = new_backbone(model)
     if model.init_from:
         try:
             backbone.load_state_dict(load_backbone(model.init_from).state_dict())

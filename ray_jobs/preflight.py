@@ -13,7 +13,6 @@ from facelib.alignment import TEMPLATES, build_detector
 from facelib.config import AlignSettings, Settings, SettingsError, change_settings
 from facelib.contrastive import MoCo
 from facelib.evaluation.roc import check_fars
-from facelib.models import build_backbone
 from facelib.protocols import SetSpec, parse_spec
 from facelib.sources import build_source
 from facelib.sweeps.rules import check_fields, check_tune
@@ -21,7 +20,7 @@ from facelib.sweeps.space import SearchSpace, check_space
 from facelib.synthesis import build_generator
 from ray_jobs.batches import Augmentation
 from ray_jobs.face_stream import device_options
-from ray_jobs.methods import HEADS
+from ray_jobs.methods import HEADS, new_backbone
 
 HELDOUT_FIRST_IDENTITY = 2**40
 CHECKPOINTS = {"train_ssl": "ssl/model.pt", "train_unpg": "unpg/model.pt"}  # what a job leaves, below its output
@@ -73,7 +72,7 @@ def _check_faces(settings: Settings, epochs: int) -> int | None:
     """Generator, detector and template, and that there are new identities for `epochs`. Returns how many there are."""
     generate, align = settings.generate, settings.align
     with _field("generate.generator, generate.options, generate.gpus_per_actor"):
-        generator = build_generator(generate.generator, **device_options(generate))
+        generator = build_generator(generate.generator, **device_options(generate.options, generate.gpus_per_actor))
     _check_align(align)
     last, times = generate.first_identity + generate.identities * epochs, f" in {epochs} epochs" * (epochs > 1)
     if last > HELDOUT_FIRST_IDENTITY:
@@ -120,9 +119,7 @@ def _check_import(settings: Settings) -> None:
 def _check_training(settings: Settings) -> None:
     model, train = settings.model, settings.train
     with _field("model.name, model.options"), torch.device("meta"):
-        backbone = build_backbone(
-            model.name, embedding_size=model.embedding_size, dropout=model.dropout, use_se=model.use_se, **model.options
-        )
+        backbone = new_backbone(model)
     size = getattr(backbone, "image_size", settings.align.size)
     if size != settings.align.size:
         raise SettingsError(

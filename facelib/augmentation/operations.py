@@ -21,6 +21,7 @@ Operation = Callable[[Tensor, Tensor], Tensor]
 
 
 def identity(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Images as they are."""
     return images
 
 

@@ -186,6 +186,7 @@ def compare_auc(
 
 
 def check_resamples(resamples: int) -> None:
+    """Raise ValueError unless there is at least one resample."""
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; a bootstrap needs at least 1 (1000 is usual)")
 

@@ -80,6 +80,28 @@ class EvaluationSet(abc.ABC):
         return [path]
 
 
+class FacePairs(EvaluationSet):
+    """Base of protocols whose pairs are pairs of faces.
+
+    Attributes:
+        first, second: numbers of the faces of each pair, [P].
+        issame: whether a pair is genuine, [P].
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    issame: NDArray[np.bool_]
+
+    @property
+    def identities(self) -> NDArray[np.int64]:
+        """People, as far as genuine pairs tell."""
+        return identities_of_pairs(self.first, self.second, self.issame, len(self.faces))
+
+    def shown(self, pair: int) -> tuple[int, int]:
+        """The pair's own faces."""
+        return int(self.first[pair]), int(self.second[pair])
+
+
 def identities_of_pairs(
     first: NDArray[np.integer[Any]], second: NDArray[np.integer[Any]], issame: NDArray[np.bool_], count: int
 ) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ Shape legend: M images, T templates, P template pairs, D embedding size.
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,15 @@ class _Templates(EvaluationSet):
     """Faces of an IJB release and their pooling into templates; both protocols share it."""
 
     def __init__(
-        self, name: str, path: str, subset: str, template: str, size: int, flip: bool, weighted: bool, unit: bool
+        self,
+        name: str,
+        path: str,
+        subset: str = "",
+        template: str = "arcface",
+        size: int = 112,
+        flip: bool = True,
+        weighted: bool = False,
+        unit: bool = False,
     ) -> None:
         self.name, self.flip, self.weighted, self.unit = name, flip, weighted, unit
         self.metadata = IJBMetadata(path, subset or None)
@@ -43,6 +52,11 @@ class _Templates(EvaluationSet):
             crops if Folder(crops).names() else path, self.metadata.names, self.metadata.landmarks, template, size
         )
         self.contract = Contract(template=template, size=size)
+        self._open(path)
+
+    @abc.abstractmethod
+    def _open(self, path: str) -> None:
+        """Read what the protocol needs besides; what is missing or damaged is an error before anything is embedded."""
 
     def pool(self, embeddings: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
         """Template features [T, D] and numbers [T] of image embeddings [M, D]."""
@@ -67,18 +81,7 @@ class IJBVerification(_Templates):
         FileNotFoundError, ValueError: metadata that is missing, damaged, or lacks what an option needs.
     """
 
-    def __init__(
-        self,
-        name: str,
-        path: str,
-        subset: str = "",
-        template: str = "arcface",
-        size: int = 112,
-        flip: bool = True,
-        weighted: bool = False,
-        unit: bool = False,
-    ) -> None:
-        super().__init__(name, path, subset, template, size, flip, weighted, unit)
+    def _open(self, path: str) -> None:
         self._first_image = dict(zip(self.metadata.templates[::-1].tolist(), range(len(self.faces))[::-1], strict=True))
 
     @property
@@ -115,18 +118,7 @@ class IJBIdentification(_Templates):
     Args: see `IJBVerification`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        path: str,
-        subset: str = "",
-        template: str = "arcface",
-        size: int = 112,
-        flip: bool = True,
-        weighted: bool = False,
-        unit: bool = False,
-    ) -> None:
-        super().__init__(name, path, subset, template, size, flip, weighted, unit)
+    def _open(self, path: str) -> None:
         place = Folder(f"{path.rstrip('/')}/meta")
         place = place if place.names() else Folder(path)
         self.galleries = self._read_lists(place, "gallery")

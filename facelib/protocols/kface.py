@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from facelib.alignment import build_detector, choose_face
 from facelib.evaluation import Measures, evaluate_scores
 from facelib.faces import Contract, Folder, decode_image
-from facelib.protocols.base import EvaluationSet, Measured, identities_of_pairs
+from facelib.protocols.base import FacePairs, Measured
 from facelib.protocols.faces import StoredFaces
 from facelib.protocols.pairs import pair_similarities
 from facelib.protocols.registry import register_protocol
@@ -29,7 +29,7 @@ DETECT_BATCH = 32
 
 
 @register_protocol("kface-q1")
-class KFaceQ1(EvaluationSet):
+class KFaceQ1(FacePairs):
     """Pairs of the list Q1.
 
     The lists have no folds, so there is no k-fold accuracy.
@@ -62,13 +62,6 @@ class KFaceQ1(EvaluationSet):
         paths = names.tolist()
         landmarks = None if _is_crop(path, paths[0], size) else _landmarks(path, paths, detector)
         self.faces = StoredFaces(path, paths, landmarks, template, size)
-
-    @property
-    def identities(self) -> NDArray[np.int64]:
-        return identities_of_pairs(self.first, self.second, self.issame, len(self.faces))
-
-    def shown(self, pair: int) -> tuple[int, int]:
-        return int(self.first[pair]), int(self.second[pair])
 
     def measure(self, embeddings: NDArray[np.float32], measures: Measures) -> Measured:
         similarities = pair_similarities(embeddings, self.first, self.second)

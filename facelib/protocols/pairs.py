@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from facelib.evaluation import Measures, evaluate_pairs
 from facelib.evaluation.arrays import normalise
-from facelib.protocols.base import EvaluationSet, Measured, identities_of_pairs
+from facelib.protocols.base import FacePairs, Measured
 from facelib.protocols.faces import EncodedFaces
 from facelib.protocols.registry import register_protocol
 from facelib.sources.bins import bin_paths
@@ -24,7 +24,7 @@ FOLDS = 10
 
 
 @register_protocol("pairs")
-class PairsProtocol(EvaluationSet):
+class PairsProtocol(FacePairs):
     """Verification of pairs, each judged by its two faces. A picture that stands in several pairs is embedded once.
 
     Args:
@@ -53,13 +53,6 @@ class PairsProtocol(EvaluationSet):
     @classmethod
     def files(cls, path: str) -> list[str]:
         return bin_paths(path)
-
-    @property
-    def identities(self) -> NDArray[np.int64]:
-        return identities_of_pairs(self.first, self.second, self.issame, len(self.faces))
-
-    def shown(self, pair: int) -> tuple[int, int]:
-        return int(self.first[pair]), int(self.second[pair])
 
     def measure(self, embeddings: NDArray[np.float32], measures: Measures) -> Measured:
         first, second = embeddings[self.first], embeddings[self.second]

@@ -97,6 +97,7 @@ def test_actors_with_a_gpu_ask_for_it():
     ask = load_settings(
         None, ["generate.gpus_per_actor=0.25", "align.gpus_per_actor=0.5", 'align.options={"device": "cpu"}']
     )
-    assert device_options(ask.generate) == {"device": "cuda"}
-    assert device_options(ask.align) == {"device": "cpu"}
-    assert device_options(load_settings(None).generate) == {}
+    assert device_options(ask.generate.options, ask.generate.gpus_per_actor) == {"device": "cuda"}
+    assert device_options(ask.align.options, ask.align.gpus_per_actor) == {"device": "cpu"}
+    defaults = load_settings(None).generate
+    assert device_options(defaults.options, defaults.gpus_per_actor) == {}

@@ -9,7 +9,6 @@ writes `<folder>/discofacegan.npz` with the SHA-256 of each source. Needs Tensor
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from facelib.files import file_sha256
 from facelib.synthesis.discofacegan.network_pickle import NetworkTables, read_network_pickle
 from facelib.synthesis.discofacegan.networks import DiscoFaceGAN, check_average
 from facelib.synthesis.discofacegan.topology import COEFFICIENT_SIZES
@@ -59,7 +59,7 @@ def convert(folder: str | Path, average_draws: int = AVERAGE_DRAWS) -> Path:
         names.append(AVERAGE)
     else:
         average = compute_average(networks, decoders, average_draws)
-    sources = {name: {"sha256": _sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
+    sources = {name: {"sha256": file_sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
     if AVERAGE not in sources:
         sources[AVERAGE] = {"computed": f"mean of {average_draws} draws"}
     return save_weights(folder, networks, average, decoders, sources)
@@ -106,11 +106,6 @@ def compute_average(networks: NetworkTables, decoders: Mapping[str, Mapping[str,
 def _every_layer(average: Floats, networks: NetworkTables) -> Floats:
     shape = (networks.topology.layers, networks.topology.dlatent_size)
     return np.ascontiguousarray(np.broadcast_to(average, shape), np.float32)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -66,11 +66,15 @@ class PickledBytes:
 
 @dataclass(eq=False)
 class PickledType:
+    """A NumPy type, by its code such as "f4"."""
+
     code: str
 
 
 @dataclass(eq=False)
 class PickledArray:
+    """An array as the pickle describes it; its values stay in the file."""
+
     shape: tuple[int, ...] = ()
     dtype: PickledType | None = None
     order: str = "C"
@@ -79,6 +83,8 @@ class PickledArray:
 
 @dataclass(eq=False)
 class PickledNetwork:
+    """A network object, of which only the state is kept; its class is never looked up."""
+
     state: dict[str, Any] = field(default_factory=dict)
 
 
@@ -317,6 +323,7 @@ def _fill(
 
 
 def describe(value: object) -> str:
+    """A value in a word or two, for messages."""
     if isinstance(value, str | int | float | None):
         return repr(value)[:80]
     return f"a {type(value).__name__.strip('_')}"
