@@ -70,12 +70,11 @@ class Judged:
             return self.pixels.embed
         import torch
 
+        from facelib.devices import actor_device
         from facelib.embedding import embed_images, load_face_network
         from facelib.models import build_backbone, read_checkpoint
 
-        device = torch.device("cuda" if ask.gpus_per_actor > 0 else "cpu")
-        if device.type == "cpu":
-            torch.set_num_threads(max(1, int(ask.cpus_per_actor)))
+        device = actor_device(ask.gpus_per_actor, ask.cpus_per_actor)
         if self.untrained:
             checkpoint = read_checkpoint(self.path)
             torch.manual_seed(0)

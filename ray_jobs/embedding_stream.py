@@ -154,11 +154,10 @@ class EmbedCrops:
     def __init__(self, model: str, ask: EmbedSettings, size: int) -> None:
         import torch
 
+        from facelib.devices import actor_device
         from facelib.embedding import load_face_network
 
-        device = torch.device("cuda" if ask.gpus_per_actor > 0 else "cpu")
-        if device.type == "cpu":
-            torch.set_num_threads(max(1, int(ask.cpus_per_actor)))
+        device = actor_device(ask.gpus_per_actor, ask.cpus_per_actor)
         self.backbone = load_face_network(model).to(device).to(memory_format=torch.channels_last)
         self.ask, self.size = ask, size
 

@@ -147,13 +147,12 @@ def load_embed(settings: Settings) -> Embed:
     """Embedding of encoded faces by `import_data.model`, mirrored faces added, on a GPU if the actor holds one."""
     import torch
 
-    from facelib.embedding import embed_images
-    from facelib.models import load_backbone
+    from facelib.devices import actor_device
+    from facelib.embedding import embed_images, load_face_network
 
-    torch.set_num_threads(1)
     ask: ImportSettings = settings.import_data
-    backbone = load_backbone(settings.path(ask.model)).to("cuda" if ask.gpus_per_actor > 0 else "cpu")
-    backbone = backbone.to(memory_format=torch.channels_last)
+    device = actor_device(ask.gpus_per_actor, cpus=1)
+    backbone = load_face_network(settings.path(ask.model)).to(device).to(memory_format=torch.channels_last)
     return lambda images: embed_images(backbone, images, batch_size=64)
 
 
