@@ -44,6 +44,8 @@ _RINGS = np.array([
     [159, -19.0, -18.0, 6.0, 3.0, -7.0, 2.0],
 ])  # fmt: skip
 FACE_ROWS = slice(18, 146)
+# From the eyes' line to the tip, cm.
+_NOSE_LENGTH = 3.6
 
 
 @dataclass(frozen=True)
@@ -89,29 +91,29 @@ def shape_head(traits: Traits) -> HeadShape:
 
 def _places(t: Traits) -> dict[str, float]:
     """Landmarks of the face plane in cm, and the sizes of eyes and mouth."""
-    nose_length = 3.85 + 0.32 * t["nose_length"] + 0.12 * t["midface"]
+    nose_length = _NOSE_LENGTH + 0.42 * t["nose_length"] + 0.16 * t["midface"]
     mouth_y = -(
         nose_length
-        + 2.95
-        + 0.24 * t["midface"]
-        + 0.22 * t["philtrum"]
+        + 3.02
+        + 0.18 * t["midface"]
+        + 0.24 * t["philtrum"]
         + 0.2 * t["face_length"]
-        + 0.12 * t["mouth_height"]
+        + 0.16 * t["mouth_height"]
     )
     return {
-        "eye_x": 3.15 + 0.19 * t["eye_distance"] + 0.05 * t["head_width"],
+        "eye_x": 3.15 + 0.22 * t["eye_distance"] + 0.05 * t["head_width"],
         "eye_y": 0.12 * t["eye_height"],
-        "eye_w": (1.46 * np.exp(0.07 * t["eye_size"])),
-        "eye_h": (0.60 * np.exp(0.13 * t["eye_size"] + 0.1 * t["eye_round"] - 0.10 * max(0.0, t["eye_fold"]))),
-        "eye_tilt": 0.05 + 0.055 * t["eye_tilt"],
-        "brow_y": 1.95 + 0.28 * t["brow_height"] - 0.1 * t["brow_ridge"],
+        "eye_w": (1.46 * np.exp(0.09 * t["eye_size"])),
+        "eye_h": (0.60 * np.exp(0.15 * t["eye_size"] + 0.13 * t["eye_round"] - 0.10 * max(0.0, t["eye_fold"]))),
+        "eye_tilt": 0.05 + 0.07 * t["eye_tilt"],
+        "brow_y": 1.95 + 0.33 * t["brow_height"] - 0.1 * t["brow_ridge"],
         "nose_y": -nose_length,
-        "nose_w": 1.62 * np.exp(0.125 * t["nose_width"]),
+        "nose_w": 1.62 * np.exp(0.15 * t["nose_width"]),
         "mouth_y": min(mouth_y, -nose_length - 1.9),
-        "mouth_w": 2.55 * np.exp(0.085 * t["mouth_width"]),
+        "mouth_w": 2.55 * np.exp(0.10 * t["mouth_width"]),
         "lip_u": 0.62 * np.exp(0.26 * t["lip_upper"]),
         "lip_l": 0.82 * np.exp(0.22 * t["lip_lower"]),
-        "chin_y": -11.0 - 0.5 * t["face_length"] - 0.25 * t["chin_height"] - 0.3 * t["midface"],
+        "chin_y": -11.0 - 0.55 * t["face_length"] - 0.33 * t["chin_height"] - 0.3 * t["midface"],
     }
 
 
@@ -119,7 +121,7 @@ def _skull(t: Traits) -> Array:
     """The smooth head and neck, [HEAD_ROWS, U, 3]."""
     r = _RINGS.copy()
     row, yf, yb, w, zf, zb, n = r.T
-    width = 1 + 0.036 * t["head_width"]
+    width = 1 + 0.045 * t["head_width"]
     w *= width
     yf[:5] *= 1 + 0.045 * t["head_height"]
     yb[:5] *= 1 + 0.045 * t["head_height"]
@@ -129,9 +131,9 @@ def _skull(t: Traits) -> Array:
     chin = _places(t)["chin_y"] + 11.1
     yf += chin * np.interp(row, [70, 132, 160], [0, 1, 0.8])
     yb += chin * 0.5 * np.interp(row, [70, 132, 160], [0, 1, 1.2])
-    w *= 1 + (0.06 * t["jaw_width"] + 0.035 * t.weight) * _bump(row, 118, 16) + 0.03 * t["temple"] * _bump(row, 45, 16)
-    w *= 1 + (0.035 * t["cheekbone"] + 0.02 * t.weight) * _bump(row, 86, 14)
-    w *= 1 + (0.065 * t["chin_width"] + 0.04 * t.weight) * _bump(row, 134, 9)
+    w *= 1 + (0.075 * t["jaw_width"] + 0.035 * t.weight) * _bump(row, 118, 16) + 0.03 * t["temple"] * _bump(row, 45, 16)
+    w *= 1 + (0.045 * t["cheekbone"] + 0.02 * t.weight) * _bump(row, 86, 14)
+    w *= 1 + (0.085 * t["chin_width"] + 0.04 * t.weight) * _bump(row, 134, 9)
     yb += -0.5 * t["jaw_angle"] * down
     zf += 0.3 * t["chin_forward"] * _bump(row, 130, 9) + 0.2 * t["prognathism"] * _bump(row, 110, 14)
     zf += -0.45 * t["forehead_slope"] * np.interp(row, [10, 22, 36, 56], [1, 1.0, 0.6, 0])
@@ -177,15 +179,15 @@ def _features(t: Traits, p: dict[str, float], x: Array, y: Array) -> Array:
     soft = max(0.0, t["sag"])
     # (mirrored?, x, y, width, height, amplitude)
     pairs = [
-        (ex - 0.1, ey + 0.25, 1.75, 1.0, -(0.95 + 0.22 * t["eye_depth"])),
+        (ex - 0.1, ey + 0.25, 1.75, 1.0, -(0.95 + 0.3 * t["eye_depth"])),
         (ex - 1.5, ey + 0.1, 0.7, 0.9, -(0.45 + 0.15 * t["nose_root"])),
         (ex, ey - 0.05, 1.05, 0.8, 0.62 + 0.12 * t["eye_bulge"]),
         (ex, ey + 0.75, 1.2, 0.28, 0.10 + 0.10 * t["lid_hood"]),
-        (ex - 0.6, p["brow_y"] - 0.1, 1.7, 0.55, 0.22 + 0.2 * t["brow_ridge"]),
+        (ex - 0.6, p["brow_y"] - 0.1, 1.7, 0.55, 0.22 + 0.26 * t["brow_ridge"]),
         (ex + 1.6, p["brow_y"] - 0.2, 1.2, 0.7, 0.12 + 0.12 * t["brow_ridge"]),
         (ex + 0.1, ey - 1.45, 1.0, 0.38, 0.06 + 0.11 * t["bags"]),
         (ex + 0.1, ey - 2.0, 1.2, 0.35, -(0.06 + 0.07 * max(0.0, t["bags"]))),
-        (4.7, -2.7, 1.5, 1.2, 0.25 + 0.26 * t["cheekbone"]),
+        (4.7, -2.7, 1.5, 1.2, 0.25 + 0.34 * t["cheekbone"]),
         (3.6, -3.6, 1.6, 1.5, 0.1 + 0.18 * t["cheek_fat"] + 0.08 * t.weight),
         (4.3, my + 0.8, 1.4, 1.7, -0.15 + 0.26 * t.weight + 0.12 * t["cheek_fat"]),
         (mw + 1.3, my - 1.7, 1.0, 1.1, 0.05 + 0.2 * soft + 0.12 * t.weight),
@@ -221,12 +223,12 @@ def _features(t: Traits, p: dict[str, float], x: Array, y: Array) -> Array:
 def _nose(t: Traits, p: dict[str, float], x: Array, y: Array) -> Array:
     """Forward displacement of the nose: a ridge whose height and width follow profiles along y, wings and nostrils."""
     tip, width = p["nose_y"], p["nose_w"]
-    scale = -tip / 3.85
+    scale = -tip / _NOSE_LENGTH
     bridge, root = t["nose_bridge"], t["nose_root"]
     knots = np.array([tip - 1.5, tip - 0.95, tip - 0.45, tip + 0.05, tip + 0.75, tip * 0.45, 0.25, 1.5, 3.0])
     high = np.array([
-        0.0, 0.25, 1.2 + 0.3 * t["nose_tip_up"], 1.95 + 0.2 * bridge + 0.12 * t["nose_tip_up"], 1.85 + 0.2 * bridge,
-        1.25 + 0.24 * bridge + 0.15 * t["nose_hump"] + 0.05 * root, 0.42 + 0.14 * bridge + 0.2 * root,
+        0.0, 0.25, 1.2 + 0.38 * t["nose_tip_up"], 1.95 + 0.26 * bridge + 0.16 * t["nose_tip_up"], 1.85 + 0.26 * bridge,
+        1.25 + 0.3 * bridge + 0.24 * t["nose_hump"] + 0.05 * root, 0.42 + 0.14 * bridge + 0.2 * root,
         0.12 + 0.1 * root, 0.0,
     ])  # fmt: skip
     high[2:6] *= 0.85 + 0.15 * scale
@@ -273,7 +275,7 @@ def _random_modes() -> Array:
     for k in range(RANDOM_MODES):
         cx, cy, size = rng.uniform(0, 5.5), rng.uniform(-10.5, 6.5), rng.uniform(1.1, 2.2)
         mirrored = k % 3 != 0
-        direction = rng.normal(size=3) * np.array([0.15, 0.15, 0.26]) * (1.0 if mirrored else 0.4)
+        direction = rng.normal(size=3) * np.array([0.2, 0.2, 0.36]) * (1.0 if mirrored else 0.4)
         ax = np.abs(x) if mirrored else x
         bump = np.exp(-0.5 * (((ax - cx) / size) ** 2 + ((y - cy) / size) ** 2)) * front
         out[k] = bump[..., None] * direction

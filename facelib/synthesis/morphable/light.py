@@ -38,11 +38,11 @@ class Light:
 def make_light(z: Array) -> Light:
     """Light from 16 normal numbers: mostly soft and frontal from above, sometimes hard, from the side or below."""
     hard = float(ndtr(z[0]))
-    spread = 0.45 + 0.75 * hard
+    spread = 0.40 + 0.62 * hard
     azimuth = np.clip(spread * z[1], -2.0, 2.0)
     elevation = np.clip(0.55 + 0.4 * z[2], -0.5, 1.3)
-    strength = 0.55 + 1.5 * hard**1.5
-    warm = 0.10 * z[3]
+    strength = 0.55 + 1.25 * hard**1.5
+    warm = 0.085 * z[3]
     key = _direction(azimuth, elevation)
     fill = _direction(-np.sign(azimuth) * (0.7 + 0.4 * abs(z[4])), 0.2 + 0.3 * z[5])
     ambient = (0.62 - 0.42 * hard) * np.exp(0.25 * z[6])

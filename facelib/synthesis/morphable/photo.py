@@ -34,15 +34,15 @@ def develop(image: Array, z: dict[str, float], rng: np.random.Generator) -> npt.
 
 
 def _tone(image: Array, z: dict[str, float]) -> Array:
-    warm, green = 0.045 * z["white_balance"], 0.02 * z["tint"]
-    gain = np.array([1 + warm, 1 + green, 1 - 1.2 * warm], np.float32) * np.exp(0.10 * z["brightness"])
+    warm, green = 0.036 * z["white_balance"], 0.02 * z["tint"]
+    gain = np.array([1 + warm, 1 + green, 1 - 1.2 * warm], np.float32) * np.exp(0.07 * z["brightness"])
     image = image * gain.astype(np.float32)
     grey = image @ np.array([0.299, 0.587, 0.114], np.float32)
     saturation = 0.0 if z["saturation"] > 2.05 else float(np.clip(1.10 + 0.2 * z["saturation"], 0.3, 1.6))
     image = grey[..., None] + saturation * (image - grey[..., None])
-    contrast = float(np.exp(0.17 + 0.15 * z["contrast"]))
+    contrast = float(np.exp(0.17 + 0.11 * z["contrast"]))
     image = 0.45 + contrast * (image - 0.45)
-    return np.clip(image, 0, 1) ** float(np.exp(0.14 * z["gamma"]))
+    return np.clip(image, 0, 1) ** float(np.exp(0.10 * z["gamma"]))
 
 
 def _blur(image: Array, z: dict[str, float], rng: np.random.Generator, scale: float) -> Array:
@@ -53,7 +53,7 @@ def _blur(image: Array, z: dict[str, float], rng: np.random.Generator, scale: fl
         image = cv2.resize(
             cv2.resize(image, (small, small), interpolation=kind), (size, size), interpolation=cv2.INTER_CUBIC
         )
-    sigma = scale * 0.42 * np.exp(0.45 * z["focus"])
+    sigma = scale * 0.38 * np.exp(0.42 * z["focus"])
     if z["motion"] > 1.7:
         length = round(scale * min(9.0, 3 + 4 * (z["motion"] - 1.7))) | 1
         angle = rng.uniform(0, np.pi)
