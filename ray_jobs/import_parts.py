@@ -145,8 +145,6 @@ def account_bytes(part: ImportedPart) -> bytes:
 
 def load_embed(settings: Settings) -> Embed:
     """Embedding of encoded faces by `import_data.model`, mirrored faces added, on a GPU if the actor holds one."""
-    import torch
-
     from facelib.devices import actor_device
     from facelib.embedding import embed_images, load_face_network
 
