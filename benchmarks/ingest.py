@@ -28,10 +28,10 @@ from facelib.faces import (
     make_manifest,
     write_part,
 )
-from ray_jobs.batches import Augmentation, Batch, BatchPlan, StoredFaces, batch_stream
-from ray_jobs.methods import METHODS
-from ray_jobs.session import cluster
-from ray_jobs.training import build_optimizer
+from ray_jobs.running.session import cluster
+from ray_jobs.training.batches import Augmentation, Batch, BatchPlan, StoredFaces, batch_stream
+from ray_jobs.training.methods import METHODS
+from ray_jobs.training.optimization import build_optimizer
 
 
 def main() -> None:

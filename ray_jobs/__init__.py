@@ -1,1 +1,1 @@
-"""What runs on Ray: one thin file a job, and the few modules the jobs share."""
+"""What runs on Ray: one thin file a job here, what jobs are made of in the folders."""

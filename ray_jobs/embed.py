@@ -22,10 +22,10 @@ from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
 from facelib.plans import claim_folder
 from facelib.tracking import Run
-from ray_jobs.embedding_stream import Task, embedding_stream
-from ray_jobs.parts import part_name
-from ray_jobs.progress import ProgressReport
-from ray_jobs.session import JobError, run_job
+from ray_jobs.datasets.parts import part_name
+from ray_jobs.evaluation.embedding_stream import Task, embedding_stream
+from ray_jobs.running.progress import ProgressReport
+from ray_jobs.running.session import JobError, run_job
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 

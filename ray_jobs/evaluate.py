@@ -27,9 +27,9 @@ from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
 from facelib.protocols import EvaluationSet, Measured, open_set
 from facelib.tracking import Run
-from ray_jobs.embedding_pool import Judged, embed_sets
-from ray_jobs.evaluation_pictures import write_map, write_pictures
-from ray_jobs.session import JobError, run_job
+from ray_jobs.evaluation.embedding_pool import Judged, embed_sets
+from ray_jobs.evaluation.pictures import write_map, write_pictures
+from ray_jobs.running.session import JobError, run_job
 
 Results = dict[str, dict[str, Measured]]  # by model name, then set name
 

@@ -16,7 +16,7 @@ from facelib.faces import Folder, encode_image
 from facelib.models import read_checkpoint
 from facelib.synthesis import build_generator
 from facelib.tracking import Run
-from ray_jobs.session import JobError, run_job
+from ray_jobs.running.session import JobError, run_job
 
 
 def export(settings: Settings, run: Run) -> str:

@@ -15,11 +15,11 @@ from facelib.faces import MANIFEST_NAME, Folder, write_part
 from facelib.locks import hold_folder
 from facelib.plans import claim_folder, plan_hash
 from facelib.tracking import Run
-from ray_jobs.face_stream import AlignedChunk, Chunk, face_stream, faces_plan
-from ray_jobs.parts import finished_parts, part_manifest, part_name, report_dataset
-from ray_jobs.preflight import HELDOUT_FIRST_IDENTITY
-from ray_jobs.progress import ProgressReport
-from ray_jobs.session import JobError, run_job
+from ray_jobs.datasets.face_stream import AlignedChunk, Chunk, face_stream, faces_plan
+from ray_jobs.datasets.parts import finished_parts, part_manifest, part_name, report_dataset
+from ray_jobs.running.preflight import HELDOUT_FIRST_IDENTITY
+from ray_jobs.running.progress import ProgressReport
+from ray_jobs.running.session import JobError, run_job
 
 
 def generate(settings: Settings, run: Run) -> str:

@@ -32,9 +32,9 @@ from facelib.protocols import parse_spec
 from facelib.sources import read_bin
 from facelib.sources.duplicates import perceptual_hash
 from facelib.tracking import Run
-from ray_jobs.embedding_pool import Judged
-from ray_jobs.progress import ProgressReport
-from ray_jobs.session import JobError, run_job
+from ray_jobs.evaluation.embedding_pool import Judged
+from ray_jobs.running.progress import ProgressReport
+from ray_jobs.running.session import JobError, run_job
 
 COLUMNS = 8  # pictures in a row of a contact sheet
 BIN_CHUNK = 512

@@ -17,8 +17,8 @@ from ray_jobs.export import export
 from ray_jobs.generate import generate
 from ray_jobs.import_data import import_data
 from ray_jobs.inspect_dataset import inspect_dataset
-from ray_jobs.preflight import CHECKPOINTS, preflight
-from ray_jobs.session import JobError, format_seconds, run_job, user_error
+from ray_jobs.running.preflight import CHECKPOINTS, preflight
+from ray_jobs.running.session import JobError, format_seconds, run_job, user_error
 from ray_jobs.train_ssl import train_ssl
 from ray_jobs.train_unpg import train_unpg
 from ray_jobs.tune import tune

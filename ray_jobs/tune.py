@@ -24,9 +24,9 @@ from facelib.sweeps.report import (
 from facelib.sweeps.statistics import Importance, Verdict, importance
 from facelib.sweeps.trials import Trial
 from facelib.tracking import Run
-from ray_jobs.session import JobError, run_job
-from ray_jobs.sweep import Sweep, sweep_folder
-from ray_jobs.trials import run_trials
+from ray_jobs.running.session import JobError, run_job
+from ray_jobs.sweeps.sweep import Sweep, sweep_folder
+from ray_jobs.sweeps.trials import run_trials
 
 BEST_NAME = "best.yaml"
 

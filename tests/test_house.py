@@ -38,7 +38,7 @@ def test_importing_the_whole_library_loads_nothing_heavy():
 def test_the_library_does_not_name_ray():
     offenders = [f"{p.relative_to(ROOT)}: {m}" for p in LIBRARY for m in imported(p) if m in ("ray", "ray_jobs")]
     assert not offenders
-    assert "ray" in imported(ROOT / "ray_jobs" / "engine.py")  # the search finds what there is
+    assert "ray" in imported(ROOT / "ray_jobs" / "training" / "engine.py")  # the search finds what there is
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -4,7 +4,7 @@ from support.datasets import pattern, write_dataset
 
 from facelib.config import AugmentSettings, DataSettings
 from facelib.faces import DatasetError
-from ray_jobs.batches import (
+from ray_jobs.training.batches import (
     Augmentation,
     Batch,
     BatchPlan,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.commands import ROOT
 
-from ray_jobs.checkpoints import (
+from ray_jobs.training.checkpoints import (
     BOOKKEEPING_NAME,
     STATE_NAME,
     forget_lost_checkpoints,
@@ -88,7 +88,7 @@ def test_good_notes_are_kept(storage, capsys):
 SMALL_DISK = """
 import resource, signal, sys, torch
 from pathlib import Path
-from ray_jobs.checkpoints import write_state
+from ray_jobs.training.checkpoints import write_state
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:

@@ -15,7 +15,7 @@ from facelib.models import build_backbone, load_backbone, save_backbone
 from facelib.synthesis import build_generator
 from ray_jobs import embed as module
 from ray_jobs.embed import embed
-from ray_jobs.session import JobError
+from ray_jobs.running.session import JobError
 
 ARCHITECTURE = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
 

@@ -16,8 +16,8 @@ from facelib.evaluation import PixelEmbedding
 from facelib.faces import Contract, Folder, encode_image
 from facelib.models import build_backbone, save_backbone
 from facelib.protocols import EncodedFaces, EvaluationSet
-from ray_jobs import embedding_pool
-from ray_jobs.embedding_pool import Judged, embed_sets
+from ray_jobs.evaluation import embedding_pool
+from ray_jobs.evaluation.embedding_pool import Judged, embed_sets
 
 ARCHITECTURE = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
 ASK = EvaluateSettings(batch_size=4, actors=2, cpus_per_actor=0.5)

@@ -20,7 +20,7 @@ from facelib.sources import write_bin
 from facelib.sources.pair_sets import load_pair_set
 from facelib.tracking import Run
 from ray_jobs.evaluate import evaluate
-from ray_jobs.session import JobError
+from ray_jobs.running.session import JobError
 
 ARCHITECTURE = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
 
@@ -239,7 +239,7 @@ def test_embeddings_come_from_the_cache_the_second_time(folder, ask, judged, ray
     once = ask("evaluate.baselines=false", "evaluate.batch_size=16", sets=[f"{folder}/people.bin"])
     evaluate(once, run)
     first = results(folder)["reports"]
-    monkeypatch.setattr("ray_jobs.embedding_pool._run", lambda *_: pytest.fail("embedded again"))
+    monkeypatch.setattr("ray_jobs.evaluation.embedding_pool._run", lambda *_: pytest.fail("embedded again"))
     evaluate(once, run)
     assert results(folder)["reports"] == first
     # Another flip is another embedding; so is a damaged part.

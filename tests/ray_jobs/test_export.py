@@ -15,7 +15,7 @@ from facelib.export import OnnxEmbedder
 from facelib.faces import encode_image
 from facelib.models import build_backbone, save_backbone
 from ray_jobs.export import export
-from ray_jobs.session import JobError
+from ray_jobs.running.session import JobError
 
 ARCHITECTURE = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
 

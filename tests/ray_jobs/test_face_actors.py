@@ -14,8 +14,8 @@ from facelib.alignment import Aligner, build_detector
 from facelib.config import load_settings
 from facelib.faces import encode_image
 from facelib.synthesis import build_generator
-from ray_jobs.face_stream import Chunk, device_options, faces_plan
-from ray_jobs.streamed_faces import FacePool
+from ray_jobs.datasets.face_stream import Chunk, device_options, faces_plan
+from ray_jobs.training.streamed_faces import FacePool
 
 pytest.importorskip("tensorflow")
 
@@ -75,8 +75,8 @@ def test_checks_before_a_job_start_no_tensorflow(weights):
     code = (
         "import sys\n"
         "from facelib.config import load_settings\n"
-        "from ray_jobs.preflight import preflight\n"
-        "from ray_jobs.face_stream import faces_plan\n"
+        "from ray_jobs.running.preflight import preflight\n"
+        "from ray_jobs.datasets.face_stream import faces_plan\n"
         f"s = load_settings(None, ['generate.generator=discofacegan', 'generate.options={{\"folder\": \"{weights}\"}}',"
         " 'align.detector=mtcnn'])\n"
         "preflight(s, 'generate')\n"

@@ -15,8 +15,8 @@ from facelib.models import build_backbone, save_backbone
 from facelib.sources import read_bin, write_bin, write_recordio
 from facelib.tracking import Run
 from ray_jobs.import_data import import_data
-from ray_jobs.preflight import preflight
-from ray_jobs.session import JobError
+from ray_jobs.running.preflight import preflight
+from ray_jobs.running.session import JobError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

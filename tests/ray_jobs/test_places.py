@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import torch
 
-from ray_jobs.checkpoints import newest_checkpoint, read_state, write_state
-from ray_jobs.places import OwnPlace
+from ray_jobs.training.checkpoints import newest_checkpoint, read_state, write_state
+from ray_jobs.training.places import OwnPlace
 
 
 def test_a_process_of_its_own_keeps_the_newest_checkpoints_and_tells_who_listens(tmp_path):

@@ -13,12 +13,12 @@ from support.commands import ROOT, environment, run, wait_for
 
 from facelib.faces import DatasetError
 from facelib.tracking import TrackingError
-from ray_jobs.session import JobError, format_seconds, run_job, user_error
+from ray_jobs.running.session import JobError, format_seconds, run_job, user_error
 
 # `name` says what the job does: the settings have no better place for it.
 JOB = '''"""A job for tests."""
 import time
-from ray_jobs.session import JobError, run_job
+from ray_jobs.running.session import JobError, run_job
 
 def work(settings, run):
     if settings.name == "user":

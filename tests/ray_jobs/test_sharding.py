@@ -8,7 +8,7 @@ from torch import nn
 
 from facelib import distributed
 from facelib.losses import ArcFace, MarginSoftmax, ShardedMarginLoss
-from ray_jobs.sharding import clip_gradients, gather_state, keep_from_ddp, load_state, shards
+from ray_jobs.training.sharding import clip_gradients, gather_state, keep_from_ddp, load_state, shards
 
 CLASSES, SIZE, BATCH = 7, 4, 12
 

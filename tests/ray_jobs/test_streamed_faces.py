@@ -13,12 +13,12 @@ from support.models import assert_same_weights
 
 from facelib.config import DataSettings, SettingsError, load_settings
 from facelib.faces import DatasetError, FaceDataset
-from ray_jobs.batches import BatchPlan, Reading, Sampling, StoredFaces, batch_stream, read_window
-from ray_jobs.engine import train
 from ray_jobs.generate import generate, make_dataset
-from ray_jobs.preflight import preflight
-from ray_jobs.session import JobError
-from ray_jobs.streamed_faces import FacePool, StreamedFaces, training_faces
+from ray_jobs.running.preflight import preflight
+from ray_jobs.running.session import JobError
+from ray_jobs.training.batches import BatchPlan, Reading, Sampling, StoredFaces, batch_stream, read_window
+from ray_jobs.training.engine import train
+from ray_jobs.training.streamed_faces import FacePool, StreamedFaces, training_faces
 
 PAIRS, SINGLES = Sampling(views=2), Sampling(views=1)
 FACES = (

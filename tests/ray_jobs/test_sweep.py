@@ -18,11 +18,11 @@ from facelib.faces import DatasetError, Folder
 from facelib.models import build_backbone
 from facelib.sweeps.report import winner_of
 from facelib.tracking import Run
-from ray_jobs.checkpoints import keep_checkpoint, newest_checkpoint, read_state, write_state
-from ray_jobs.engine import STORAGE_NAME
-from ray_jobs.session import JobError
-from ray_jobs.sweep import TASK_NAME, Sweep
-from ray_jobs.trials import Asker, Stopper, Teller, scored
+from ray_jobs.running.session import JobError
+from ray_jobs.sweeps.sweep import TASK_NAME, Sweep
+from ray_jobs.sweeps.trials import Asker, Stopper, Teller, scored
+from ray_jobs.training.checkpoints import keep_checkpoint, newest_checkpoint, read_state, write_state
+from ray_jobs.training.engine import STORAGE_NAME
 from ray_jobs.tune import write_report
 
 NETWORK = {"name": "iresnet", "embedding_size": 8, "options": {"layers": [1, 1, 1, 1], "width": 0.25}}

@@ -17,8 +17,8 @@ from facelib.faces import DatasetError
 from facelib.models import read_checkpoint
 from facelib.sweeps.trials import Journal
 from facelib.tracking import Run
-from ray_jobs.preflight import preflight
-from ray_jobs.session import JobError
+from ray_jobs.running.preflight import preflight
+from ray_jobs.running.session import JobError
 from ray_jobs.train_ssl import train_ssl
 from ray_jobs.tune import tune
 

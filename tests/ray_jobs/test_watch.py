@@ -9,8 +9,8 @@ from ray.train import ControllerError, WorkerGroupError
 from facelib.config import load_settings
 from facelib.faces import DatasetError, StorageError
 from facelib.tracking import Run
-from ray_jobs.session import JobError, user_error
-from ray_jobs.watch import LOGGED, Watch
+from ray_jobs.running.session import JobError, user_error
+from ray_jobs.training.watch import LOGGED, Watch
 
 
 def test_epochs_go_to_the_run_and_other_reports_do_not(tmp_path):

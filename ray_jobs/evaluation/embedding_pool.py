@@ -23,7 +23,7 @@ from facelib.evaluation import PixelEmbedding, WhitenedPixels
 from facelib.faces import DatasetError, Folder
 from facelib.files import local_copy
 from facelib.protocols import EvaluationSet, FaceImages
-from ray_jobs.progress import ProgressReport
+from ray_jobs.running.progress import ProgressReport
 
 PART = 4096  # Faces in one cached part.
 LOADED = 2  # Networks an actor keeps, so that changing from one model to the next costs one load.

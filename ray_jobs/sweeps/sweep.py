@@ -1,8 +1,8 @@
 """A sweep in its driver: what is tried next, what has become of each trial, and their runs in MLflow.
 
 Everything it knows lies in its folder: `trials/0007.json` what happened to a trial, `trials/0007/` its model and
-curves, `trials/0007/part-0/` its checkpoints while it is trained. Ray Tune runs the trials (`ray_jobs.trials`) and
-keeps nothing.
+curves, `trials/0007/part-0/` its checkpoints while it is trained. Ray Tune runs the trials (`ray_jobs.sweeps.trials`)
+and keeps nothing.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from facelib.sweeps.space import SearchSpace
 from facelib.sweeps.stopping import should_stop
 from facelib.sweeps.trials import BASE, Journal, Part, Report, Trial, best_first, lineage
 from facelib.tracking import Run
-from ray_jobs.batches import TrainingFaces
-from ray_jobs.checkpoints import newest_checkpoint, read_state
-from ray_jobs.engine import STORAGE_NAME, training_plan, write_result
-from ray_jobs.session import JobError, format_seconds
-from ray_jobs.streamed_faces import training_faces
+from ray_jobs.running.session import JobError, format_seconds
+from ray_jobs.training.batches import TrainingFaces
+from ray_jobs.training.checkpoints import newest_checkpoint, read_state
+from ray_jobs.training.engine import STORAGE_NAME, training_plan, write_result
+from ray_jobs.training.streamed_faces import training_faces
 
 TASK_NAME = "task.json"
 HOPELESS = 3  # So many failures before the first success end a sweep.

@@ -6,7 +6,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ray_jobs.session import format_seconds
+from ray_jobs.running.session import format_seconds
 
 LOG_INTERVAL_SECONDS = 10.0
 

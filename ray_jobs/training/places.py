@@ -13,7 +13,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from ray_jobs.checkpoints import keep_checkpoint
+from ray_jobs.training.checkpoints import keep_checkpoint
 
 
 class Place(Protocol):

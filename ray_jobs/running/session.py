@@ -31,7 +31,7 @@ def run_job(
     """
     settings = parse_command_line(job, description.strip(), argv)
     # Imported here: every Ray worker imports this module, and has no use for what the checks need.
-    from ray_jobs.preflight import preflight
+    from ray_jobs.running.preflight import preflight
 
     try:
         preflight(settings, job)
@@ -99,7 +99,7 @@ def cluster(settings: Settings) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     options: dict[str, Any] = {
         "logging_level": logging.WARNING,
-        "runtime_env": {"worker_process_setup_hook": "ray_jobs.session.quiet_worker"},
+        "runtime_env": {"worker_process_setup_hook": "ray_jobs.running.session.quiet_worker"},
     }
     if settings.ray.autoscaling:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1200")  # A machine takes minutes to come.

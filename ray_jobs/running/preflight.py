@@ -18,9 +18,9 @@ from facelib.sources import build_source
 from facelib.sweeps.rules import check_fields, check_tune
 from facelib.sweeps.space import SearchSpace, check_space
 from facelib.synthesis import build_generator
-from ray_jobs.batches import Augmentation
-from ray_jobs.face_stream import device_options
-from ray_jobs.methods import HEADS, new_backbone
+from ray_jobs.datasets.face_stream import device_options
+from ray_jobs.training.batches import Augmentation
+from ray_jobs.training.methods import HEADS, new_backbone
 
 HELDOUT_FIRST_IDENTITY = 2**40
 CHECKPOINTS = {"train_ssl": "ssl/model.pt", "train_unpg": "unpg/model.pt"}  # what a job leaves, below its output

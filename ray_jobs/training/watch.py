@@ -11,7 +11,7 @@ from ray.train import Checkpoint, UserCallback
 
 from facelib.faces import StorageError
 from facelib.tracking import Run
-from ray_jobs.session import user_error
+from ray_jobs.running.session import user_error
 
 LOGGED = "logged"  # key of a report whose value, metrics of an epoch by name, goes to MLflow
 

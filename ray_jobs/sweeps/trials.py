@@ -1,7 +1,7 @@
 """Trials on Ray Tune: how many at a time, what each does, and how what happens to it reaches the sweep.
 
 Tune starts the trials' processes, restarts the ones that die and ends the ones that are stopped. What to try, whom to
-stop and what is known is the sweep's (`ray_jobs.sweep`), so Tune's own experiment state is thrown away.
+stop and what is known is the sweep's (`ray_jobs.sweeps.sweep`), so Tune's own experiment state is thrown away.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from ray.tune.search import Searcher
 from facelib.config import Settings
 from facelib.faces import Folder
 from facelib.sweeps.capacity import trials_that_fit
-from ray_jobs.engine import fit, worker_resources
-from ray_jobs.places import Piece
-from ray_jobs.session import JobError, configure_data, user_error
-from ray_jobs.sweep import TASK_NAME, Sweep
-from ray_jobs.watch import LOGGED, Watch
+from ray_jobs.running.session import JobError, configure_data, user_error
+from ray_jobs.sweeps.sweep import TASK_NAME, Sweep
+from ray_jobs.training.engine import fit, worker_resources
+from ray_jobs.training.places import Piece
+from ray_jobs.training.watch import LOGGED, Watch
 
 FAILURE, SCORE, EPOCH = "failure", "score", "epoch"
 

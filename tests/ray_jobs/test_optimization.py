@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from facelib.config import TrainSettings
-from ray_jobs.training import LearningRate, Selection, build_optimizer, resumed_step, seed_step
+from ray_jobs.training.optimization import LearningRate, Selection, build_optimizer, resumed_step, seed_step
 
 
 def test_cosine_with_warmup_starts_low_peaks_and_ends_at_zero():

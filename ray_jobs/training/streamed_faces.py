@@ -22,8 +22,8 @@ import ray
 
 from facelib.config import AlignSettings, GenerateSettings, Settings
 from facelib.faces import Contract, DatasetError
-from ray_jobs.batches import RowGroup, Sampling, StoredFaces, TrainingFaces, Window
-from ray_jobs.face_stream import AlignChunk, AlignedChunk, Chunk, GenerateChunk, faces_plan
+from ray_jobs.datasets.face_stream import AlignChunk, AlignedChunk, Chunk, GenerateChunk, faces_plan
+from ray_jobs.training.batches import RowGroup, Sampling, StoredFaces, TrainingFaces, Window
 
 REQUESTS_PER_ACTOR = 2  # of one reader: one that is worked on, one that waits
 

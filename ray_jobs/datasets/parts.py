@@ -21,7 +21,7 @@ from facelib.faces import (
     read_part_info,
 )
 from facelib.tracking import Run
-from ray_jobs.session import versions
+from ray_jobs.running.session import versions
 
 
 def part_name(part: int) -> str:

@@ -17,8 +17,8 @@ from facelib.faces import Folder, PartInfo, faces_to_table, write_part
 from facelib.sources import FaceSource, SourceIndex
 from facelib.sources.importing import Embed, ImportedPart, PartImporter, References
 from facelib.sources.source import count_skipped
-from ray_jobs.face_stream import device_options
-from ray_jobs.parts import part_name
+from ray_jobs.datasets.face_stream import device_options
+from ray_jobs.datasets.parts import part_name
 
 # Training reads and shuffles dozens of row groups at a time: about this many faces in each, however many a person has.
 GROUP_ROWS = 400
@@ -145,6 +145,8 @@ def account_bytes(part: ImportedPart) -> bytes:
 
 def load_embed(settings: Settings) -> Embed:
     """Embedding of encoded faces by `import_data.model`, mirrored faces added, on a GPU if the actor holds one."""
+    import torch
+
     from facelib.devices import actor_device
     from facelib.embedding import embed_images, load_face_network
 

@@ -3,8 +3,8 @@
 An epoch permutes the row groups, deals them to the ranks, and groups each rank's share into windows that are read,
 shuffled and decoded by Ray tasks. One stream serves the whole training: the position in it is a number of steps, so a
 resumed run seeks instead of replaying, and no epoch pays for starting a pipeline. Faces come from a stored dataset
-(`StoredFaces`) or are made while training goes on (`ray_jobs.streamed_faces`). N samples, V views of a sample, H and W
-pixels.
+(`StoredFaces`) or are made while training goes on (`ray_jobs.training.streamed_faces`). N samples, V views of a sample,
+H and W pixels.
 """
 
 import collections
@@ -22,7 +22,7 @@ import torch
 from facelib.augmentation import FaceAugmentation
 from facelib.config import AugmentSettings, DataSettings
 from facelib.faces import Contract, DatasetError, FaceDataset, decode_image
-from ray_jobs.training import seed_step
+from ray_jobs.training.optimization import seed_step
 
 
 class Batch(NamedTuple):

@@ -1,0 +1,1 @@
+"""Embedding on Ray actors, and the pictures of an evaluation."""

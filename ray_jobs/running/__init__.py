@@ -1,0 +1,1 @@
+"""What every job shares: cluster and MLflow session, checks before the start, progress, monitoring."""

@@ -1,0 +1,1 @@
+"""Sweeps on Ray Tune: what is tried and known, and how trials run."""

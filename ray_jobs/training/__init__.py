@@ -1,0 +1,1 @@
+"""Training on Ray: engine (driver), worker (every DDP rank), batches, methods, checkpoints."""
