@@ -23,6 +23,7 @@ from facelib.evaluation import (
     transfer_thresholds,
 )
 from facelib.faces import Contract, DatasetError, FaceDataset, Folder, decode_image
+from facelib.locks import hold_folder
 from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
 from facelib.protocols import EvaluationSet, Measured, open_set
@@ -49,6 +50,26 @@ def evaluate(settings: Settings, run: Run) -> str:
         work += [(twin, s) for twin in _untrained(models, checkpoints) for s in sets]
         work += _pixel_baselines(settings, sets)
     folder = Folder(settings.path("evaluation")).create()
+    with hold_folder(folder, "evaluate"):
+        results = _judge(settings, run, folder, work)
+        trained = [m.name for m in models]
+        write_pictures(folder, run, sets, results, trained)
+        result = {
+            "models": {m.name: {"path": m.path, "training": _training_summary(m, checkpoints[m.name])} for m in models},
+            "reports": {name: {s: m.report.to_dict() for s, m in by_set.items()} for name, by_set in results.items()},
+            "gains": _gains(trained, results, settings.seed) if ask.baselines and ask.bootstrap else {},
+            "thresholds": _thresholds(settings, results),
+        }
+        folder.write("results.json", json.dumps(result, indent=1).encode())
+    run.log_json(result, "results.json")
+    _log_metrics(run, results)
+    _print(results, result, ask.threshold_set)
+    return f"{folder.uri}/results.json"
+
+
+def _judge(settings: Settings, run: Run, folder: Folder, work: list[tuple[Judged, EvaluationSet]]) -> Results:
+    """Embed every set by every model that it is wanted of, and measure; sets in the order they were given."""
+    ask = settings.evaluate
     cache = Folder(f"{folder.uri}/embeddings").create() if ask.cache else None
     measures = Measures(tuple(ask.fars), ask.far_rule, ask.bootstrap, settings.seed, tuple(ask.ranks), tuple(ask.fpirs))
     results: Results = {model.name: {} for model, _ in work}
@@ -57,20 +78,8 @@ def evaluate(settings: Settings, run: Run) -> str:
         if model.trained:
             write_map(folder, run, model.name, s, embeddings)
         del embeddings
-    results = {name: {s.name: found[s.name] for s in sets if s.name in found} for name, found in results.items()}
-    trained = [m.name for m in models]
-    write_pictures(folder, run, sets, results, trained)
-    result = {
-        "models": {m.name: {"path": m.path, "training": _training_summary(m, checkpoints[m.name])} for m in models},
-        "reports": {name: {s: m.report.to_dict() for s, m in by_set.items()} for name, by_set in results.items()},
-        "gains": _gains(trained, results, settings.seed) if ask.baselines and ask.bootstrap else {},
-        "thresholds": _thresholds(settings, results),
-    }
-    folder.write("results.json", json.dumps(result, indent=1).encode())
-    run.log_json(result, "results.json")
-    _log_metrics(run, results)
-    _print(results, result, ask.threshold_set)
-    return f"{folder.uri}/results.json"
+    order = list(dict.fromkeys(s.name for _, s in work))
+    return {name: {s: found[s] for s in order if s in found} for name, found in results.items()}
 
 
 def _open_sets(settings: Settings) -> list[EvaluationSet]:

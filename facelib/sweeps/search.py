@@ -18,6 +18,7 @@ from facelib.sweeps.trials import Part, Trial
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+ATTEMPTS = 100  # draws before a repetition is accepted
 RESAMPLE = 0.25  # chance that a copied member draws a parameter anew instead of moving it a little
 
 
@@ -37,14 +38,7 @@ def next_parameters(tune: TuneSettings, space: SearchSpace, trials: Sequence[Tri
         return None
     if tune.search == "optuna" and tune.scheduler != "pbt" and number >= tune.startup_trials:
         return _ask_optuna(tune, space, trials, seed)
-    before = [t.parts[0].parameters for t in trials]
-    rng = np.random.default_rng([seed, number])
-    drawn = space.sample(rng)
-    for _ in range(20):  # A small space repeats itself by chance; that would tell nothing new.
-        if drawn not in before:
-            break
-        drawn = space.sample(rng)
-    return drawn
+    return _draw_new(space, trials, np.random.default_rng([seed, number]))
 
 
 def next_generation(
@@ -88,6 +82,17 @@ def _value_at(trial: Trial, epoch: int) -> float:
     return values[-1] if values else math.nan
 
 
+def _draw_new(space: SearchSpace, trials: Sequence[Trial], rng: np.random.Generator) -> Parameters:
+    """A random draw; a small space repeats itself by chance, which would tell nothing new."""
+    before = [t.parts[0].parameters for t in trials]
+    drawn = space.sample(rng)
+    for _ in range(ATTEMPTS):
+        if drawn not in before:
+            break
+        drawn = space.sample(rng)
+    return drawn
+
+
 def _ask_optuna(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial], seed: int) -> Parameters:
     import optuna
 
@@ -104,8 +109,13 @@ def _ask_optuna(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial],
     study = optuna.create_study(sampler=sampler, direction="maximize" if tune.mode == "max" else "minimize")
     for trial in trials:
         study.add_trial(_as_optuna(trial, space))
-    asked = study.ask()
-    return space.fill(lambda name, chosen: chosen.suggest(asked, space.optuna_name(name, chosen)))
+    before = [t.parts[0].parameters for t in trials]
+    for _ in range(ATTEMPTS):  # What was asked in vain counts as running, so the next answer is another place.
+        asked = study.ask()
+        drawn = space.fill(lambda name, chosen: chosen.suggest(asked, space.optuna_name(name, chosen)))  # noqa: B023
+        if drawn not in before:
+            return drawn
+    return _draw_new(space, trials, np.random.default_rng([seed, 3, len(trials)]))
 
 
 def _as_optuna(trial: Trial, space: SearchSpace) -> "FrozenTrial":

@@ -14,7 +14,8 @@ from support.releases import write_ijb
 from facelib.config import load_settings
 from facelib.embedding import embed_images
 from facelib.evaluation import PixelEmbedding
-from facelib.faces import DatasetError, decode_image, encode_image
+from facelib.faces import DatasetError, Folder, decode_image, encode_image
+from facelib.locks import FolderInUseError, hold_folder
 from facelib.models import build_backbone, load_backbone, save_backbone
 from facelib.sources import write_bin
 from facelib.sources.pair_sets import load_pair_set
@@ -199,6 +200,17 @@ def test_what_is_missing_or_there_twice_is_named(folder, ask, judged):
         evaluate(ask('evaluate.models=["ssl/model.pt", "ssl/model.pt"]'), judged[0])
     with pytest.raises(JobError, match=r"evaluate\.sets: people is there twice; give them names, name=path"):
         evaluate(ask(sets=[f"{folder}/people.bin", f"people={folder}/people.bin"]), judged[0])
+
+
+def test_a_second_evaluation_of_the_same_folder_is_refused(folder, ask, judged):
+    results = folder / "out" / "evaluation" / "results.json"
+    before = results.read_bytes()
+    with (
+        hold_folder(Folder(str(folder / "out" / "evaluation")), "evaluate"),
+        pytest.raises(FolderInUseError, match="in use by evaluate"),
+    ):
+        evaluate(ask(), judged[0])
+    assert results.read_bytes() == before
 
 
 def test_too_few_pairs_for_the_folds(folder, ask, judged):

@@ -76,6 +76,22 @@ def test_optuna_finds_more_than_chance(space, mode):
     assert means["optuna"] > means["random"] + 0.2
 
 
+def test_optuna_tries_nothing_twice_where_a_field_counts_only_sometimes():
+    """Its own optimum is asked for again and again, and without operations there is no magnitude to vary."""
+    tree = {
+        "augment.num_ops": {"integer": [0, 2]},
+        "augment.magnitude": {"grid": [4, 8, 12, 16], "when": {"augment.num_ops": [1, 2]}},
+    }
+    small = SearchSpace(tree, load_settings())
+    tune = TuneSettings(search="optuna", trials=9, startup_trials=2)
+    trials = []
+    while (parameters := next_parameters(tune, small, trials, seed=0)) is not None:
+        assert ("augment.magnitude" in parameters) == (parameters["augment.num_ops"] > 0)
+        score = 1.0 - parameters["augment.num_ops"] - 0.01 * parameters.get("augment.magnitude", 0)
+        trials.append(finished(len(trials), parameters, score))
+    assert len({repr(t.parameters) for t in trials}) == 9  # all there are
+
+
 def test_optuna_takes_stopped_failed_and_running_trials_and_conditions():
     tree = {
         "unpg.head": {"choice": ["arcface", "cosface"]},
