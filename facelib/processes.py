@@ -1,5 +1,7 @@
-"""Which process this is, in words another process can check later: is that one still running?"""
+"""Which process this is, in words another process can check later: is that one still running? And its memory."""
 
+import ctypes
+import gc
 import os
 import socket
 from collections.abc import Mapping
@@ -28,3 +30,15 @@ def is_running(identity: Mapping[str, str]) -> bool:
         return abs(process.create_time() - float(identity[STARTED])) < 2
     except (psutil.Error, KeyError, ValueError):
         return False
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system; does nothing where the C library has no `malloc_trim`.
+
+    glibc keeps an arena for every thread and what was freed in it. A process that trains one network after the other,
+    each in a thread of its own, grew by a quarter of a gigabyte with each without this.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 
 from facelib.config import Settings
 from facelib.faces import Folder
+from facelib.processes import return_memory
 from facelib.sweeps.capacity import trials_that_fit
 from ray_jobs.running.session import JobError, configure_data, user_error
 from ray_jobs.sweeps.sweep import TASK_NAME, Sweep
@@ -119,6 +120,8 @@ def train_part(config: dict[str, Any]) -> None:
         if found is None:
             raise
         ray.tune.report({FAILURE: str(found)})
+    finally:
+        return_memory()  # The next trial may be trained in this process.
 
 
 class Adapter:
