@@ -64,11 +64,10 @@ def log_contact_sheet(dataset: FaceDataset, run: Run, name: str, rows: int = 12,
     if table is None:
         return  # Every picture was rejected; the counts say why.
     identities = table["identity"].to_numpy()
-    grid: list[list[np.ndarray | None]] = []
+    grid = []
     for identity in np.unique(identities)[:rows]:
         found = table["image"].filter(pa.array(identities == identity)).slice(0, columns).to_pylist()
-        images: list[np.ndarray | None] = [decode_image(data) for data in found]
-        grid.append(images + [None] * (columns - len(images)))
+        grid.append([decode_image(data) for data in found])
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / f"contact_sheet_{name}.png"
         contact_sheet(grid, path, title=f"{name}: a row is an identity")
