@@ -1,0 +1,45 @@
+"""A sweep under a node's death. Beside tests/ray_jobs/test_tune.py, which kills the driver and single trials."""
+
+import time
+
+import pytest
+from support.clusters import statuses
+from support.commands import wait_for
+
+from facelib.sweeps.trials import Journal
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+SETTINGS = (
+    "--model.name", "iresnet", "--model.options", '{"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}',
+    "--model.embedding_size", 16, "--train.epochs", 4, "--train.batch_size", 4, "--train.learning_rate", 0.1,
+    "--train.precision", "float32", "--train.threads", 1, "--evaluate.pairs", 40, "--ssl.queue_size", 24,
+    "--train.cpus_per_worker", 1, "--data.window_row_groups", 2, "--data.readers", 1, "--data.cpus_per_reader", 0.25,
+    "--tracking.system_metrics", "false",
+    "--tune.space", '{"ssl.queue_size": {"grid": [16, 24, 32]}, "augment.strength": {"uniform": [0.0, 1.0]}}',
+    "--tune.search", "random", "--tune.trials", 4, "--tune.scheduler", "none", "--tune.base", "false",
+    "--tune.finalist_seeds", 0, "--tune.in_process", "true", "--tune.concurrency", 2,
+)  # fmt: skip
+
+
+def test_node_killed_during_a_sweep(nodes, faces, recovery, tmp_path):
+    """No trial is lost, none trained twice: each has every epoch once, and one run in MLflow that ended well."""
+    cluster = nodes(1, 2, 2)
+    driver = cluster.start("tune", "--output", tmp_path / "out", *faces, *SETTINGS)
+    folder = tmp_path / "out" / "sweep" / "trials"
+
+    def reports():
+        found = Journal(str(folder)).trials.values() if folder.is_dir() else []
+        return sum(len(t.reports) for t in found)
+
+    wait_for(lambda: reports() >= 2 or driver.poll() is not None, 400, "two epochs of trials")
+    assert driver.poll() is None, cluster.log("tune")
+    before, now = reports(), time.monotonic()
+    cluster.kill(cluster.others[0])
+    recovery("a node killed during a sweep", "its trials start again on another node from their last checkpoints", now,
+             lambda: reports() > before or driver.poll() is not None)  # fmt: skip
+    cluster.finish("tune", driver)
+    trials = Journal(str(folder)).trials
+    assert sorted(trials) == [0, 1, 2, 3]
+    assert {t.state for t in trials.values()} == {"finished"}
+    assert all([r.epoch for r in t.reports] == [1, 2, 3, 4] for t in trials.values())
+    assert statuses(f"sqlite:///{tmp_path}/mlflow.db") == ["FINISHED"] * 5
