@@ -140,7 +140,8 @@ class Range:
             return self.values[asked.suggest_int(name, 0, len(self.values) - 1)]
         if self.kind == "integer":
             return asked.suggest_int(name, int(self.low), int(self.high), step=int(self.step) or 1, log=self.log)
-        return asked.suggest_float(name, float(self.low), float(self.high), step=self.step or None, log=self.log)
+        low, high = float(self.low), float(self.high)
+        return self._whole(asked.suggest_float(name, low, high, step=self.step or None, log=self.log))
 
     def encode(self, value: Any) -> Any:
         """A value as Optuna's distribution has it: choices and grids by number."""
@@ -156,7 +157,9 @@ class Range:
         return self._whole(round(value) if self.kind == "integer" else value)
 
     def _whole(self, value: float) -> Any:
-        return round(value) if self.kind == "integer" else float(value)
+        if self.kind == "integer":
+            return round(value)
+        return round(float(value), 12) if self.step else float(value)  # 0.1 + 4 · 0.05 is 0.3.
 
 
 class SearchSpace:

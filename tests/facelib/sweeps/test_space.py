@@ -180,3 +180,11 @@ def test_tune_settings_that_contradict_the_training(overrides, message):
     with pytest.raises(SettingsError, match=message):
         check_tune(load_settings(None, overrides))
     check_tune(load_settings())
+
+
+def test_values_on_a_grid_of_steps_are_the_numbers_people_write():
+    space = SearchSpace({"unpg.margin": {"uniform": [0.1, 0.5], "step": 0.05}}, load_settings())
+    rng = np.random.default_rng(0)
+    drawn = {space.sample(rng)["unpg.margin"] for _ in range(200)}
+    assert drawn == {0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5}
+    assert {space.perturbed({"unpg.margin": 0.2}, 0.0, rng)["unpg.margin"] for _ in range(50)} == {0.15, 0.25}
