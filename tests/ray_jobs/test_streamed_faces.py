@@ -21,10 +21,11 @@ from ray_jobs.training.engine import train
 from ray_jobs.training.streamed_faces import FacePool, StreamedFaces, training_faces
 
 PAIRS, SINGLES = Sampling(views=2), Sampling(views=1)
+# Every picture of these people with this seed is found, so that counts are exact.
 FACES = (
     "generate.identities=6", "generate.images_per_identity=3", "generate.first_identity=40", "generate.actors=1",
     "generate.identities_per_task=2", "generate.cpus_per_actor=0.25", "align.cpus_per_actor=0.25",
-    'generate.options={"image_size": 96}', "seed=3", "tracking.system_metrics=false",
+    'generate.options={"image_size": 96}', "seed=4", "tracking.system_metrics=false",
 )  # fmt: skip
 
 
