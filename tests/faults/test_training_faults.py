@@ -48,7 +48,7 @@ class Training:
         assert all(bool(v.isfinite().all()) for v in found.state_dict.values())
         assert statuses(self.uri) == ["FINISHED"]
         for name, value in (undisturbed or {}).items():
-            assert torch.allclose(value, found.state_dict[name], rtol=tolerance, atol=tolerance), name
+            assert torch.allclose(value, found.state_dict[name].float(), rtol=tolerance, atol=tolerance), name
 
 
 @pytest.fixture(scope="module")
