@@ -55,13 +55,8 @@ def generated(arguments: argparse.Namespace, detector: FaceDetector) -> tuple[np
     factors = generator.image_factors(arguments.seed, identities, indices)
     aligned = Aligner(detector).align(list(generator.render(codes, factors)))
     print(f"{sum(isinstance(face, AlignedFace) for face in aligned)} of {len(aligned)} pictures aligned")
-    crops = [
-        face.image
-        for pair in zip(aligned[::2], aligned[1::2])
-        if all(isinstance(face, AlignedFace) for face in pair)
-        for face in pair
-        if isinstance(face, AlignedFace)
-    ]
+    pairs = [pair for pair in zip(aligned[::2], aligned[1::2]) if all(isinstance(face, AlignedFace) for face in pair)]
+    crops = [face.image for pair in pairs for face in pair]
     rows = np.arange(len(crops))
     return np.stack(crops), rows[::2], rows[1::2]
 

@@ -1,4 +1,4 @@
-"""Names of the devices that networks run on."""
+"""The devices that networks run on: their names in settings, and the one that an actor holds."""
 
 from __future__ import annotations
 
