@@ -29,9 +29,10 @@ from facelib.faces import (
     write_part,
 )
 from ray_jobs.running.session import cluster
-from ray_jobs.training.batches import Augmentation, Batch, BatchPlan, StoredFaces, batch_stream
+from ray_jobs.training.batches import Augmentation, Batch, BatchPlan, StoredFaces
 from ray_jobs.training.methods import METHODS
 from ray_jobs.training.optimization import build_optimizer
+from ray_jobs.training.readers import batch_stream
 
 
 def main() -> None:

@@ -1,26 +1,22 @@
-"""Training batches through Ray tasks, in an order that depends on nothing but seed and position.
+"""Training batches in an order that depends on nothing but seed and position.
 
 An epoch permutes the row groups, deals them to the ranks, and groups each rank's share into windows that are read,
-shuffled and decoded by Ray tasks. One stream serves the whole training: the position in it is a number of steps, so a
-resumed run seeks instead of replaying, and no epoch pays for starting a pipeline. Faces come from a stored dataset
-(`StoredFaces`) or are made while training goes on (`ray_jobs.training.streamed_faces`). N samples, V views of a sample,
-H and W pixels.
+shuffled and decoded by Ray tasks (`ray_jobs.training.readers`). One stream serves the whole training: the position in
+it is a number of steps, so a resumed run seeks instead of replaying, and no epoch pays for starting a pipeline. Faces
+come from a stored dataset (`StoredFaces`) or are made while training goes on (`ray_jobs.training.streamed_faces`).
+N samples, V views of a sample, H and W pixels.
 """
 
-import collections
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-import cv2
 import numpy as np
 import pyarrow as pa
-import ray
 import torch
 
 from facelib.augmentation import FaceAugmentation
-from facelib.config import AugmentSettings, DataSettings
+from facelib.config import AugmentSettings
 from facelib.faces import Contract, DatasetError, FaceDataset, decode_image
 from ray_jobs.training.optimization import seed_step
 
@@ -190,42 +186,6 @@ class BatchPlan:
             position += count
 
 
-def batch_stream(
-    faces: TrainingFaces,
-    plan: BatchPlan,
-    rank: int,
-    first_step: int,
-    last_step: int,
-    data: DataSettings,
-    augmentation: "Augmentation | None" = None,
-) -> Iterator[Batch]:
-    """This rank's batches of steps `first_step` … `last_step − 1`, read, decoded and augmented ahead by Ray tasks.
-
-    Streaming tasks, not a Ray Data pipeline: its scheduler would run in the trainer's process, and under back-pressure
-    it polls without a pause, holding the interpreter lock for half of the time (steps were 2.5 times slower).
-    """
-    task = ray.remote(_read_pieces).options(
-        num_returns="streaming",
-        num_cpus=data.cpus_per_reader,
-        max_retries=-1,
-        # A worker's own placement group has no room for its readers; any node may read.
-        scheduling_strategy="SPREAD",
-        _generator_backpressure_num_objects=data.read_ahead,
-    )
-    reading = Reading(plan.sampling, plan.batch_size, plan.steps_per_epoch, augmentation)
-
-    def pieces() -> Iterator[Batch]:
-        windows = plan.windows(rank, first_step, last_step)
-        # One window is being used up, the others are read meanwhile.
-        running = collections.deque(task.remote(faces, w, reading) for w in itertools.islice(windows, data.readers + 1))
-        while running:
-            for reference in running.popleft():
-                yield ray.get(reference)
-            running.extend(task.remote(faces, w, reading) for w in itertools.islice(windows, 1))
-
-    yield from rebatch(pieces(), plan.batch_size)
-
-
 @dataclass(frozen=True)
 class Augmentation:
     """Augmentation of training images as readers do it: beside the trainer, not inside it.
@@ -260,13 +220,6 @@ class Reading:
     batch_size: int
     steps_per_epoch: int
     augmentation: Augmentation | None = None
-
-
-def _read_pieces(faces: TrainingFaces, window: Window, reading: Reading) -> Iterator[Batch]:
-    """Ray task: the pieces of one window."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    yield from read_window(faces, window, reading)
 
 
 def read_window(faces: TrainingFaces, window: Window, reading: Reading) -> Iterator[Batch]:

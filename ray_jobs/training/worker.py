@@ -18,11 +18,12 @@ from facelib.augmentation import to_network_input
 from facelib.config import Settings
 from ray_jobs.running.monitor import Monitor
 from ray_jobs.running.session import JobError, configure_data, format_seconds
-from ray_jobs.training.batches import Augmentation, Batch, BatchPlan, batch_stream
+from ray_jobs.training.batches import Augmentation, Batch, BatchPlan
 from ray_jobs.training.checkpoints import STATE_NAME, newest_checkpoint, read_state, write_state
 from ray_jobs.training.methods import METHODS, Step
 from ray_jobs.training.optimization import LearningRate, Selection, build_optimizer, resumed_step, seed_step
 from ray_jobs.training.places import GroupPlace, Place
+from ray_jobs.training.readers import batch_stream
 from ray_jobs.training.sharding import clip_gradients, gather_state, keep_from_ddp, load_state
 from ray_jobs.training.streamed_faces import training_faces
 from ray_jobs.training.watch import LOGGED

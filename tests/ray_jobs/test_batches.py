@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
 from support.datasets import pattern, write_dataset
 
 from facelib.config import AugmentSettings, DataSettings
 from facelib.faces import DatasetError
+from ray_jobs.training import readers
 from ray_jobs.training.batches import (
     Augmentation,
     Batch,
@@ -11,10 +14,10 @@ from ray_jobs.training.batches import (
     Reading,
     Sampling,
     StoredFaces,
-    batch_stream,
     read_window,
     rebatch,
 )
+from ray_jobs.training.readers import batch_stream
 
 
 def plan_of(faces, sampling, batch_size=4, window=2, world=1, seed=0):
@@ -125,11 +128,29 @@ def test_rebatch_keeps_every_sample_in_order():
     assert np.concatenate([b.labels for b in out]).tolist() == [0] * 3 + [1] * 5 + [2] + [3] * 7
 
 
-def test_ray_delivers_the_planned_batches(faces, ray_cluster):
-    plan = plan_of(faces, Sampling(views=2), batch_size=4)
-    expected = batches(faces, plan, 0, 1, 9)
-    found = list(batch_stream(faces, plan, 0, 1, 9, DataSettings(readers=2)))
+def assert_equal_batches(found, expected):
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
         assert np.array_equal(a.images, b.images)
         assert np.array_equal(a.labels, b.labels)
+
+
+def test_ray_delivers_the_planned_batches(faces, ray_cluster):
+    plan = plan_of(faces, Sampling(views=2), batch_size=4)
+    found = list(batch_stream(faces, plan, 0, 1, 9, DataSettings(readers=2)))
+    assert_equal_batches(found, batches(faces, plan, 0, 1, 9))
+
+
+def test_without_a_cpu_for_readers_the_trainers_node_reads(faces, ray_cluster, monkeypatch, capsys):
+    """As on a cluster that lost the nodes that were not full of trainers."""
+    monkeypatch.setattr(readers, "PATIENCE", 0.5)
+    monkeypatch.setattr(readers, "STARVED_PATIENCE", 0.2)
+    plan = plan_of(faces, Sampling(views=2), batch_size=4)
+    everything = placement_group([{"CPU": ray.cluster_resources()["CPU"]}])
+    ray.get(everything.ready())
+    try:
+        found = list(batch_stream(faces, plan, 0, 1, 9, DataSettings(readers=2)))
+    finally:
+        remove_placement_group(everything)
+    assert_equal_batches(found, batches(faces, plan, 0, 1, 9))
+    assert capsys.readouterr().out == "no 0.25 CPUs are left for a reader: reading beside the trainer\n"

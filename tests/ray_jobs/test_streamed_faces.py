@@ -16,8 +16,9 @@ from facelib.faces import DatasetError, FaceDataset
 from ray_jobs.generate import generate, make_dataset
 from ray_jobs.running.preflight import preflight
 from ray_jobs.running.session import JobError
-from ray_jobs.training.batches import BatchPlan, Reading, Sampling, StoredFaces, batch_stream, read_window
+from ray_jobs.training.batches import BatchPlan, Reading, Sampling, StoredFaces, read_window
 from ray_jobs.training.engine import train
+from ray_jobs.training.readers import batch_stream
 from ray_jobs.training.streamed_faces import FacePool, StreamedFaces, training_faces
 
 PAIRS, SINGLES = Sampling(views=2), Sampling(views=1)
