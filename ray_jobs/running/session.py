@@ -103,10 +103,10 @@ def cluster(settings: Settings) -> Iterator[None]:
     }
     if settings.ray.autoscaling:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1200")  # A machine takes minutes to come.
-    address = settings.ray.address or os.environ.get("RAY_ADDRESS", "")
-    if address:
-        options["address"] = address
-    else:
+    # Without a word Ray would join whichever cluster was started last on this machine, dead or alive.
+    address = settings.ray.address or os.environ.get("RAY_ADDRESS", "") or "local"
+    options["address"] = address
+    if address == "local":
         options["include_dashboard"] = True  # Ray Train reports every second to a dashboard it expects.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # Nobody takes this machine away.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # Token authentication is on: good.
