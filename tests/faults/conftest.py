@@ -48,6 +48,11 @@ class Nodes:
         """What a job has said so far."""
         return (self.folder / f"{job}.log").read_text()
 
+    def wait_for(self, condition, driver: subprocess.Popen, what: str) -> None:
+        """Wait for something that a running job does."""
+        wait_for(lambda: condition() or driver.poll() is not None, 400, what)
+        assert condition(), "".join(log.read_text() for log in self.folder.glob("*.log"))
+
     def finish(self, job: str, driver: subprocess.Popen, seconds: float = 600) -> None:
         """Wait for a job that is to succeed."""
         assert driver.wait(timeout=seconds) == 0, self.log(job)

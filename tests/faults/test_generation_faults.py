@@ -8,7 +8,7 @@ import time
 
 import pytest
 from support.clusters import ray_processes, statuses
-from support.commands import run, wait_for
+from support.commands import run
 
 from facelib.faces import FaceDataset
 
@@ -39,7 +39,7 @@ class Generation:
         self.nodes, self.faces = nodes, folder / "out" / "faces"
         self.arguments = ("--output", folder / "out", *SETTINGS)
         self.driver = nodes.start("generate", *self.arguments)
-        wait_for(lambda: self.parts >= 1, 400, "a first part")
+        self.nodes.wait_for(lambda: self.parts >= 1, self.driver, "a first part")
 
     @property
     def parts(self):

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 from support.clusters import ray_processes, statuses
-from support.commands import run, wait_for
+from support.commands import run
 from support.tracking_server import TrackingServer
 
 from facelib.models import read_checkpoint
@@ -32,7 +32,7 @@ class Training:
         self.arguments = ("--output", folder / "out", *faces, *SETTINGS, *more)
         self.uri = uri or f"sqlite:///{folder}/mlflow.db"
         self.driver = nodes.start("train_ssl", *self.arguments, uri=uri)
-        wait_for(lambda: self.checkpoints, 400, "a first checkpoint")
+        self.nodes.wait_for(lambda: self.checkpoints, self.driver, "a first checkpoint")
 
     @property
     def checkpoints(self):
