@@ -39,16 +39,24 @@ def run_job(
         print(f"{job}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     started = time.monotonic()
+    number = signal.SIGINT
+
+    def terminate(received: int, _: Any) -> None:
+        # Not SystemExit, which Ray replaces by one of its own (status 1) when it arrives while it waits.
+        nonlocal number
+        number = signal.Signals(received)
+        raise KeyboardInterrupt
+
     try:
         with cluster(settings):
             # `ray job stop` and schedulers send SIGTERM: leave through the context managers so that the run ends as
             # FAILED. Set here, because joining a cluster puts a handler in place that aborts.
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+            signal.signal(signal.SIGTERM, terminate)
             with Run.open(settings, job) as run:
                 written = work(settings, run)
     except KeyboardInterrupt:
-        print(f"{job}: interrupted; the same command continues", file=sys.stderr)
-        raise SystemExit(130) from None
+        print(f"{job}: stopped by {number.name}; the same command continues", file=sys.stderr)
+        raise SystemExit(128 + number) from None
     except Exception as error:
         found = user_error(error)
         if os.environ.get("FACELIB_TRACEBACK") or found is None:
@@ -121,8 +129,15 @@ def cluster(settings: Settings) -> Iterator[None]:
 
 
 def quiet_worker() -> None:
-    """Setup of every Ray worker process: warnings and errors only."""
+    """Setup of every Ray worker process: warnings and errors only, and no doubt which cluster it belongs to.
+
+    A helper of Ray Train looks its cluster up by the environment, or else takes the one started last on the machine;
+    where that is another one, a training takes twelve seconds to stop.
+    """
+    import ray
+
     logging.disable(logging.INFO)
+    os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
 
 
 def configure_data(settings: Settings) -> None:

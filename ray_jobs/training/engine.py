@@ -135,7 +135,10 @@ def _fit_group(settings: Settings, uri: str, config: dict[str, Any], callbacks: 
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep_checkpoints),
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except SystemExit:  # what Ray Train makes of Ctrl-C
+        raise KeyboardInterrupt from None
 
 
 def require_room(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from support.clusters import free_port
 from support.commands import ROOT, command, wait_for
 from support.datasets import write_dataset
 
@@ -22,8 +23,8 @@ class Nodes:
 
     def __init__(self, folder: Path, *cpus: int) -> None:
         self.folder = folder
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "include_dashboard": True,
-                                                                     "object_store_memory": 200_000_000})  # fmt: skip
+        head = {"num_cpus": cpus[0], "include_dashboard": True, "dashboard_port": free_port()}
+        self.cluster = Cluster(initialize_head=True, head_node_args={**head, "object_store_memory": 200_000_000})
         self.others = [self.add(count) for count in cpus[1:]]
         self.cluster.wait_for_nodes()
 
