@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from support.clusters import statuses
 from support.commands import run, start, wait_for, workers_of
 from support.datasets import write_dataset
 from support.models import assert_same_weights
@@ -66,17 +67,26 @@ def test_a_worker_killed_in_mid_epoch_changes_no_bit(undisturbed, faces, tmp_pat
     assert_same_weights(undisturbed / "model.pt", tmp_path / "out" / "ssl" / "model.pt", 0)
 
 
-def test_a_killed_driver_is_continued_by_the_same_command(undisturbed, faces, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_driver_is_continued_by_the_same_command(how, undisturbed, faces, tmp_path):
     driver = start("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, folder=tmp_path)
     states = tmp_path / "out" / "ssl" / "training"
     wait_for(lambda: len(list(states.glob("checkpoint_*/state.pt"))) >= 2, what="a checkpoint inside an epoch")
-    driver.kill()
-    driver.wait()
+    driver.send_signal(how)
+    status = driver.wait(60)
+    if how == signal.SIGKILL:
+        assert status == -how
+    else:
+        said = (tmp_path / "train_ssl.log").read_text()
+        assert status == 128 + how, said
+        assert said.splitlines()[-1] == f"train_ssl: stopped by {how.name}; the same command continues"
+        assert "Traceback" not in said
+        assert statuses(f"sqlite:///{tmp_path}/mlflow.db") == ["FAILED"]
     assert not (tmp_path / "out" / "ssl" / "model.pt").exists()
     output = train("train_ssl", tmp_path, faces)
     assert "resumed at epoch" in output
     assert_same_weights(undisturbed / "model.pt", tmp_path / "out" / "ssl" / "model.pt", 0)
-    assert_one_finished_run(tmp_path)
+    assert statuses(f"sqlite:///{tmp_path}/mlflow.db") == ["FINISHED"]
     assert "is there already" in train("train_ssl", tmp_path, faces)
 
 
@@ -169,12 +179,3 @@ def test_a_second_job_on_one_folder_is_refused(undisturbed, faces, tmp_path):
     finally:
         driver.kill()
         driver.wait()
-
-
-def assert_one_finished_run(folder):
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    experiment = client.get_experiment_by_name("facelib")
-    runs = client.search_runs([experiment.experiment_id])
-    assert [r.info.status for r in runs] == ["FINISHED"]
