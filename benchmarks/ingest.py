@@ -88,10 +88,9 @@ def _rate(
     return pairs / seconds, waited / seconds
 
 
-def _noise_dataset(folder: str, identities: int, images: int = 4) -> str:
+def noise_faces(identities: int, images: int) -> list[Face]:
     """Smooth noise at the size and JPEG quality of real faces: speed depends on nothing else."""
     rng = np.random.default_rng(0)
-    target = Folder(folder).create()
     faces = []
     for i in range(identities):
         base = np.kron(rng.integers(0, 255, (14, 14, 3)), np.ones((8, 8, 1))).astype(np.uint8)
@@ -99,6 +98,12 @@ def _noise_dataset(folder: str, identities: int, images: int = 4) -> str:
             image = np.roll(base, 3 * j, axis=1)
             empty = np.zeros(0, np.float32)
             faces.append(Face(encode_image(image), i, j, 1.0, np.zeros((5, 2), np.float32), empty, "noise"))
+    return faces
+
+
+def _noise_dataset(folder: str, identities: int, images: int = 4) -> str:
+    target = Folder(folder).create()
+    faces = noise_faces(identities, images)
     part = write_part(target, "part-0000000.parquet", faces_to_table(faces), len(faces), {}, "benchmark", 16)
     manifest = make_manifest(Contract(template="arcface", size=112), {}, [part], {})
     target.write(MANIFEST_NAME, manifest.model_dump_json().encode())

@@ -1,0 +1,79 @@
+"""A dataset larger than memory: written part by part, then one epoch of pairs read as a training reads it.
+
+    python -m benchmarks.memory --limit-gb 3 -- benchmarks.large_dataset --gigabytes 9 --folder runs/large
+
+Nothing is trained, so that reading is all that takes time and memory. The pictures of the parts are the same; people
+and files are not. Prints rates by the clock; the memory is what `benchmarks/memory.py` around it says. The folder is
+deleted at the end.
+"""
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.ingest import noise_faces
+from facelib.config import load_settings
+from facelib.faces import MANIFEST_NAME, Contract, Folder, faces_to_table, make_manifest, write_part
+from ray_jobs.running.session import cluster
+from ray_jobs.training.batches import BatchPlan, Sampling, StoredFaces
+from ray_jobs.training.readers import batch_stream
+
+PEOPLE = 1024  # of a part
+
+
+def main() -> None:
+    """Write, read, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=1)
+    parser.add_argument(
+        "--folder", default="runs/large_dataset", help="where the dataset lies for as long as this runs"
+    )
+    parser.add_argument("--images", type=int, default=6, help="of each identity")
+    parser.add_argument("--object-store-gb", type=float, default=0.5)
+    arguments = parser.parse_args()
+    settings = load_settings(None, [f"ray.object_store_gb={arguments.object_store_gb}", "data.readers=2"])
+    target = Folder(arguments.folder).create()
+    try:
+        begin = time.perf_counter()
+        images = _write(target, arguments.images, arguments.gigabytes * 1e9)
+        seconds = time.perf_counter() - begin
+        size = sum(p.stat().st_size for p in Path(arguments.folder).iterdir())
+        print(f"wrote {images:,} faces, {size / 1e9:.2f} GB: {images / seconds:,.0f} faces/s", flush=True)
+        with cluster(settings):
+            faces, begin = StoredFaces(arguments.folder), time.perf_counter()
+            plan = BatchPlan(faces, Sampling(views=2), 128, settings.data.window_row_groups, 0, 1)
+            pairs, seen = 0, np.zeros(plan.classes, bool)
+            for batch in batch_stream(faces, plan, 0, 0, plan.steps_per_epoch, settings.data):
+                pairs += len(batch.labels)
+                seen[batch.labels] = True
+            seconds = time.perf_counter() - begin
+        print(f"read {pairs:,} pairs of {seen.sum():,} of {plan.classes:,} people: {pairs / seconds:,.0f} pairs/s")
+        if seen.sum() != pairs:
+            raise SystemExit("somebody was seen twice")
+    finally:
+        shutil.rmtree(arguments.folder)
+
+
+def _write(target: Folder, images: int, size: float) -> int:
+    """Parts until they are so many bytes; returns the number of faces."""
+    table = faces_to_table(noise_faces(PEOPLE, images))
+    identity, column = table["identity"].to_numpy(), table.column_names.index("identity")
+    parts, written = [], 0.0
+    while written < size:
+        people = pa.array(identity + len(parts) * PEOPLE, table["identity"].type)
+        name = f"part-{len(parts):07d}.parquet"
+        parts.append(
+            write_part(target, name, table.set_column(column, "identity", people), len(table), {}, "benchmark")
+        )
+        written += Path(target.path, name).stat().st_size
+    manifest = make_manifest(Contract(template="arcface", size=112), {}, parts, {})
+    target.write(MANIFEST_NAME, manifest.model_dump_json().encode())
+    return manifest.images
+
+
+if __name__ == "__main__":
+    main()
