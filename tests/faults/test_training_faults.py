@@ -86,15 +86,30 @@ def test_node_killed_with_a_spare(nodes, faces, whole, recovery, tmp_path):
     work.check(whole)
 
 
-def test_node_killed_without_a_spare(nodes, faces, recovery, tmp_path):
+def test_node_with_readers_killed_without_a_spare(nodes, faces, whole, recovery, tmp_path):
+    """Both workers are on the head, which they fill."""
     cluster = nodes(2, 1)
-    elastic = ("--train.min_workers", 1, "--data.cpus_per_reader", 0.2)
+    work = Training(cluster, tmp_path, faces)
+    before, now = work.checkpoints, time.monotonic()
+    cluster.kill(cluster.others[0])
+    recovery("the readers' node killed during training, without a spare", "faces are read on the trainers' nodes, "
+             "without a reservation", now, work.newer_than(before))  # fmt: skip
+    cluster.finish("train_ssl", work.driver)
+    assert "reading beside the trainer" in cluster.log("train_ssl")
+    work.check(whole)
+
+
+def test_node_with_a_worker_killed_without_a_spare(nodes, faces, recovery, tmp_path):
+    """One worker on each node; the training then ends with other weights, so none are compared."""
+    cluster = nodes(1, 1)
+    elastic = ("--train.min_workers", 1, "--train.cpus_per_worker", 0.7, "--data.cpus_per_reader", 0.1)
     work = Training(cluster, tmp_path, faces, *elastic)
     before, now = work.checkpoints, time.monotonic()
     cluster.kill(cluster.others[0])
-    recovery("a node killed during training, without a spare, `train.min_workers` 1", "training goes on with fewer "
-             "workers", now, work.newer_than(before))  # fmt: skip
+    recovery("a worker's node killed during training, without a spare, `train.min_workers` 1", "training goes on with "
+             "fewer workers", now, work.newer_than(before))  # fmt: skip
     cluster.finish("train_ssl", work.driver)
+    assert "resumed at epoch" in cluster.log("train_ssl")
     work.check()
 
 
