@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,26 +66,36 @@ def main() -> None:
             generate = settings.generate
             rows = [asdict(Chunk(0, first, 1)) for first in range(100_000)]
             _report(generate.generator, Generate, (0, generate), rows, arguments)
-        pictures = [GenerateChunk(0, morphable.generate)(asdict(Chunk(0, first, 1))) for first in range(16)]
+        made = [GenerateChunk(0, morphable.generate)(asdict(Chunk(0, first, 1))) for first in range(16)]
+        pictures = [ray.put(chunk) for chunk in made]  # as generators hand them on
         for detector in ("retinaface", "mtcnn"):
             align = load_settings(None, [f"align.detector={detector}"]).align
-            _report(detector, Align, (align, "morphable", 95), pictures * 1000, arguments)
+            _report(detector, Align, (align, "morphable", 95), pictures, arguments)
 
 
 def _report(name: str, kind: type, arguments: tuple[Any, ...], rows: list[Any], ask: argparse.Namespace) -> None:
     for count in (1, 2):
         actors = [ray.remote(num_cpus=0.5)(kind).remote(*arguments) for _ in range(count)]
-        ray.get([actor.__call__.remote(rows[0]) for actor in actors])
-        begin = time.perf_counter()
-        ray.get(actors[0].__call__.remote(rows[1]))
-        calls = max(2, round(ask.seconds / (time.perf_counter() - begin)))
-        begin = time.perf_counter()
-        ray.get([actor.__call__.remote(rows[n * count + k]) for n in range(calls) for k, actor in enumerate(actors)])
-        rate = calls * count * ask.images / (time.perf_counter() - begin)
+        rate = calls_a_second(actors, rows, ask.seconds) * ask.images
         memory = max(ray.get([actor.memory.remote() for actor in actors])) / 1e6
         print(f"| {name} | {count} | {rate:.1f} | {rate / count:.1f} | {memory:.0f} |", flush=True)
         for actor in actors:
             ray.kill(actor)
+
+
+def calls_a_second(actors: Sequence[Any], rows: Sequence[Any], seconds: float) -> float:
+    """Calls that actors answer in a second, all busy: after one call each to start, work for about so many seconds."""
+    ray.get([actor.__call__.remote(rows[0]) for actor in actors])
+    begin = time.perf_counter()
+    ray.get([actor.__call__.remote(rows[k % len(rows)]) for k, actor in enumerate(actors)])
+    calls = max(2, round(seconds / (time.perf_counter() - begin)))
+    begin = time.perf_counter()
+    answers = [actor.__call__.remote(rows[(n * len(actors) + k) % len(rows)])
+               for n in range(calls) for k, actor in enumerate(actors)]  # fmt: skip
+    ray.wait(answers, num_returns=len(answers))  # their pictures stay in the object store
+    seconds = time.perf_counter() - begin
+    ray.get(answers[-1])  # an error, if there was one
+    return len(answers) / seconds
 
 
 def _random_weights(folder: Path) -> None:

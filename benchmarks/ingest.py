@@ -46,7 +46,7 @@ def main() -> None:
     settings = load_settings(arguments.config)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, cluster(settings):
-        faces = StoredFaces(_noise_dataset(folder, identities=max(512, arguments.batch * 4)))
+        faces = StoredFaces(noise_dataset(folder, identities=max(512, arguments.batch * 4)))
         method = METHODS["ssl"](settings, faces.identities).to(memory_format=torch.channels_last).train()
         optimizer = build_optimizer(method.parameters(), settings.train)
         plan = BatchPlan(faces, method.sampling, arguments.batch, settings.data.window_row_groups, 0, 1)
@@ -101,7 +101,8 @@ def noise_faces(identities: int, images: int) -> list[Face]:
     return faces
 
 
-def _noise_dataset(folder: str, identities: int, images: int = 4) -> str:
+def noise_dataset(folder: str, identities: int, images: int = 4) -> str:
+    """One part of such faces below `folder`; returns its URI."""
     target = Folder(folder).create()
     faces = noise_faces(identities, images)
     part = write_part(target, "part-0000000.parquet", faces_to_table(faces), len(faces), {}, "benchmark", 16)

@@ -8,9 +8,10 @@ import pytest
 from mlflow import MlflowClient
 from support.clusters import Head, job_id
 from support.commands import wait_for
+from support.datasets import pattern
 from support.storage import environment, keys
 
-from facelib.faces import FaceDataset
+from facelib.faces import FaceDataset, encode_image
 from facelib.models import read_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
@@ -97,7 +98,7 @@ def test_a_cancelled_job_is_continued_by_the_same_command(head, s3, monkeypatch)
     assert [k for k in keys(s3, "run/") if k.endswith((".tmp", ".lock"))] == []
 
 
-def test_every_other_job_runs_from_s3_to_s3(head, s3, monkeypatch):
+def test_training_and_evaluation_run_from_s3_to_s3(head, s3, monkeypatch):
     for name, wrote in (("train_ssl", "ssl/model.pt"), ("train_unpg", "unpg/model.pt")):
         done = head.submit(*job(name, *TRAIN))
         assert done.returncode == 0, done.stdout + done.stderr
@@ -113,3 +114,30 @@ def test_every_other_job_runs_from_s3_to_s3(head, s3, monkeypatch):
     for name in environment(s3):
         monkeypatch.setenv(name, environment(s3)[name])
     assert read_checkpoint(f"{OUTPUT}/unpg/model.pt").contract["template"] == "arcface"
+
+
+def test_every_other_job_runs_from_s3_to_s3(head, s3, tmp_path, monkeypatch):
+    """On the faces and the model of the tests before."""
+    grid = '{"ssl.queue_size": {"grid": [8, 16]}}'
+    trials = ("--tune.space", grid, "--tune.search", "grid", "--tune.finalists", 1, "--tune.finalist_seeds", 0)
+    for i in range(4):
+        (tmp_path / f"p{i // 2}").mkdir(exist_ok=True)
+        (tmp_path / f"p{i // 2}" / f"{i}.jpg").write_bytes(encode_image(pattern(i // 2, i)))
+    own = ("--import_data.path", tmp_path, "--import_data.alignment", "none", "--data.dataset", "own")
+    inspected = ("--inspect.sets", '["heldout"]', "--inspect.model", "ssl/model.pt")
+    jobs = {
+        "export": ((), "export/model.onnx"),
+        "embed": (("--embed.input", "heldout"), "embeddings/manifest.json"),
+        "inspect_dataset": (inspected, "inspection/report.json"),
+        "tune": ((*TRAIN, *trials), "sweep/best.yaml"),
+        "import_data": (own, "own/manifest.json"),
+    }  # fmt: skip
+    for name, (arguments, wrote) in jobs.items():
+        done = head.submit(*job(name, *arguments, "--tracking.system_metrics", "false"))
+        assert done.returncode == 0, name + done.stdout + done.stderr
+        assert f"run/{wrote}" in keys(s3), (name, keys(s3, "run/"))
+    assert {status for _, status in runs(head)} == {"FINISHED"}
+    for name, value in environment(s3).items():
+        monkeypatch.setenv(name, value)
+    FaceDataset(f"{OUTPUT}/own").verify()
+    assert FaceDataset(f"{OUTPUT}/own").manifest.images == 4

@@ -1,0 +1,161 @@
+"""Every stage on one core and on two, with one, two and four actors, readers or workers: images a second.
+
+    python -m benchmarks.stages --cores 1 2 --actors 1 2 4 --seconds 10
+
+Each number of cores is a process of its own that is held to them, Ray and all. Generator, aligner and embedding actors
+are the pipeline's, busy all the time, on work from the object store. Readers are the training's (decoding and
+augmentation of both views), with a consumer that drops the batches. Training is the job itself: DDP workers of one
+thread, `configs/quickstart.yaml`'s network, last epoch. Where more actors than cores give less, that is what sharing a
+core costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from benchmarks.face_actors import calls_a_second
+from benchmarks.ingest import noise_dataset
+from facelib.config import Settings, load_settings
+from facelib.models import save_backbone
+from ray_jobs.datasets.face_stream import AlignChunk, Chunk, GenerateChunk
+from ray_jobs.evaluation.embedding_stream import EmbedCrops
+from ray_jobs.running.session import cluster
+from ray_jobs.training.batches import Augmentation, BatchPlan, Sampling, StoredFaces
+from ray_jobs.training.methods import architecture, new_backbone
+from ray_jobs.training.readers import batch_stream
+
+CONFIG = "configs/quickstart.yaml"
+PICTURES, CROPS = 8, 128  # of a call
+
+
+def generation(settings: Settings, count: int, seconds: float, folder: Path) -> float:
+    """128-pixel renders."""
+    actors = [ray.remote(num_cpus=0.1)(GenerateChunk).remote(0, settings.generate) for _ in range(count)]
+    rows = [asdict(Chunk(0, first, 1)) for first in range(10_000)]
+    return calls_a_second(actors, rows, seconds) * settings.generate.images_per_identity
+
+
+def alignment(settings: Settings, count: int, seconds: float, folder: Path) -> float:
+    """RetinaFace, choice, warp and JPEG of such renders."""
+    made = [GenerateChunk(0, settings.generate)(asdict(Chunk(0, first, 1))) for first in range(PICTURES)]
+    arguments = settings.align, "morphable", 95
+    actors = [ray.remote(num_cpus=0.1)(AlignChunk).remote(*arguments) for _ in range(count)]
+    rate = calls_a_second(actors, [ray.put(chunk) for chunk in made], seconds)
+    return rate * settings.generate.images_per_identity
+
+
+def reading(settings: Settings, count: int, seconds: float, folder: Path) -> float:
+    """Readers: Parquet, decoding, augmentation; images, two of each pair."""
+    faces = StoredFaces(str(folder / "faces"))
+    plan = BatchPlan(faces, Sampling(views=2), 64, settings.data.window_row_groups, 0, 1)
+    data = settings.data.model_copy(update={"readers": count, "cpus_per_reader": 0.1})
+    stream = batch_stream(faces, plan, 0, 0, 100 * plan.steps_per_epoch, data, Augmentation(settings.augment, 1000))
+    for _ in range(8 * count):
+        next(stream)
+    images, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        images += 2 * len(next(stream).labels)
+    return images / (time.perf_counter() - begin)
+
+
+def label_free(settings: Settings, count: int, seconds: float, folder: Path) -> float:
+    """MoCo with its readers; images, two of each pair."""
+    return 2 * _trained("ssl", count, folder)
+
+
+def unified_negatives(settings: Settings, count: int, seconds: float, folder: Path) -> float:
+    """CosFace with unified negatives and its readers."""
+    return _trained("unpg", count, folder)
+
+
+def embedding(settings: Settings, count: int, seconds: float, folder: Path) -> float:
+    """The network on crops and their mirror images, float32."""
+    model = str(folder / "model.pt")
+    save_backbone(model, new_backbone(settings.model), settings.model.name, architecture(settings.model), {})
+    ask = settings.embed.model_copy(update={"cpus_per_actor": 1})
+    actors = [ray.remote(num_cpus=0.1)(EmbedCrops).remote(model, ask, 112) for _ in range(count)]
+    columns = {name: [None] * CROPS for name in ("name", "identity", "index", "score", "rejected")}
+    crops = np.random.default_rng(0).integers(0, 255, CROPS * 112 * 112 * 3, np.uint8).tobytes()
+    row = ray.put({"task": "{}", "columns": json.dumps(columns), "crops": crops})
+    return calls_a_second(actors, [row], seconds) * CROPS
+
+
+STAGES: tuple[Callable[[Settings, int, float, Path], float], ...] = (
+    generation, alignment, reading, label_free, unified_negatives, embedding,
+)  # fmt: skip
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--stages", nargs="+", default=[s.__name__ for s in STAGES])
+    parser.add_argument("--measure", help=argparse.SUPPRESS)  # the process that is held to some cores
+    ask = parser.parse_args()
+    if ask.measure:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(ask.measure)])
+        with tempfile.TemporaryDirectory() as folder:
+            for line in _measure(ask, Path(folder)):
+                print(json.dumps(line), flush=True)
+        return
+    rates: dict[tuple[str, int, int], float] = {}
+    for cores in ask.cores:
+        flags = ["--measure", str(cores), "--seconds", str(ask.seconds), "--stages", *ask.stages]
+        command = [sys.executable, "-m", "benchmarks.stages", *flags, "--actors", *map(str, ask.actors)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout or ():
+                name, count, rate = json.loads(line)
+                rates[name, cores, count] = rate
+                print(f"{cores} cores, {count} × {name}: {rate:.0f} images/s", file=sys.stderr, flush=True)
+        if process.returncode:
+            raise SystemExit(f"measuring on {cores} cores ended with status {process.returncode}")
+    columns = [(cores, count) for cores in ask.cores for count in ask.actors]
+    print("| images/s | " + " | ".join(f"{cores} cores, {count} actors" for cores, count in columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for name in ask.stages:
+        print(f"| {name} | " + " | ".join(f"{rates[name, *column]:,.0f}" for column in columns) + " |")
+
+
+def _measure(ask: argparse.Namespace, folder: Path) -> Iterator[tuple[str, int, float]]:
+    settings = load_settings(CONFIG, [f"generate.images_per_identity={PICTURES}"])
+    noise_dataset(str(folder / "faces"), identities=1024)
+    stages: dict[str, Any] = {stage.__name__: stage for stage in STAGES}
+    for name in ask.stages:
+        for count in ask.actors:
+            with cluster(settings):  # anew for each, so that no actor of the one before is left
+                yield name, count, stages[name](settings, count, ask.seconds, folder)
+
+
+def _trained(method: str, workers: int, folder: Path) -> float:
+    """Samples a second of the last of two epochs of a training job."""
+    output = folder / f"{method}{workers}"
+    own = {"output": output, "data.dataset": folder / "faces", "train.workers": workers, "train.threads": 1,
+           "train.cpus_per_worker": 0.2, "data.cpus_per_reader": 0.1, "data.readers": 1, "train.epochs": 2,
+           "train.selection": "last", "ssl.pairs_per_identity": 1, "ssl.queue_size": 4096,
+           "train.batch_size": 64, "tracking.uri": f"sqlite:///{folder}/mlflow.db",
+           "tracking.system_metrics": "false"}  # fmt: skip
+    flags = [word for name, value in own.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", f"ray_jobs.train_{method}", "--config", CONFIG, *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    return float(json.loads((output / method / "history.json").read_text())[-1]["samples_per_second"])
+
+
+if __name__ == "__main__":
+    main()
