@@ -10,6 +10,7 @@ from support.clusters import Head, job_id
 from support.commands import wait_for
 from support.datasets import pattern
 from support.storage import environment, keys
+from support.training import TINY_TRAINING
 
 from facelib.faces import FaceDataset, encode_image
 from facelib.models import read_checkpoint
@@ -21,10 +22,8 @@ GENERATE = (
     "--tracking.system_metrics", "false",
 )  # fmt: skip
 TRAIN = (
-    "--model.name", "iresnet", "--model.options", '{"layers":[1,1,1,1],"width":0.25,"stem_stride":2}',
-    "--model.embedding_size", 16, "--train.epochs", 2, "--train.batch_size", 4, "--train.precision", "float32",
-    "--train.threads", 1, "--evaluate.pairs", 10, "--evaluate.baselines", "false", "--evaluate.bootstrap", 0,
-    "--ssl.queue_size", 8, "--data.window_row_groups", 2, "--tracking.system_metrics", "false",
+    *TINY_TRAINING, "--train.epochs", 2, "--train.batch_size", 4, "--evaluate.pairs", 10,
+    "--evaluate.baselines", "false", "--evaluate.bootstrap", 0, "--ssl.queue_size", 8,
 )  # fmt: skip
 OUTPUT = "s3://faces/run"
 

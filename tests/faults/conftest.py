@@ -11,7 +11,7 @@ import ray
 from ray.cluster_utils import Cluster
 from support.clusters import free_port
 from support.commands import ROOT, command, wait_for
-from support.datasets import write_dataset
+from support.training import datasets
 
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- written by `make faults` -->\n", "<!-- end -->\n"
@@ -82,10 +82,7 @@ def nodes(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory):
     """Flags that name a training dataset of 48 identities and a held-out one."""
-    folder = tmp_path_factory.mktemp("data")
-    write_dataset(folder / "faces", identities=48, images=3, per_part=16, per_group=4)
-    write_dataset(folder / "heldout", identities=8, images=3, first=1000)
-    return ("--data.dataset", folder / "faces", "--data.heldout", folder / "heldout")
+    return datasets(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

@@ -5,16 +5,14 @@ import time
 import pytest
 from support.clusters import statuses
 from support.commands import wait_for
+from support.training import TINY_TRAINING
 
 from facelib.sweeps.trials import Journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 SETTINGS = (
-    "--model.name", "iresnet", "--model.options", '{"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}',
-    "--model.embedding_size", 16, "--train.epochs", 4, "--train.batch_size", 4, "--train.learning_rate", 0.1,
-    "--train.precision", "float32", "--train.threads", 1, "--evaluate.pairs", 40, "--ssl.queue_size", 24,
-    "--train.cpus_per_worker", 1, "--data.window_row_groups", 2, "--data.readers", 1, "--data.cpus_per_reader", 0.25,
-    "--tracking.system_metrics", "false",
+    *TINY_TRAINING, "--train.epochs", 4, "--train.batch_size", 4, "--train.cpus_per_worker", 1,
+    "--data.readers", 1, "--data.cpus_per_reader", 0.25,
     "--tune.space", '{"ssl.queue_size": {"grid": [16, 24, 32]}, "augment.strength": {"uniform": [0.0, 1.0]}}',
     "--tune.search", "random", "--tune.trials", 4, "--tune.scheduler", "none", "--tune.base", "false",
     "--tune.finalist_seeds", 0, "--tune.in_process", "true", "--tune.concurrency", 2,

@@ -11,15 +11,13 @@ import torch
 from support.clusters import ray_processes, statuses
 from support.commands import run
 from support.tracking_server import TrackingServer
+from support.training import TINY_TRAINING
 
 from facelib.models import read_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 SETTINGS = (
-    "--model.name", "iresnet", "--model.options", '{"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}',
-    "--model.embedding_size", 16, "--train.epochs", 4, "--train.batch_size", 4, "--train.learning_rate", 0.1,
-    "--train.precision", "float32", "--train.threads", 1, "--train.checkpoint_every", 2, "--evaluate.pairs", 40,
-    "--ssl.queue_size", 24, "--data.window_row_groups", 2, "--tracking.system_metrics", "false",
+    *TINY_TRAINING, "--train.epochs", 4, "--train.batch_size", 4, "--train.checkpoint_every", 2,
     "--train.workers", 2, "--train.cpus_per_worker", 1, "--data.readers", 1, "--data.cpus_per_reader", 0.25,
 )  # fmt: skip
 

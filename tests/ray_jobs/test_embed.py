@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from support.datasets import pattern, write_dataset
+from support.models import TINY
 
 from facelib.config import load_settings
 from facelib.embedding import embed_images
@@ -17,17 +18,13 @@ from ray_jobs import embed as module
 from ray_jobs.embed import embed
 from ray_jobs.running.session import JobError
 
-ARCHITECTURE = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
-
 
 @pytest.fixture
 def ask(tmp_path, ray_cluster):
     """Function: settings below tmp_path, where a model lies."""
     torch.manual_seed(0)
     contract = {"template": "arcface", "size": 112, "colour": "RGB"}
-    save_backbone(
-        tmp_path / "ssl" / "model.pt", build_backbone("iresnet", **ARCHITECTURE), "iresnet", ARCHITECTURE, contract
-    )
+    save_backbone(tmp_path / "ssl" / "model.pt", build_backbone("iresnet", **TINY), "iresnet", TINY, contract)
     return lambda *overrides: load_settings(None, [f"output={tmp_path}", "embed.images_per_task=5", *overrides])
 
 

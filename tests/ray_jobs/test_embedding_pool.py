@@ -9,6 +9,7 @@ import pytest
 import ray
 import torch
 from support.datasets import pattern
+from support.models import TINY
 
 from facelib.config import EvaluateSettings
 from facelib.embedding import embed_images, load_face_network
@@ -19,7 +20,6 @@ from facelib.protocols import EncodedFaces, EvaluationSet
 from ray_jobs.evaluation import embedding_pool
 from ray_jobs.evaluation.embedding_pool import Judged, embed_sets
 
-ARCHITECTURE = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
 ASK = EvaluateSettings(batch_size=4, actors=2, cpus_per_actor=0.5)
 
 
@@ -59,7 +59,7 @@ def models(tmp_path_factory, ray_cluster):
     folder = tmp_path_factory.mktemp("models")
     for seed in (1, 2):
         torch.manual_seed(seed)
-        save_backbone(folder / f"{seed}.pt", build_backbone("iresnet", **ARCHITECTURE), "iresnet", ARCHITECTURE, {})
+        save_backbone(folder / f"{seed}.pt", build_backbone("iresnet", **TINY), "iresnet", TINY, {})
     return [Judged("1", f"{folder}/1.pt"), Judged("2", f"{folder}/2.pt"), Judged("pixels", pixels=PixelEmbedding())]
 
 

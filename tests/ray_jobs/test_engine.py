@@ -7,26 +7,20 @@ import pytest
 import torch
 from support.clusters import statuses
 from support.commands import run, start, wait_for, workers_of
-from support.datasets import write_dataset
 from support.models import assert_same_weights
+from support.training import TINY_TRAINING, datasets
 
 from facelib.models import load_backbone, read_checkpoint
 
 SETTINGS = (
-    "--model.name", "iresnet", "--model.options", '{"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}',
-    "--model.embedding_size", 16, "--train.epochs", 3, "--train.batch_size", 8, "--train.learning_rate", 0.1,
-    "--train.precision", "float32", "--train.threads", 1, "--train.checkpoint_every", 2, "--evaluate.pairs", 40,
-    "--ssl.queue_size", 24, "--unpg.scale", 16, "--data.window_row_groups", 2, "--tracking.system_metrics", "false",
+    *TINY_TRAINING, "--train.epochs", 3, "--train.batch_size", 8, "--train.checkpoint_every", 2, "--unpg.scale", 16,
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     """A training dataset of 48 identities and a held-out one."""
-    folder = tmp_path_factory.mktemp("data")
-    write_dataset(folder / "faces", identities=48, images=3, per_part=16, per_group=4)
-    write_dataset(folder / "heldout", identities=8, images=3, first=1000)
-    return ("--data.dataset", folder / "faces", "--data.heldout", folder / "heldout")
+    return datasets(tmp_path_factory.mktemp("data"))
 
 
 def train(job, folder, faces, *more):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from support.datasets import pattern, write_dataset
+from support.models import TINY
 from support.releases import write_ijb
 
 from facelib.config import load_settings
@@ -23,16 +24,14 @@ from facelib.tracking import Run
 from ray_jobs.evaluate import evaluate
 from ray_jobs.running.session import JobError
 
-ARCHITECTURE = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
-
 
 def checkpoint(path, seed=0, template="arcface", **contract):
     torch.manual_seed(seed)
     save_backbone(
         path,
-        build_backbone("iresnet", **ARCHITECTURE),
+        build_backbone("iresnet", **TINY),
         "iresnet",
-        ARCHITECTURE,
+        TINY,
         {"template": template, "size": 112, "colour": "RGB", **contract},
     )
 
@@ -266,8 +265,8 @@ def test_embeddings_come_from_the_cache_the_second_time(folder, ask, judged, ray
 def test_a_checkpoint_behind_a_uri_with_half_a_contract(folder, ask, judged, ray_cluster, capsys):
     run = Run.attach(judged[0].uri, judged[0].run_id)
     torch.manual_seed(0)
-    network = build_backbone("iresnet", **ARCHITECTURE)
-    save_backbone(folder / "half.pt", network, "iresnet", ARCHITECTURE, {"size": 112})
+    network = build_backbone("iresnet", **TINY)
+    save_backbone(folder / "half.pt", network, "iresnet", TINY, {"size": 112})
     evaluate(ask(f'evaluate.models=["file://{folder}/half.pt"]', "evaluate.baselines=false",
                  sets=[f"{folder}/people.bin"]), run)  # fmt: skip
     assert "half: the checkpoint does not say its template, colour" in capsys.readouterr().out

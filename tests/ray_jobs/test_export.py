@@ -8,6 +8,7 @@ import pandas
 import pytest
 import torch
 from support.datasets import pattern
+from support.models import TINY
 
 from facelib.config import load_settings
 from facelib.embedding import embed_images
@@ -17,15 +18,13 @@ from facelib.models import build_backbone, save_backbone
 from ray_jobs.export import export
 from ray_jobs.running.session import JobError
 
-ARCHITECTURE = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
-
 
 @pytest.fixture
 def backbone(tmp_path):
     torch.manual_seed(0)
-    network = build_backbone("iresnet", **ARCHITECTURE).eval()
+    network = build_backbone("iresnet", **TINY).eval()
     contract = {"template": "arcface", "size": 112, "colour": "RGB"}
-    save_backbone(tmp_path / "out" / "ssl" / "model.pt", network, "iresnet", ARCHITECTURE, contract)
+    save_backbone(tmp_path / "out" / "ssl" / "model.pt", network, "iresnet", TINY, contract)
     return network
 
 

@@ -7,6 +7,9 @@ import torch
 
 from facelib.models import read_checkpoint
 
+# The smallest network: 112 pixels to 16 numbers.
+TINY = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
+
 
 def assert_same_weights(first: Path, second: Path, tolerance: float) -> None:
     """Two checkpoints hold the same weights (0: bit for bit) and were chosen by the same metric."""

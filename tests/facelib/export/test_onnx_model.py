@@ -3,19 +3,18 @@ import onnx
 import pytest
 import torch
 from support.datasets import pattern
+from support.models import TINY
 
 from facelib.embedding import embed_images
 from facelib.export import ExportError, OnnxEmbedder, export_onnx, onnx_model
 from facelib.models import build_backbone
-
-ARCHITECTURE = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
 
 
 @pytest.fixture(scope="module")
 def backbone():
     """A small network in training mode, whose running statistics are not the initial ones."""
     torch.manual_seed(0)
-    network = build_backbone("iresnet", **ARCHITECTURE)
+    network = build_backbone("iresnet", **TINY)
     with torch.no_grad():
         for _ in range(5):
             network.train()(torch.randn(8, 3, 112, 112))
