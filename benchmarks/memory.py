@@ -129,7 +129,7 @@ def kind(command: Sequence[str], root: bool = False) -> str:
     if len(title) == 2 and title[0].endswith("ray"):
         # Ray's titles: `ray::Actor.method`, `ray::task()`, `ray::IDLE`.
         name = title[1].split()[0].split(".")[0].removesuffix("()")
-        return "idle workers" if name == "IDLE" else name
+        return "idle workers" if name == "IDLE" else name.lstrip("_")  # Matplotlib hides what begins with it
     return next((name for word, name in KINDS.items() if word in line), "others")
 
 
@@ -177,10 +177,12 @@ def draw(series: Series, path: str) -> Path:
     minutes = np.asarray(series.seconds) / 60
     most = max(series.held[ALL])
     shown = [n for n, v in sorted(series.held.items(), key=lambda i: -max(i[1])) if max(v) > 0.02 * most]
-    for number, name in enumerate(shown):
-        colour = "black" if name == ALL else COLOURS[number % len(COLOURS)]
-        axes.plot(minutes, np.asarray(series.held[name]) / 1e3, color=colour, lw=1.2, label=name,
-                  ls="-" if number < len(COLOURS) else "--")  # fmt: skip
+    colours = [colour for colour in COLOURS if colour != "#000000"]
+    for number, name in enumerate(shown, -1):
+        line = {"color": "black"} if name == ALL else {"color": colours[number % len(colours)]}
+        if number >= len(colours):
+            line["ls"] = "--"
+        axes.plot(minutes, np.asarray(series.held[name]) / 1e3, lw=1.2, label=name, **line)
     axes.set(xlabel="minutes", ylabel="private memory, GB", ylim=(0, None))
     tidy(axes)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)

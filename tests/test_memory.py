@@ -81,7 +81,7 @@ def test_a_job_that_takes_more_than_its_group_may_have_is_killed(watched):
 
 def test_processes_are_named_by_what_they_do():
     assert kind(["ray::GenerateChunk.__call__"]) == "GenerateChunk"
-    assert kind(["ray::_read_pieces()"]) == "_read_pieces"
+    assert kind(["ray::read_faces()"]) == "read_faces"
     assert kind(["ray::IDLE"]) == "idle workers"
     assert kind(["/x/ray/core/src/ray/raylet/raylet", "--raylet_socket_name=a"]) == "raylet"
     assert kind(["python", "/x/ray/dashboard/dashboard.py"]) == "dashboard"

@@ -69,7 +69,7 @@ class Readers:
     def start(self, window: Window, here: bool = False) -> ray.ObjectRefGenerator:
         """Begin to read a window on any node that has the CPUs, or on this one without asking for any."""
         node = ray.get_runtime_context().get_node_id()
-        task = ray.remote(_read_pieces).options(
+        task = ray.remote(read_faces).options(
             num_returns="streaming",
             max_retries=-1,
             _generator_backpressure_num_objects=self.read_ahead,
@@ -139,7 +139,7 @@ class _Reader:
         return piece
 
 
-def _read_pieces(faces: TrainingFaces, window: Window, reading: Reading) -> Iterator[Batch]:
+def read_faces(faces: TrainingFaces, window: Window, reading: Reading) -> Iterator[Batch]:
     """Ray task: the pieces of one window."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
