@@ -1,6 +1,7 @@
 """The benchmarks at their short sizes: `python -m benchmarks`. Each is a script of its own with more options.
 
-Left out, because they need TensorFlow for minutes: detectability.py, discofacegan.py and face_actors.py.
+Left out, because they need TensorFlow for minutes: detectability.py, discofacegan.py and face_actors.py; and stages.py
+and sharded_head.py, which take minutes too. memory.py measures any job.
 """
 
 import subprocess
@@ -14,6 +15,7 @@ SHORT = {
     "evaluation": [],
     "ingest": ["--steps", "40"],
     "importing": ["--images", "4000"],
+    "large_dataset": ["--gigabytes", "0.2"],
 }
 
 

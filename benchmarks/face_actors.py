@@ -94,7 +94,8 @@ def calls_a_second(actors: Sequence[Any], rows: Sequence[Any], seconds: float) -
                for n in range(calls) for k, actor in enumerate(actors)]  # fmt: skip
     ray.wait(answers, num_returns=len(answers))  # their pictures stay in the object store
     seconds = time.perf_counter() - begin
-    ray.get(answers[-1])  # an error, if there was one
+    for answer in answers:
+        ray.get(answer)  # an error, if there was one
     return len(answers) / seconds
 
 

@@ -36,6 +36,8 @@ def main() -> None:
     parser.add_argument("--object-store-gb", type=float, default=0.5)
     arguments = parser.parse_args()
     settings = load_settings(None, [f"ray.object_store_gb={arguments.object_store_gb}", "data.readers=2"])
+    if Path(arguments.folder).exists():
+        parser.error(f"--folder {arguments.folder}: exists already, and would be deleted at the end; name a new one")
     target = Folder(arguments.folder).create()
     try:
         begin = time.perf_counter()

@@ -1,8 +1,8 @@
 """Memory of a running job, process by process, over its whole time: does it stay where it was?
 
-    python -m benchmarks.memory --minutes 60 --picture runs/soak.png -- \\
-        ray_jobs.train_ssl --config configs/quickstart.yaml --data.stream true
-    python -m benchmarks.memory --limit-gb 4 -- ray_jobs.train_ssl ...
+    python -m benchmarks.memory --picture runs/memory.png -- ray_jobs.pipeline --config configs/quickstart.yaml
+    python -m benchmarks.memory --minutes 60 -- ray_jobs.train_ssl ... --data.stream true --train.epochs 1000
+    python -m benchmarks.memory --limit-gb 3.5 -- benchmarks.large_dataset --gigabytes 10
 
 Starts the job as a process of its own, samples all processes below it, Ray's included, and prints for every kind of
 process how much it held after a quarter of the time, at the end, and at most. Held is private memory (resident without
@@ -10,8 +10,8 @@ shared pages); the object store, which all processes map, is one row of its own,
 `--minutes` stops the job (SIGTERM) when that much time has passed since its first sample.
 
 `--limit-gb` puts the job into a memory control group (Linux, root): the kernel kills what would take more, page cache
-not counted because it can be dropped. Exit status: 1 if the job failed or was killed; 3 if it grew by more than
-`--growth` of what it held.
+not counted because it can be dropped. Exit status: 1 if the job failed, if the kernel killed any of its processes for
+their memory, or if there are too few samples to tell; 3 if it grew by more than `--growth` of what it held.
 """
 
 from __future__ import annotations
@@ -50,18 +50,21 @@ def main() -> None:
     job = arguments.job[1:] if arguments.job[:1] == ["--"] else arguments.job
     if not job:
         parser.error("name the job after --, e.g. -- ray_jobs.train_ssl --config configs/quickstart.yaml")
-    with _limited(arguments.limit_gb) as (enter, most):
-        process = subprocess.Popen([sys.executable, "-m", *job], preexec_fn=enter)
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(Group.create(arguments.limit_gb)) if arguments.limit_gb else None
+        process = subprocess.Popen([sys.executable, "-m", *job], preexec_fn=group.enter if group else None)
         series = watch(process, arguments.every, arguments.minutes * 60)
         status, stopped = process.wait(), series.stopped
-        peak = most()
+        kills = group.kills() if group else 0
     print(table(series))
-    if peak:
-        print(f"most memory in the group of {arguments.limit_gb:g} GB, page cache included: {peak / 1e9:.2f} GB")
     if arguments.picture:
         print(f"wrote {draw(series, arguments.picture)}")
     if status not in ((0, 143) if stopped else (0,)):
         raise SystemExit(f"the job ended with status {status}")
+    if kills:
+        raise SystemExit(f"{kills} processes were killed: {arguments.limit_gb:g} GB are not enough")
+    if len(series.seconds) < 8:
+        raise SystemExit(f"{len(series.seconds)} samples are too few to tell growth: lower --every")
     share = growth(series, ALL)
     print(f"from a quarter of the time to its end all processes together grew by {share:+.1%}")
     if share > arguments.growth:
@@ -189,27 +192,39 @@ def draw(series: Series, path: str) -> Path:
     return save(figure, path)
 
 
-@contextlib.contextmanager
-def _limited(gigabytes: float) -> Iterator[tuple[object, object]]:
-    """(what the child calls first, function that gives the group's peak) for a memory control group, v1 or v2."""
-    if not gigabytes:
-        yield None, lambda: 0
-        return
-    first, second = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
-    root = first if first.is_dir() else second
-    group = Path(tempfile.mkdtemp(prefix="facelib-", dir=root))
-    limit, peak = (
-        ("memory.limit_in_bytes", "memory.max_usage_in_bytes") if root is first else ("memory.max", "memory.peak")
-    )
-    (group / limit).write_text(str(int(gigabytes * 1e9)))
-    try:
-        yield lambda: (group / "cgroup.procs").write_text(str(os.getpid())), lambda: int((group / peak).read_text())
-    finally:
-        for _ in range(50):  # the last processes are still leaving
-            with contextlib.suppress(OSError):
-                group.rmdir()
-                break
-            time.sleep(0.2)
+@dataclass(frozen=True)
+class Group:
+    """A memory control group of Linux, version 1 or 2."""
+
+    folder: Path
+
+    @classmethod
+    @contextlib.contextmanager
+    def create(cls, gigabytes: float) -> Iterator[Group]:
+        """A group that may hold so much, for as long as the block lasts."""
+        root, limit = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+        if not root.is_dir():
+            root, limit = root.parent, "memory.max"
+        group = cls(Path(tempfile.mkdtemp(prefix="facelib-", dir=root)))
+        (group.folder / limit).write_text(str(int(gigabytes * 1e9)))
+        try:
+            yield group
+        finally:
+            for _ in range(50):  # the last processes are still leaving
+                with contextlib.suppress(OSError):
+                    group.folder.rmdir()
+                    break
+                time.sleep(0.2)
+
+    def enter(self) -> None:
+        """Take the calling process, and all it will start, into the group."""
+        (self.folder / "cgroup.procs").write_text(str(os.getpid()))
+
+    def kills(self) -> int:
+        """Processes that the kernel killed because the group was full."""
+        events = next(p for n in ("memory.oom_control", "memory.events") if (p := self.folder / n).exists())
+        counts = dict(line.split() for line in events.read_text().splitlines())
+        return int(counts.get("oom_kill", 0))
 
 
 if __name__ == "__main__":

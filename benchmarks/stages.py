@@ -12,6 +12,7 @@ core costs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -98,6 +99,9 @@ STAGES: tuple[Callable[[Settings, int, float, Path], float], ...] = (
 )  # fmt: skip
 
 
+JOBS = (label_free, unified_negatives)
+
+
 def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -137,7 +141,8 @@ def _measure(ask: argparse.Namespace, folder: Path) -> Iterator[tuple[str, int, 
     stages: dict[str, Any] = {stage.__name__: stage for stage in STAGES}
     for name in ask.stages:
         for count in ask.actors:
-            with cluster(settings):  # anew for each, so that no actor of the one before is left
+            # Anew for each, so that no actor of the one before is left; a training job starts its own.
+            with contextlib.nullcontext() if stages[name] in JOBS else cluster(settings):
                 yield name, count, stages[name](settings, count, ask.seconds, folder)
 
 

@@ -39,12 +39,13 @@ def run_job(
         print(f"{job}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     started = time.monotonic()
-    number = signal.SIGINT
+    stopped_by = signal.SIGINT
 
-    def terminate(received: int, _: Any) -> None:
+    def terminate(number: int, _: Any) -> None:
+        nonlocal stopped_by
+        stopped_by = signal.Signals(number)
+        signal.signal(number, signal.SIG_IGN)  # A second one would interrupt what ends the run.
         # Not SystemExit, which Ray replaces by one of its own (status 1) when it arrives while it waits.
-        nonlocal number
-        number = signal.Signals(received)
         raise KeyboardInterrupt
 
     try:
@@ -55,8 +56,8 @@ def run_job(
             with Run.open(settings, job) as run:
                 written = work(settings, run)
     except KeyboardInterrupt:
-        print(f"{job}: stopped by {number.name}; the same command continues", file=sys.stderr)
-        raise SystemExit(128 + number) from None
+        print(f"{job}: stopped by {stopped_by.name}; the same command continues", file=sys.stderr)
+        raise SystemExit(128 + stopped_by) from None
     except Exception as error:
         found = user_error(error)
         if os.environ.get("FACELIB_TRACEBACK") or found is None:
@@ -137,7 +138,7 @@ def quiet_worker() -> None:
     import ray
 
     logging.disable(logging.INFO)
-    os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
 
 
 def configure_data(settings: Settings) -> None:

@@ -6,7 +6,9 @@ It knows a method only as a module (see `ray_jobs.training.methods`). What every
 
 import contextlib
 import json
+import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +137,14 @@ def _fit_group(settings: Settings, uri: str, config: dict[str, Any], callbacks: 
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep_checkpoints),
         ),
     )
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit()
     except SystemExit:  # what Ray Train makes of Ctrl-C
         raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)  # Ray Train leaves its own, which then swallows every Ctrl-C.
 
 
 def require_room(settings: Settings) -> None:

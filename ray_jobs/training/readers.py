@@ -4,8 +4,8 @@ Streaming tasks, not a Ray Data pipeline: its scheduler would run in the trainer
 polls without a pause, holding the interpreter lock for half of the time (steps were 2.5 times slower).
 
 Readers reserve CPUs apart from the trainers, so a cluster that lost nodes may hold trainers and have nothing left for
-readers, for as long as nobody brings a node back. A trainer whose next piece does not come looks whether that is why,
-and then has the window read on its own node without a reservation: slower, but it goes on.
+readers, for as long as nobody brings a node back. A reader therefore says that it has begun before it reads; where
+nobody says so, a trainer has the window read on its own node without a reservation: slower, but it goes on.
 """
 
 import collections
@@ -30,8 +30,8 @@ from ray_jobs.training.batches import (
     rebatch,
 )
 
-PATIENCE = 30.0  # seconds without a piece until the cluster is asked whether it has CPUs for readers
-STARVED_PATIENCE = 1.0  # the same once it had none
+PATIENCE = 30.0  # seconds for a reader to begin, or for a piece that it announced to come
+STARVED_PATIENCE = 1.0  # the same after one that did not, until one does again
 
 
 def batch_stream(
@@ -62,18 +62,18 @@ class Readers:
     """Starts the tasks that read windows, and follows them."""
 
     def __init__(self, faces: TrainingFaces, reading: Reading, data: DataSettings) -> None:
-        self.faces, self.reading, self.cpus = faces, reading, data.cpus_per_reader
-        self.read_ahead = data.read_ahead
-        self.patience = PATIENCE
+        self.faces, self.reading, self.data = faces, reading, data
+        self.task = ray.remote(read_faces)
+        self.starved = False
 
     def start(self, window: Window, here: bool = False) -> ray.ObjectRefGenerator:
         """Begin to read a window on any node that has the CPUs, or on this one without asking for any."""
         node = ray.get_runtime_context().get_node_id()
-        task = ray.remote(read_faces).options(
+        task = self.task.options(
             num_returns="streaming",
             max_retries=-1,
-            _generator_backpressure_num_objects=self.read_ahead,
-            num_cpus=0 if here else self.cpus,
+            _generator_backpressure_num_objects=self.data.read_ahead,
+            num_cpus=0 if here else self.data.cpus_per_reader,
             # A worker's own placement group has no room for its readers.
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True) if here else "SPREAD",
         )
@@ -81,66 +81,76 @@ class Readers:
 
     def pieces(self, window: Window, stream: ray.ObjectRefGenerator) -> Iterator[Batch]:
         """A window's pieces in order, from its reader, or from another that takes its place."""
-        reader, taken = _Reader(stream), 0
-        while not reader.finished:
-            piece = reader.next(self.patience)
+        reader, left = _Reader(stream), window.stop - window.start
+        skip = 0  # pieces of one that takes over: it begins with the window's first
+        given = 0
+        while left:  # never to the stream's end: what ends a stream that lost its node waits for a CPU too
+            piece = reader.next(STARVED_PATIENCE if self.starved else PATIENCE)
             if piece is None:
-                if not reader.finished and not reader.here and self._starved():
+                if reader.stands_still and not reader.here:
+                    self._say_starved()
                     ray.cancel(stream)
-                    reader = _Reader(self.start(window, here=True), here=True)
+                    reader, skip = _Reader(self.start(window, here=True), here=True), given
                 continue
             if not reader.here:
-                self.patience = PATIENCE
-            if reader.given > taken:  # one that took over begins with the window's first piece
-                taken = reader.given
-                yield piece
+                self.starved = False
+            if skip:
+                skip -= 1
+                continue
+            given, left = given + 1, left - len(piece.labels)
+            yield piece
 
-    def _starved(self) -> bool:
-        if ray.available_resources().get("CPU", 0) >= self.cpus:
-            return False
-        if self.patience == PATIENCE:
-            print(f"no {self.cpus:g} CPUs are left for a reader: reading beside the trainer", flush=True)
-        self.patience = STARVED_PATIENCE
-        return True
+    def _say_starved(self) -> None:
+        if not self.starved:
+            print(
+                f"no reader began for {PATIENCE:g} s (data.cpus_per_reader={self.data.cpus_per_reader:g}): reading "
+                "beside the trainer, without a reservation, until one does",
+                flush=True,
+            )
+        self.starved = True
 
 
 @dataclass
 class _Reader:
-    """A reader's stream.
+    """A reader's stream, which begins with None: it has begun.
 
     Args:
         here: it runs beside the trainer.
-        reference: a piece that was announced and has not come yet.
-        given: pieces that came.
+        begun: it has said so.
+        announced: a piece that is somewhere and has not come yet.
     """
 
     stream: ray.ObjectRefGenerator
     here: bool = False
-    reference: ray.ObjectRef | None = None
-    given: int = 0
-    finished: bool = False
+    begun: bool = False
+    announced: ray.ObjectRef | None = None
+
+    @property
+    def stands_still(self) -> bool:
+        """It waits for a CPU, to begin or, when a piece was lost with its node, to begin again."""
+        return not self.begun or self.announced is not None
 
     def next(self, patience: float) -> Batch | None:
-        """The next piece, or None: it did not come in `patience` seconds, or the stream is `finished`."""
-        if self.reference is None:
+        """The next piece, or None if it did not come in `patience` seconds."""
+        if self.announced is None:
             ready, _ = ray.wait([self.stream], timeout=patience, fetch_local=False)
             if not ready:
                 return None
-            self.reference = next(self.stream, None)
-            if self.reference is None:
-                self.finished = True
-                return None
+            self.announced = next(self.stream)
         try:
-            # A piece that was lost with its node is read again first, which may have to wait for a CPU too.
-            piece: Batch = ray.get(self.reference, timeout=patience)
+            piece: Batch | None = ray.get(self.announced, timeout=patience)
         except ray.exceptions.GetTimeoutError:
             return None
-        self.reference, self.given = None, self.given + 1
-        return piece
+        self.announced = None
+        if self.begun:
+            return piece
+        self.begun = True
+        return self.next(patience)
 
 
-def read_faces(faces: TrainingFaces, window: Window, reading: Reading) -> Iterator[Batch]:
-    """Ray task: the pieces of one window."""
+def read_faces(faces: TrainingFaces, window: Window, reading: Reading) -> Iterator[Batch | None]:
+    """Ray task: None, and the pieces of one window."""
+    yield None
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     yield from read_window(faces, window, reading)

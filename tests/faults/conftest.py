@@ -85,15 +85,27 @@ def faces(tmp_path_factory):
     return datasets(tmp_path_factory.mktemp("data"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Let fixtures see whether their test passed."""
+    report = yield
+    if report.when == "call":
+        item.passed = report.passed
+    return report
+
+
 @pytest.fixture
-def recovery():
-    """Function: note a fault, what happens, and how long it took until the work went on."""
+def recovery(request):
+    """Function: note a fault, what happens, and how long it took until the work went on; kept if the test passes."""
+    noted = []
 
     def note(fault, happens, since, went_on):
         wait_for(went_on, 400, f"progress after {fault}")
-        MEASURED.append({"fault": fault, "what happens": happens, "seconds": round(time.monotonic() - since, 1)})
+        noted.append({"fault": fault, "what happens": happens, "seconds": round(time.monotonic() - since, 1)})
 
-    return note
+    yield note
+    if getattr(request.node, "passed", False):
+        MEASURED.extend(noted)
 
 
 def pytest_sessionfinish():

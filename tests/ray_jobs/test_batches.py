@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import ray
@@ -153,4 +155,26 @@ def test_without_a_cpu_for_readers_the_trainers_node_reads(faces, ray_cluster, m
     finally:
         remove_placement_group(everything)
     assert_equal_batches(found, batches(faces, plan, 0, 1, 9))
-    assert capsys.readouterr().out == "no 0.25 CPUs are left for a reader: reading beside the trainer\n"
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert said.startswith("no reader began for 0.5 s (data.cpus_per_reader=0.25): reading beside the trainer")
+
+
+def test_a_slow_reader_is_waited_for(faces, ray_cluster, monkeypatch, capsys):
+    """It holds its CPU: another beside the trainer would only do its work twice."""
+    monkeypatch.setattr(readers, "PATIENCE", 3.0)
+    plan = plan_of(faces, Sampling(views=2), batch_size=4)
+    found = list(batch_stream(SlowFaces(faces.uri), plan, 0, 0, 3, DataSettings(readers=1)))
+    assert_equal_batches(found, batches(faces, plan, 0, 0, 3))
+    assert capsys.readouterr().out == ""
+
+
+class SlowFaces(StoredFaces):
+    """Faces on a disk that takes longer than any patience."""
+
+    def __reduce__(self):
+        return SlowFaces, (self.uri,)
+
+    def read(self, window, sampling):
+        time.sleep(5)
+        return super().read(window, sampling)

@@ -126,7 +126,9 @@ def test_a_sweep_writes_a_report_pictures_and_settings_that_train(finished):
     assert best.ssl.queue_size == winner.get("ssl.queue_size", 24)
     preflight(best, "train_ssl")
     with Run.open(best, "train_ssl") as opened:
+        interrupt = signal.getsignal(signal.SIGINT)
         train_ssl(best, opened)
+        assert signal.getsignal(signal.SIGINT) is interrupt  # Ray Train leaves one that swallows Ctrl-C
     assert read_checkpoint(folder / "out" / "sweep" / "best" / "ssl" / "model.pt").contract["template"] == "arcface"
 
 
