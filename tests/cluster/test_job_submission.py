@@ -140,3 +140,30 @@ def test_every_other_job_runs_from_s3_to_s3(head, s3, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     FaceDataset(f"{OUTPUT}/own").verify()
     assert FaceDataset(f"{OUTPUT}/own").manifest.images == 4
+
+
+def test_a_cancelled_training_ends_its_run_and_goes_on(head, s3):
+    """On the faces of the tests before."""
+    long = (
+        *TRAIN,
+        "--train.epochs",
+        300,
+        "--train.selection",
+        "last",
+        "--train.checkpoint_every",
+        2,
+        "--name",
+        "cancelled",
+    )
+    arguments = (*job("train_ssl"), *long, "--output", "s3://faces/cancelled", "--data.dataset", f"{OUTPUT}/faces")
+    submitted = head.submit(*arguments, wait=False)
+    wait_for(lambda: [k for k in keys(s3, "cancelled/") if k.endswith("state.pt")], what="a checkpoint")
+    assert "was stopped" in head.ray("job", "stop", "--address", head.address, job_id(submitted)).stdout
+    wait_for(lambda: ("cancelled/train_ssl", "FAILED") in runs(head), 60, "the run's end")
+    log = head.ray("job", "logs", "--address", head.address, job_id(submitted)).stdout
+    assert "train_ssl: stopped by SIGTERM; the same command continues" in log
+    again = head.submit(*arguments, wait=False)
+    resumed = "resumed at epoch"
+    wait_for(lambda: resumed in head.ray("job", "logs", "--address", head.address, job_id(again)).stdout, what=resumed)
+    head.ray("job", "stop", "--address", head.address, job_id(again))
+    wait_for(lambda: ("cancelled/train_ssl", "FAILED") in runs(head), 60, "the run's end")

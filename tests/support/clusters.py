@@ -43,6 +43,7 @@ class Head:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_JOB_STOP_WAIT_TIME_S": "30",  # as in the cluster files
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
             "PYTHONUNBUFFERED": "1",
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
