@@ -144,17 +144,8 @@ def test_every_other_job_runs_from_s3_to_s3(head, s3, tmp_path, monkeypatch):
 
 def test_a_cancelled_training_ends_its_run_and_goes_on(head, s3):
     """On the faces of the tests before."""
-    long = (
-        *TRAIN,
-        "--train.epochs",
-        300,
-        "--train.selection",
-        "last",
-        "--train.checkpoint_every",
-        2,
-        "--name",
-        "cancelled",
-    )
+    long = (*TRAIN, "--train.epochs", 300, "--train.selection", "last", "--train.checkpoint_every", 2,
+            "--name", "cancelled")  # fmt: skip
     arguments = (*job("train_ssl"), *long, "--output", "s3://faces/cancelled", "--data.dataset", f"{OUTPUT}/faces")
     submitted = head.submit(*arguments, wait=False)
     wait_for(lambda: [k for k in keys(s3, "cancelled/") if k.endswith("state.pt")], what="a checkpoint")
