@@ -118,7 +118,8 @@ def test_training_and_evaluation_run_from_s3_to_s3(head, s3, monkeypatch):
 def test_every_other_job_runs_from_s3_to_s3(head, s3, tmp_path, monkeypatch):
     """On the faces and the model of the tests before."""
     grid = '{"ssl.queue_size": {"grid": [8, 16]}}'
-    trials = ("--tune.space", grid, "--tune.search", "grid", "--tune.finalists", 1, "--tune.finalist_seeds", 0)
+    trials = ("--tune.space", grid, "--tune.search", "grid", "--tune.finalist_seeds", 0, "--tune.base", "false",
+              "--tune.in_process", "true", "--tune.concurrency", 2, "--train.epochs", 1)  # fmt: skip
     for i in range(4):
         (tmp_path / f"p{i // 2}").mkdir(exist_ok=True)
         (tmp_path / f"p{i // 2}" / f"{i}.jpg").write_bytes(encode_image(pattern(i // 2, i)))
@@ -132,7 +133,7 @@ def test_every_other_job_runs_from_s3_to_s3(head, s3, tmp_path, monkeypatch):
         "import_data": (own, "own/manifest.json"),
     }  # fmt: skip
     for name, (arguments, wrote) in jobs.items():
-        done = head.submit(*job(name, *arguments, "--tracking.system_metrics", "false"))
+        done = head.submit(*job(name, *arguments, "--tracking.system_metrics", "false"), timeout=600)
         assert done.returncode == 0, name + done.stdout + done.stderr
         assert f"run/{wrote}" in keys(s3), (name, keys(s3, "run/"))
     assert {status for _, status in runs(head)} == {"FINISHED"}
