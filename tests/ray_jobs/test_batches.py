@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 import ray
@@ -162,19 +160,10 @@ def test_without_a_cpu_for_readers_the_trainers_node_reads(faces, ray_cluster, m
 
 def test_a_slow_reader_is_waited_for(faces, ray_cluster, monkeypatch, capsys):
     """It holds its CPU: another beside the trainer would only do its work twice."""
+    from slow_faces import SlowFaces
+
     monkeypatch.setattr(readers, "PATIENCE", 3.0)
     plan = plan_of(faces, Sampling(views=2), batch_size=4)
     found = list(batch_stream(SlowFaces(faces.uri), plan, 0, 0, 3, DataSettings(readers=1)))
     assert_equal_batches(found, batches(faces, plan, 0, 0, 3))
     assert capsys.readouterr().out == ""
-
-
-class SlowFaces(StoredFaces):
-    """Faces on a disk that takes longer than any patience."""
-
-    def __reduce__(self):
-        return SlowFaces, (self.uri,)
-
-    def read(self, window, sampling):
-        time.sleep(5)
-        return super().read(window, sampling)
