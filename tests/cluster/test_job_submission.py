@@ -119,7 +119,7 @@ def test_every_other_job_runs_from_s3_to_s3(head, s3, tmp_path, monkeypatch):
     """On the faces and the model of the tests before."""
     grid = '{"ssl.queue_size": {"grid": [8, 16]}}'
     trials = ("--tune.space", grid, "--tune.search", "grid", "--tune.finalist_seeds", 0, "--tune.base", "false",
-              "--tune.in_process", "true", "--tune.concurrency", 2, "--train.epochs", 1)  # fmt: skip
+              "--tune.in_process", "true", "--train.epochs", 1)  # fmt: skip
     for i in range(4):
         (tmp_path / f"p{i // 2}").mkdir(exist_ok=True)
         (tmp_path / f"p{i // 2}" / f"{i}.jpg").write_bytes(encode_image(pattern(i // 2, i)))
