@@ -148,20 +148,24 @@ def _spilled(raylet: Sequence[str]) -> int:
 
 def growth(series: Series, name: str) -> float:
     """Growth from the second quarter of the time to the last, of the medians there, as a share of the former."""
+    before, after = medians(series, name)
+    return (after - before) / before if before else 0.0
+
+
+def medians(series: Series, name: str) -> tuple[float, float]:
+    """Medians of the second quarter of the time and of the last."""
     values = np.asarray(series.held[name])
     quarters = np.array_split(values[: -1 if len(values) > 8 else None], 4)  # the last sample may be of the end
-    before, after = float(np.median(quarters[1])), float(np.median(quarters[3]))
-    return (after - before) / before if before else 0.0
+    return float(np.median(quarters[1])), float(np.median(quarters[3]))
 
 
 def table(series: Series) -> str:
     """Markdown: every kind of process that ever held 20 MB, the largest first."""
     lines = ["| memory, MB | processes | second quarter | last quarter | most | growth |", "|---|---|---|---|---|---|"]
     for name, values in sorted(series.held.items(), key=lambda item: -max(item[1])):
-        quarters = np.array_split(np.asarray(values), 4)
-        if max(values) < 20 or min(map(len, quarters)) == 0:
+        if max(values) < 20 or len(values) < 4:
             continue
-        second, last = np.median(quarters[1]), np.median(quarters[3])
+        second, last = medians(series, name)
         count = series.processes[name] or ""
         lines.append(
             f"| {name} | {count} | {second:,.0f} | {last:,.0f} | {max(values):,.0f} | {growth(series, name):+.1%} |"

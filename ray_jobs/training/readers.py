@@ -11,7 +11,7 @@ nobody says so, a trainer has the window read on its own node without a reservat
 import collections
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import ray
@@ -82,23 +82,23 @@ class Readers:
     def pieces(self, window: Window, stream: ray.ObjectRefGenerator) -> Iterator[Batch]:
         """A window's pieces in order, from its reader, or from another that takes its place."""
         reader, left = _Reader(stream), window.stop - window.start
-        skip = 0  # pieces of one that takes over: it begins with the window's first
-        given = 0
         while left:  # never to the stream's end: what ends a stream that lost its node waits for a CPU too
-            piece = reader.next(STARVED_PATIENCE if self.starved else PATIENCE)
+            piece = reader.next(STARVED_PATIENCE if self.starved and not reader.begun else PATIENCE)
             if piece is None:
-                if reader.stands_still and not reader.here:
+                if not reader.here and (reader.stands_still or self._no_cpu_is_free()):
                     self._say_starved()
                     ray.cancel(stream)
-                    reader, skip = _Reader(self.start(window, here=True), here=True), given
+                    rest = replace(window, start=window.stop - left)
+                    reader = _Reader(self.start(rest, here=True), here=True)
                 continue
             if not reader.here:
                 self.starved = False
-            if skip:
-                skip -= 1
-                continue
-            given, left = given + 1, left - len(piece.labels)
+            left -= len(piece.labels)
             yield piece
+
+    def _no_cpu_is_free(self) -> bool:
+        """One that had begun and died with its node may wait for a CPU to begin again, and cannot say so."""
+        return bool(ray.available_resources().get("CPU", 0) < self.data.cpus_per_reader)
 
     def _say_starved(self) -> None:
         if not self.starved:

@@ -4,7 +4,6 @@ import time
 
 import pytest
 from support.clusters import statuses
-from support.commands import wait_for
 from support.training import TINY_TRAINING
 
 from facelib.sweeps.trials import Journal
@@ -29,7 +28,7 @@ def test_node_killed_during_a_sweep(nodes, faces, recovery, tmp_path):
         found = Journal(str(folder)).trials.values() if folder.is_dir() else []
         return sum(len(t.reports) for t in found)
 
-    wait_for(lambda: reports() >= 2 or driver.poll() is not None, 400, "two epochs of trials")
+    cluster.wait_for(lambda: reports() >= 2, driver, "two epochs of trials")
     assert driver.poll() is None, cluster.log("tune")
     before, now = reports(), time.monotonic()
     cluster.kill(cluster.others[0])

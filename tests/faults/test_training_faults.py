@@ -39,6 +39,13 @@ class Training:
     def newer_than(self, before):
         return lambda: self.checkpoints[-1:] > before[-1:] or self.driver.poll() is not None
 
+    def lose_node(self, recovery, fault, happens):
+        """Kill the first node beside the head, note how the work goes on, and wait for its end."""
+        before, now = self.checkpoints, time.monotonic()
+        self.nodes.kill(self.nodes.others[0])
+        recovery(fault, happens, now, self.newer_than(before))
+        self.nodes.finish("train_ssl", self.driver)
+
     def check(self, undisturbed=None, tolerance=1e-6):
         found = read_checkpoint(self.ssl / "model.pt")
         history = json.loads((self.ssl / "history.json").read_text())
@@ -76,11 +83,9 @@ def test_worker_killed(which, nodes, faces, whole, recovery, tmp_path):
 def test_node_killed_with_a_spare(nodes, faces, whole, recovery, tmp_path):
     cluster = nodes(1, 2, 2)
     work = Training(cluster, tmp_path, faces)
-    before, now = work.checkpoints, time.monotonic()
-    cluster.kill(cluster.others[0])
-    recovery("a node killed during training, with a spare", "workers start again on the nodes that are left", now,
-             work.newer_than(before))  # fmt: skip
-    cluster.finish("train_ssl", work.driver)
+    work.lose_node(
+        recovery, "a node killed during training, with a spare", "workers start again on the nodes that are left"
+    )
     work.check(whole)
 
 
@@ -88,11 +93,11 @@ def test_node_with_readers_killed_without_a_spare(nodes, faces, whole, recovery,
     """Both workers are on the head, which they fill."""
     cluster = nodes(2, 1)
     work = Training(cluster, tmp_path, faces)
-    before, now = work.checkpoints, time.monotonic()
-    cluster.kill(cluster.others[0])
-    recovery("the readers' node killed during training, without a spare", "faces are read on the trainers' nodes, "
-             "without a reservation", now, work.newer_than(before))  # fmt: skip
-    cluster.finish("train_ssl", work.driver)
+    work.lose_node(
+        recovery,
+        "the readers' node killed during training, without a spare",
+        "faces are read on the trainers' nodes, without a reservation",
+    )
     assert "reading beside the trainer" in cluster.log("train_ssl")
     work.check(whole)
 
@@ -102,11 +107,11 @@ def test_node_with_a_worker_killed_without_a_spare(nodes, faces, recovery, tmp_p
     cluster = nodes(1, 1)
     elastic = ("--train.min_workers", 1, "--train.cpus_per_worker", 0.7, "--data.cpus_per_reader", 0.1)
     work = Training(cluster, tmp_path, faces, *elastic)
-    before, now = work.checkpoints, time.monotonic()
-    cluster.kill(cluster.others[0])
-    recovery("a worker's node killed during training, without a spare, `train.min_workers` 1", "training goes on with "
-             "fewer workers", now, work.newer_than(before))  # fmt: skip
-    cluster.finish("train_ssl", work.driver)
+    work.lose_node(
+        recovery,
+        "a worker's node killed during training, without a spare, `train.min_workers` 1",
+        "training goes on with fewer workers",
+    )
     assert "resumed at epoch" in cluster.log("train_ssl")
     work.check()
 
