@@ -4,8 +4,9 @@ Streaming tasks, not a Ray Data pipeline: its scheduler would run in the trainer
 polls without a pause, holding the interpreter lock for half of the time (steps were 2.5 times slower).
 
 Readers reserve CPUs apart from the trainers, so a cluster that lost nodes may hold trainers and have nothing left for
-readers, for as long as nobody brings a node back. A reader therefore says that it has begun before it reads; where
-nobody says so, a trainer has the window read on its own node without a reservation: slower, but it goes on.
+readers, for as long as nobody brings a node back. A reader therefore says that it has begun before it reads. Where
+nobody says so, or who did falls silent (it died with its node and waits for a CPU to begin again, its storage does not
+answer), a trainer has the rest of the window read on its own node without a reservation: slower, but it goes on.
 """
 
 import collections
@@ -30,8 +31,9 @@ from ray_jobs.training.batches import (
     rebatch,
 )
 
-PATIENCE = 30.0  # seconds for a reader to begin, or for a piece that it announced to come
-STARVED_PATIENCE = 1.0  # the same after one that did not, until one does again
+PATIENCE = 30.0  # seconds for a reader to begin
+STARVED_PATIENCE = 1.0  # the same after one that did not come, until one does again
+SILENCE = 60.0  # seconds for one that has begun to send a piece: a batch, and for the first also the window's reading
 
 
 def batch_stream(
@@ -83,28 +85,24 @@ class Readers:
         """A window's pieces in order, from its reader, or from another that takes its place."""
         reader, left = _Reader(stream), window.stop - window.start
         while left:  # never to the stream's end: what ends a stream that lost its node waits for a CPU too
-            piece = reader.next(STARVED_PATIENCE if self.starved and not reader.begun else PATIENCE)
-            if piece is None:
-                if not reader.here and (reader.stands_still or self._no_cpu_is_free()):
-                    self._say_starved()
-                    ray.cancel(stream)
-                    rest = replace(window, start=window.stop - left)
-                    reader = _Reader(self.start(rest, here=True), here=True)
-                continue
-            if not reader.here:
-                self.starved = False
-            left -= len(piece.labels)
-            yield piece
+            piece = reader.next(STARVED_PATIENCE if self.starved else PATIENCE)
+            if piece is not None:
+                self.starved = self.starved and reader.here
+                left -= len(piece.labels)
+                yield piece
+            elif not reader.here:
+                self._say_starved(reader)
+                ray.cancel(reader.stream)
+                rest = replace(window, start=window.stop - left)
+                reader = _Reader(self.start(rest, here=True), here=True)
 
-    def _no_cpu_is_free(self) -> bool:
-        """One that had begun and died with its node may wait for a CPU to begin again, and cannot say so."""
-        return bool(ray.available_resources().get("CPU", 0) < self.data.cpus_per_reader)
-
-    def _say_starved(self) -> None:
+    def _say_starved(self, reader: "_Reader") -> None:
         if not self.starved:
+            silent = f"a reader has sent nothing for {SILENCE:g} s"
+            what = silent if reader.begun else f"no reader began for {PATIENCE:g} s"
             print(
-                f"no reader began for {PATIENCE:g} s (data.cpus_per_reader={self.data.cpus_per_reader:g}): reading "
-                "beside the trainer, without a reservation, until one does",
+                f"{what} (data.cpus_per_reader={self.data.cpus_per_reader:g}): reading beside the trainer, "
+                "without a reservation, until one does",
                 flush=True,
             )
         self.starved = True
@@ -125,20 +123,16 @@ class _Reader:
     begun: bool = False
     announced: ray.ObjectRef | None = None
 
-    @property
-    def stands_still(self) -> bool:
-        """It waits for a CPU, to begin or, when a piece was lost with its node, to begin again."""
-        return not self.begun or self.announced is not None
-
     def next(self, patience: float) -> Batch | None:
-        """The next piece, or None if it did not come in `patience` seconds."""
+        """The next piece, or None if the reader does not begin in `patience` seconds, or is silent for `SILENCE`."""
+        patience = SILENCE if self.begun else patience
         if self.announced is None:
             ready, _ = ray.wait([self.stream], timeout=patience, fetch_local=False)
             if not ready:
                 return None
             self.announced = next(self.stream)
         try:
-            piece: Batch | None = ray.get(self.announced, timeout=patience)
+            piece: Batch | None = ray.get(self.announced, timeout=patience)  # lost with its node, it is made again
         except ray.exceptions.GetTimeoutError:
             return None
         self.announced = None

@@ -158,12 +158,14 @@ def test_without_a_cpu_for_readers_the_trainers_node_reads(faces, ray_cluster, m
     assert said.startswith("no reader began for 0.5 s (data.cpus_per_reader=0.25): reading beside the trainer")
 
 
-def test_a_slow_reader_is_waited_for(faces, ray_cluster, monkeypatch, capsys):
-    """It holds its CPU: another beside the trainer would only do its work twice."""
+@pytest.mark.parametrize("silence", [60.0, 1.0])
+def test_a_slow_reader_is_waited_for_and_a_silent_one_replaced(silence, faces, ray_cluster, monkeypatch, capsys):
+    """Its disk takes 5 s, wherever it is read; the trainer waits as long as it must for the one on its own node."""
     from slow_faces import SlowFaces
 
-    monkeypatch.setattr(readers, "PATIENCE", 3.0)
+    monkeypatch.setattr(readers, "SILENCE", silence)
     plan = plan_of(faces, Sampling(views=2), batch_size=4)
     found = list(batch_stream(SlowFaces(faces.uri), plan, 0, 0, 3, DataSettings(readers=1)))
     assert_equal_batches(found, batches(faces, plan, 0, 0, 3))
-    assert capsys.readouterr().out == ""
+    said = capsys.readouterr().out
+    assert said.startswith("a reader has sent nothing for 1 s") if silence == 1.0 else not said
