@@ -4,9 +4,9 @@ Streaming tasks, not a Ray Data pipeline: its scheduler would run in the trainer
 polls without a pause, holding the interpreter lock for half of the time (steps were 2.5 times slower).
 
 Readers reserve CPUs apart from the trainers, so a cluster that lost nodes may hold trainers and have nothing left for
-readers, for as long as nobody brings a node back. A reader therefore says that it has begun before it reads. Where
-nobody says so, or who did falls silent (it died with its node and waits for a CPU to begin again, its storage does not
-answer), a trainer has the rest of the window read on its own node without a reservation: slower, but it goes on.
+readers, for as long as nobody brings a node back. A reader therefore says where it has begun before it reads. Where
+nobody says so, or the node is gone (the reader waits for a CPU to begin again), or nothing follows (its storage does
+not answer), a trainer has the rest of the window read on its own node without a reservation: slower, but it goes on.
 """
 
 import collections
@@ -31,9 +31,10 @@ from ray_jobs.training.batches import (
     rebatch,
 )
 
-PATIENCE = 30.0  # seconds for a reader to begin
-STARVED_PATIENCE = 1.0  # the same after one that did not come, until one does again
+PATIENCE = 30.0  # seconds for a reader to begin, also to begin again after its node was lost
+STARVED_PATIENCE = 1.0  # the same after one that did not, until one does again
 SILENCE = 60.0  # seconds for one that has begun to send a piece: a batch, and for the first also the window's reading
+STEP = 0.5  # seconds between looks whether a reader that is waited for is alive
 
 
 def batch_stream(
@@ -83,23 +84,30 @@ class Readers:
 
     def pieces(self, window: Window, stream: ray.ObjectRefGenerator) -> Iterator[Batch]:
         """A window's pieces in order, from its reader, or from another that takes its place."""
-        reader, left = _Reader(stream), window.stop - window.start
+        reader, left, waited = _Reader(stream), window.stop - window.start, 0.0
         while left:  # never to the stream's end: what ends a stream that lost its node waits for a CPU too
-            piece = reader.next(STARVED_PATIENCE if self.starved else PATIENCE)
+            piece = reader.next(STEP)
             if piece is not None:
                 self.starved = self.starved and reader.here
-                left -= len(piece.labels)
+                left, waited = left - len(piece.labels), 0.0
                 yield piece
-            elif not reader.here:
+                continue
+            waited += STEP
+            if not reader.here and waited >= self._patience(reader):
                 self._say_starved(reader)
                 ray.cancel(reader.stream)
                 rest = replace(window, start=window.stop - left)
                 reader = _Reader(self.start(rest, here=True), here=True)
 
+    def _patience(self, reader: "_Reader") -> float:
+        if reader.runs:
+            return SILENCE
+        return STARVED_PATIENCE if self.starved else PATIENCE
+
     def _say_starved(self, reader: "_Reader") -> None:
         if not self.starved:
             silent = f"a reader has sent nothing for {SILENCE:g} s"
-            what = silent if reader.begun else f"no reader began for {PATIENCE:g} s"
+            what = silent if reader.runs else f"no reader began for {PATIENCE:g} s"
             print(
                 f"{what} (data.cpus_per_reader={self.data.cpus_per_reader:g}): reading beside the trainer, "
                 "without a reservation, until one does",
@@ -110,41 +118,45 @@ class Readers:
 
 @dataclass
 class _Reader:
-    """A reader's stream, which begins with None: it has begun.
+    """A reader's stream, which begins with the node where it has begun.
 
     Args:
         here: it runs beside the trainer.
-        begun: it has said so.
+        node: where it began; empty until it says so.
         announced: a piece that is somewhere and has not come yet.
     """
 
     stream: ray.ObjectRefGenerator
     here: bool = False
-    begun: bool = False
+    node: str = ""
     announced: ray.ObjectRef | None = None
 
+    @property
+    def runs(self) -> bool:
+        """It has begun, and its node is not lost: elsewhere it would have to begin again, for which it needs a CPU."""
+        return any(node["NodeID"] == self.node and node["Alive"] for node in ray.nodes())
+
     def next(self, patience: float) -> Batch | None:
-        """The next piece, or None if the reader does not begin in `patience` seconds, or is silent for `SILENCE`."""
-        patience = SILENCE if self.begun else patience
+        """The next piece, or None if none came in `patience` seconds."""
         if self.announced is None:
             ready, _ = ray.wait([self.stream], timeout=patience, fetch_local=False)
             if not ready:
                 return None
             self.announced = next(self.stream)
         try:
-            piece: Batch | None = ray.get(self.announced, timeout=patience)  # lost with its node, it is made again
+            piece: Batch | str = ray.get(self.announced, timeout=patience)  # lost with its node, it is made again
         except ray.exceptions.GetTimeoutError:
             return None
         self.announced = None
-        if self.begun:
+        if isinstance(piece, Batch):
             return piece
-        self.begun = True
+        self.node = piece
         return self.next(patience)
 
 
-def read_faces(faces: TrainingFaces, window: Window, reading: Reading) -> Iterator[Batch | None]:
-    """Ray task: None, and the pieces of one window."""
-    yield None
+def read_faces(faces: TrainingFaces, window: Window, reading: Reading) -> Iterator[Batch | str]:
+    """Ray task: the id of its node, and the pieces of one window."""
+    yield ray.get_runtime_context().get_node_id()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     yield from read_window(faces, window, reading)
