@@ -81,6 +81,7 @@ class TrainingFaces(Protocol):
         uri: what messages call it.
         identities: in one epoch; labels below it are class numbers.
         contract: what the pixels mean.
+        silence: seconds that a reader may send nothing before another takes its place.
     """
 
     @property
@@ -91,6 +92,9 @@ class TrainingFaces(Protocol):
 
     @property
     def contract(self) -> Contract: ...
+
+    @property
+    def silence(self) -> float: ...
 
     def row_groups(self) -> list[tuple[str, int, int, int]]:
         """Every row group as (part name, index in the part, identities, rows)."""
@@ -107,6 +111,8 @@ class StoredFaces:
     Raises:
         DatasetError: see `FaceDataset`.
     """
+
+    silence = 60.0  # a storage that does not answer; a window is read in seconds, a piece is one batch
 
     def __init__(self, uri: str) -> None:
         self.dataset = FaceDataset(uri)

@@ -11,6 +11,7 @@ not answer), a trainer has the rest of the window read on its own node without a
 
 import collections
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -33,7 +34,6 @@ from ray_jobs.training.batches import (
 
 PATIENCE = 30.0  # seconds for a reader to begin, also to begin again after its node was lost
 STARVED_PATIENCE = 1.0  # the same after one that did not, until one does again
-SILENCE = 60.0  # seconds for one that has begun to send a piece: a batch, and for the first also the window's reading
 STEP = 0.5  # seconds between looks whether a reader that is waited for is alive
 
 
@@ -84,16 +84,14 @@ class Readers:
 
     def pieces(self, window: Window, stream: ray.ObjectRefGenerator) -> Iterator[Batch]:
         """A window's pieces in order, from its reader, or from another that takes its place."""
-        reader, left, waited = _Reader(stream), window.stop - window.start, 0.0
+        reader, left = _Reader(stream), window.stop - window.start
         while left:  # never to the stream's end: what ends a stream that lost its node waits for a CPU too
-            piece = reader.next(STEP)
+            piece = reader.next()
             if piece is not None:
                 self.starved = self.starved and reader.here
-                left, waited = left - len(piece.labels), 0.0
+                left -= len(piece.labels)
                 yield piece
-                continue
-            waited += STEP
-            if not reader.here and waited >= self._patience(reader):
+            elif not reader.here and reader.waited >= self._patience(reader):
                 self._say_starved(reader)
                 ray.cancel(reader.stream)
                 rest = replace(window, start=window.stop - left)
@@ -101,12 +99,12 @@ class Readers:
 
     def _patience(self, reader: "_Reader") -> float:
         if reader.runs:
-            return SILENCE
+            return self.faces.silence
         return STARVED_PATIENCE if self.starved else PATIENCE
 
     def _say_starved(self, reader: "_Reader") -> None:
         if not self.starved:
-            silent = f"a reader has sent nothing for {SILENCE:g} s"
+            silent = f"a reader has sent nothing for {self.faces.silence:g} s"
             what = silent if reader.runs else f"no reader began for {PATIENCE:g} s"
             print(
                 f"{what} (data.cpus_per_reader={self.data.cpus_per_reader:g}): reading beside the trainer, "
@@ -124,34 +122,36 @@ class _Reader:
         here: it runs beside the trainer.
         node: where it began; empty until it says so.
         announced: a piece that is somewhere and has not come yet.
+        waited: seconds that were spent waiting for it since it last sent something.
     """
 
     stream: ray.ObjectRefGenerator
     here: bool = False
     node: str = ""
     announced: ray.ObjectRef | None = None
+    waited: float = 0.0
 
     @property
     def runs(self) -> bool:
         """It has begun, and its node is not lost: elsewhere it would have to begin again, for which it needs a CPU."""
         return any(node["NodeID"] == self.node and node["Alive"] for node in ray.nodes())
 
-    def next(self, patience: float) -> Batch | None:
-        """The next piece, or None if none came in `patience` seconds."""
-        if self.announced is None:
-            ready, _ = ray.wait([self.stream], timeout=patience, fetch_local=False)
-            if not ready:
-                return None
+    def next(self) -> Batch | None:
+        """The next piece, or None if none has come yet."""
+        begin = time.monotonic()
+        if self.announced is None and ray.wait([self.stream], timeout=STEP, fetch_local=False)[0]:
             self.announced = next(self.stream)
-        try:
-            piece: Batch | str = ray.get(self.announced, timeout=patience)  # lost with its node, it is made again
-        except ray.exceptions.GetTimeoutError:
+        # Waited for, not asked for with a timeout, which would begin the transfer anew each time. A piece that was
+        # lost with its node is made again.
+        if self.announced is None or not ray.wait([self.announced], timeout=STEP)[0]:
+            self.waited += time.monotonic() - begin
             return None
-        self.announced = None
+        piece: Batch | str = ray.get(self.announced)
+        self.announced, self.waited = None, 0.0
         if isinstance(piece, Batch):
             return piece
         self.node = piece
-        return self.next(patience)
+        return None
 
 
 def read_faces(faces: TrainingFaces, window: Window, reading: Reading) -> Iterator[Batch | str]:

@@ -11,6 +11,7 @@ further ahead than `data.readers` windows of each rank.
 
 import collections
 import contextlib
+import math
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -51,6 +52,8 @@ class StreamedFaces:
     Args:
         pool: makes them; it need not run where nothing is read.
     """
+
+    silence = math.inf  # A window takes as long as its generators take; another reader would ask the same ones.
 
     def __init__(self, settings: Settings, pool: "FacePool") -> None:
         self.ask, self.pool = settings.generate, pool

@@ -163,7 +163,7 @@ def test_a_slow_reader_is_waited_for_and_a_silent_one_replaced(silence, faces, r
     """Its disk takes 5 s, wherever it is read; the trainer waits as long as it must for the one on its own node."""
     from slow_faces import SlowFaces
 
-    monkeypatch.setattr(readers, "SILENCE", silence)
+    monkeypatch.setattr(SlowFaces, "silence", silence)
     plan = plan_of(faces, Sampling(views=2), batch_size=4)
     found = list(batch_stream(SlowFaces(faces.uri), plan, 0, 0, 3, DataSettings(readers=1)))
     assert_equal_batches(found, batches(faces, plan, 0, 0, 3))
