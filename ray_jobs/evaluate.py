@@ -30,6 +30,7 @@ from facelib.protocols import EvaluationSet, Measured, open_set
 from facelib.tracking import Run
 from ray_jobs.evaluation.embedding_pool import Judged, embed_sets
 from ray_jobs.evaluation.pictures import write_map, write_pictures
+from ray_jobs.running.room import Pool, require_actors
 from ray_jobs.running.session import JobError, run_job
 
 Results = dict[str, dict[str, Measured]]  # by model name, then set name
@@ -38,6 +39,7 @@ Results = dict[str, dict[str, Measured]]  # by model name, then set name
 def evaluate(settings: Settings, run: Run) -> str:
     """Judge all models on all sets."""
     ask = settings.evaluate
+    require_actors(settings, Pool("evaluate", ask, ask.actors))
     paths = [settings.path(p) for p in ask.models]
     models = [Judged(name, path) for name, path in zip(_model_names(paths), paths, strict=True)]
     _refuse_duplicates("evaluate.models", [m.name for m in models], "give each checkpoint once, under its own name")

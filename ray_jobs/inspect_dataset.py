@@ -34,6 +34,7 @@ from facelib.sources.duplicates import perceptual_hash
 from facelib.tracking import Run
 from ray_jobs.evaluation.embedding_pool import Judged
 from ray_jobs.running.progress import ProgressReport
+from ray_jobs.running.room import Pool, require_actors
 from ray_jobs.running.session import JobError, run_job
 
 COLUMNS = 8  # pictures in a row of a contact sheet
@@ -73,6 +74,7 @@ class FaceSet:
 def inspect_dataset(settings: Settings, run: Run) -> str:
     """Measure all sets and compare them."""
     ask = settings.inspect
+    require_actors(settings, Pool("inspect", ask, ask.actors))
     sets = [open_face_set(settings, text) for text in ask.sets]
     model = settings.path(ask.model) if ask.model else ""
     if model:

@@ -19,6 +19,7 @@ import ray
 
 from facelib.config import AlignSettings, GenerateSettings, Settings
 from facelib.faces import SCHEMA, Face, encode_image, faces_to_table
+from ray_jobs.running.room import Pool, require_actors
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def face_stream(settings: Settings, chunks: Sequence[Chunk]) -> Iterator[Aligned
     """Generate and align `chunks`; they come back in the order they are finished."""
     generate, align = settings.generate, settings.align
     rows = [asdict(chunk) for chunk in chunks]
+    require_actors(settings, Pool("generate", generate, len(rows)), Pool("align", align, len(rows)))
     stream = (
         ray.data.from_items(rows, override_num_blocks=min(len(rows), 2000))
         .map(

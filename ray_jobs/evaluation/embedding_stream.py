@@ -19,6 +19,7 @@ from facelib.alignment import Aligner, Rejection, build_detector
 from facelib.config import AlignSettings, EmbedSettings, Settings
 from facelib.faces import Contract, DatasetError, FaceDataset, Folder, decode_image
 from ray_jobs.datasets.face_stream import device_options
+from ray_jobs.running.room import Pool, require_actors
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def embedding_stream(
         contract: what the faces it was made for look like.
     """
     ask, align = settings.embed, settings.align
+    require_actors(settings, Pool("align", align, len(tasks)), Pool("embed", ask, len(tasks)))
     rows = [{"task": json.dumps(asdict(task))} for task in tasks]
     stream = (
         ray.data.from_items(rows, override_num_blocks=min(len(rows), 2000))

@@ -85,6 +85,12 @@ def user_error(error: BaseException) -> BaseException | None:
             return current
         if isinstance(current, OSError) and current.errno == errno.ENOSPC:
             return current
+        if type(current).__name__ == "ExecutionTimeoutError":
+            told = [line.strip() for line in str(current).splitlines() if line.startswith("  - ")]
+            return JobError(
+                f"no data moved for ray.no_progress_minutes (60 with ray.autoscaling); waiting: {'; '.join(told)}. Is "
+                "there room for the actors, and does storage answer? Raise it where one step takes so long"
+            )
         failures = getattr(current, "worker_failures", None) or {}
         inside = next((e for n in ("cause", "controller_failure") if (e := getattr(current, n, None))), None)
         current = inside or next(iter(failures.values()), None) or current.__cause__
@@ -148,7 +154,8 @@ def configure_data(settings: Settings) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = settings.ray.no_progress_minutes * 60
+    minutes = settings.ray.no_progress_minutes
+    context.execution_no_progress_timeout_s = 60 * (max(minutes, 60) if settings.ray.autoscaling else minutes)
     for noisy in ("ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # Warns that its own bars are off.
