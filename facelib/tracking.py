@@ -1,8 +1,8 @@
 """MLflow: one run a job, found again after a crash, never left RUNNING by a process that has ended.
 
-The driver opens and closes a run; workers that measure something attach to it by id (`Run.attach`) and only log.
-sqlite serves one machine; a cluster needs a tracking server (`MLFLOW_TRACKING_URI`), because workers on other machines
-write to it.
+The driver opens and closes a run; a controller of its on the same machine attaches to it by id (`Run.attach`) and only
+logs. Nothing is logged from other machines, so a server that listens on the driver's (`MLFLOW_TRACKING_URI`), or
+sqlite, serves a whole cluster.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def tracking_uri(settings: TrackingSettings) -> str:
 
 
 class Run:
-    """One MLflow run. Use `Run.open` in a driver (a context manager that ends it) and `Run.attach` in a worker."""
+    """One MLflow run. Use `Run.open` in a driver (a context manager that ends it) and `Run.attach` beside it."""
 
     def __init__(self, uri: str, run_id: str) -> None:
         self.uri, self.run_id = uri, run_id

@@ -121,9 +121,14 @@ class Sweep:
             parts = [Part(parameters=of.parameters, stop_epoch=best_settings(self.settings, of, "").train.epochs)]
         self.journal.save(Trial(number=number, kind=kind, of=of.number, seed=seed, parts=parts))  # type: ignore[arg-type]
 
-    def report(self, number: int, epoch: int, value: float) -> bool:
-        """Note a trial's metric; True when the trial is to be stopped."""
+    def report(self, number: int, epoch: int, metrics: dict[str, float]) -> bool:
+        """Log a trial's epoch, note its metric; True when the trial is to be stopped."""
         trial = self.journal.trials[number]
+        # Here, not where it trains: the tracking server may listen on the driver's machine alone.
+        self._runs[number].log_metrics(metrics, step=epoch)
+        value = metrics.get(self.tune.metric)
+        if value is None:
+            return False
         if epoch not in [r.epoch for r in trial.reports]:
             trial.reports.append(Report(epoch=epoch, value=value, seconds=self.seconds))
             self._score(trial)
@@ -244,9 +249,6 @@ class Sweep:
         task = {
             "settings": settings.model_dump(mode="json"),
             "method": self.tune.method,
-            "metric": self.tune.metric,
-            "tracking_uri": self._runs[number].uri,
-            "run_id": trial.run_id,
             "begins_with": f"{self.part_uri(*before)}/{STORAGE_NAME}" if before else "",
             "stop_epoch": part.stop_epoch,
             "in_process": self.tune.in_process,

@@ -27,9 +27,9 @@ from ray_jobs.running.session import JobError, configure_data, user_error
 from ray_jobs.sweeps.sweep import TASK_NAME, Sweep
 from ray_jobs.training.engine import fit, worker_resources
 from ray_jobs.training.places import Piece
-from ray_jobs.training.watch import LOGGED, Watch
+from ray_jobs.training.watch import LOGGED
 
-FAILURE, SCORE, EPOCH = "failure", "score", "epoch"
+FAILURE, EPOCH = "failure", "epoch"
 
 
 def run_trials(sweep: Sweep, kind: str) -> None:
@@ -110,11 +110,10 @@ def train_part(config: dict[str, Any]) -> None:
     task = json.loads(Folder(config["folder"]).read(TASK_NAME))
     settings = Settings.model_validate(task["settings"])
     configure_data(settings)
-    teller = TellDirectly(task["metric"]) if task["in_process"] else TellThroughQueue(task["metric"])
-    watch = Watch(task["tracking_uri"], task["run_id"])
-    piece = Piece(task["begins_with"], task["stop_epoch"], task["in_process"], (teller,))
+    teller = TellDirectly() if task["in_process"] else TellThroughQueue()
+    piece = Piece(task["begins_with"], task["stop_epoch"], task["in_process"])
     try:
-        fit(settings, watch, task["method"], config["folder"], piece)
+        fit(settings, task["method"], config["folder"], [teller], piece)
     except Exception as error:
         found = user_error(error)
         if found is None:
@@ -178,9 +177,9 @@ class Stopper(Adapter, FIFOScheduler):
         number = trial.config["number"]
         if FAILURE in result:
             self.sweep.failures[number] = result[FAILURE]
-        elif SCORE in result:
+        elif LOGGED in result:
             with _noted(self.sweep):
-                if self.sweep.report(number, result[EPOCH], result[SCORE]):
+                if self.sweep.report(number, result[EPOCH], result[LOGGED]):
                     return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
 
@@ -212,34 +211,24 @@ class Teller(Adapter, Callback):
 class TellThroughQueue(TuneReportCallback):
     """From Ray Train's controller to the trial's process, which reports to Tune."""
 
-    def __init__(self, metric: str) -> None:
-        super().__init__()
-        self.metric = metric
-
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        """Pass on the epochs in which the metric was measured."""
-        found = scored(metrics[0], self.metric)
-        if found:
-            self._training_actor_item_queue.put(found)
+        """Pass on what was measured of an epoch."""
+        if LOGGED in metrics[0]:
+            self._training_actor_item_queue.put(of_epoch(metrics[0]))
 
 
 class TellDirectly:
     """The same, from a training inside the trial's process."""
 
-    def __init__(self, metric: str) -> None:
-        self.metric = metric
-
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        """Pass on the epochs in which the metric was measured."""
-        found = scored(metrics[0], self.metric)
-        if found:
-            ray.tune.report(found)
+        """Pass on what was measured of an epoch."""
+        if LOGGED in metrics[0]:
+            ray.tune.report(of_epoch(metrics[0]))
 
 
-def scored(reported: dict[str, Any], metric: str) -> dict[str, Any]:
-    """What the sweep wants of an epoch's report; empty when there is nothing."""
-    value = reported.get(LOGGED, {}).get(metric)
-    return {} if value is None else {EPOCH: reported["epoch"], SCORE: value}
+def of_epoch(reported: dict[str, Any]) -> dict[str, Any]:
+    """What the sweep wants of an epoch's report."""
+    return {EPOCH: reported["epoch"], LOGGED: reported[LOGGED]}
 
 
 @contextlib.contextmanager

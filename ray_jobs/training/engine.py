@@ -9,6 +9,7 @@ import json
 import signal
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from ray_jobs.training.checkpoints import forget_lost_checkpoints, newest_checkp
 from ray_jobs.training.methods import architecture, new_backbone
 from ray_jobs.training.places import WHOLE, OwnPlace, Piece
 from ray_jobs.training.streamed_faces import FacePool, training_faces, training_faces_plan
-from ray_jobs.training.watch import Watch
+from ray_jobs.training.watch import EndOnMistake, LogEpochs
 from ray_jobs.training.worker import train_worker, work
 
 STORAGE_NAME = "training"  # where Ray Train keeps its checkpoints, below the training's folder
@@ -48,8 +49,8 @@ def train(settings: Settings, run: Run, method: str) -> str:
         claim_folder(folder, training_plan(settings, faces, method))
         if not folder.exists(MODEL_NAME):
             with FacePool.start(settings) if settings.data.stream else contextlib.nullcontext() as pool:
-                watch = Watch(run.uri, run.run_id)
-                state = fit(settings, watch, method, folder.uri, face_pool=pool.name if pool else "")
+                log = LogEpochs(run.uri, run.run_id)
+                state = fit(settings, method, folder.uri, [log], face_pool=pool.name if pool else "")
             write_result(settings, run, folder, faces.contract, state)
         else:
             print(f"{method}: {folder.uri}/{MODEL_NAME} is there already", flush=True)
@@ -80,12 +81,12 @@ def training_plan(settings: Settings, faces: TrainingFaces, method: str) -> dict
 
 
 def fit(
-    settings: Settings, watch: Watch, method: str, uri: str, piece: Piece = WHOLE, face_pool: str = ""
+    settings: Settings, method: str, uri: str, listeners: Sequence[Any], piece: Piece = WHOLE, face_pool: str = ""
 ) -> dict[str, Any]:
     """Train below `uri`, or go on from the last checkpoint there; returns the last state.
 
     Args:
-        watch: logs epochs to the run.
+        listeners: told of every report (`after_report`).
         piece: for sweeps, what part of the training, and where.
         face_pool: name of the pool that makes faces for a training without a dataset.
     """
@@ -103,9 +104,9 @@ def fit(
         "face_pool": face_pool,
     }
     if piece.in_process:
-        work(OwnPlace(storage, train.keep_checkpoints, (watch, *piece.listeners)), config)
+        work(OwnPlace(storage, train.keep_checkpoints, listeners), config)
     else:
-        _fit_group(settings, uri, config, [watch, *piece.listeners])
+        _fit_group(settings, uri, config, [*listeners, EndOnMistake()])
     newest = newest_checkpoint(storage)
     if newest is None:
         raise JobError(f"{storage}: training ended without a checkpoint that can be read; run the job again")

@@ -75,13 +75,11 @@ class Piece:
         begins_with: storage of another piece with whose last state this one begins; empty: untrained.
         stop_epoch: last epoch of the piece (0: of the training).
         in_process: train in the caller's process.
-        listeners: told of every report, beside the one that logs to MLflow.
     """
 
     begins_with: str = ""
     stop_epoch: int = 0
     in_process: bool = False
-    listeners: tuple[Any, ...] = ()
 
 
 WHOLE = Piece()

@@ -1,7 +1,8 @@
 """What runs in Ray Train's controller, which lives on the driver's node: epochs go to MLflow from there, and a mistake
 that trying again cannot mend ends the training at once.
 
-Workers therefore need no way to the tracking server: it may listen on the driver's machine alone.
+Workers therefore need no way to the tracking server: it may listen on the driver's machine alone. (A sweep's trials
+report to the sweep, which logs for them: `ray_jobs.sweeps.trials`.)
 """
 
 import logging
@@ -16,11 +17,11 @@ from ray_jobs.running.session import user_error
 LOGGED = "logged"  # key of a report whose value, metrics of an epoch by name, goes to MLflow
 
 
-class Watch(UserCallback):
-    """Watches one training.
+class LogEpochs(UserCallback):
+    """Logs a training's epochs.
 
     Args:
-        tracking_uri, run_id: the open MLflow run that epochs are logged to.
+        tracking_uri, run_id: the open MLflow run.
     """
 
     def __init__(self, tracking_uri: str, run_id: str) -> None:
@@ -33,6 +34,10 @@ class Watch(UserCallback):
         if logged:
             self.run = self.run or Run.attach(self.tracking_uri, self.run_id)
             self.run.log_metrics(logged, step=metrics[0]["epoch"])
+
+
+class EndOnMistake(UserCallback):
+    """Ends a training that cannot succeed."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Raise a user's mistake, which Ray Train then does not retry; leave the rest to train.max_failures."""
