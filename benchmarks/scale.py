@@ -15,12 +15,11 @@ from dataclasses import dataclass
 # Measured: docs/results.md, and `--measure`.
 GENERATED_PER_CORE = 49.1  # images/s, morphable at 128 px
 ALIGNED_PER_CORE = 876.0  # images/s, RetinaFace at 128 px: detect, choose, warp
-AUGMENTED_PER_CORE = 3306.0  # images/s, RandAugment at 112 px
+READ_PER_CORE = {2: 675.0, 1: 6000.0}  # images/s a reader decodes and augments: label-free measured, a flip assumed
 BYTES_PER_FACE = 5131  # JPEG 95 with its row, quick-start faces
-DRIVER_PER_CORE = 23_900.0  # images/s that one driver process takes in, sorts, writes and reads back
+DRIVER_PER_CORE = 23_900.0  # images/s that one driver process takes in, sorts, writes and reads back, local disk
 # Assumed.
 VIRTUAL_CPU = 0.6  # of a core: two share one
-DECODED_PER_CORE = 6000.0  # JPEGs of 112 px a second
 GPU_FLOPS = 121e12 * 0.30  # L4, bfloat16 dense, at a utilisation of 30 %
 DISCOFACEGAN_PER_GPU = 100.0  # images/s at 256 px (3.06 measured on a CPU core)
 ALIGNED_256_PER_CORE = 259.0  # measured; RetinaFace at 256 px
@@ -64,11 +63,16 @@ WORKLOADS = (
 
 @dataclass(frozen=True)
 class Stage:
-    """Hours of each thing a stage needs, side by side; the longest is the stage's time and its limit."""
+    """Hours of each thing a stage needs, side by side; the longest is the stage's time and its limit.
+
+    Args:
+        nodes: that it uses; 0: all of its kind.
+    """
 
     name: str
     kind: str
     hours: dict[str, float]
+    nodes: int = 0
 
     @property
     def limit(self) -> str:
@@ -88,7 +92,7 @@ def stages(work: Workload, cpu_nodes: int, gpu_nodes: int) -> list[Stage]:
         return amount / rate / 3600
 
     cpu_cores, gpus = cpu_nodes * CORES["cpu"], gpu_nodes * GPUS_PER_NODE
-    driver = {"driver": hours(work.images, DRIVER_PER_CORE)}
+    driver = {"driver": hours(work.images, DRIVER_PER_CORE * VIRTUAL_CPU)}
     if work.source == "morphable":
         each = 1 / GENERATED_PER_CORE + 1 / ALIGNED_PER_CORE
         data = Stage("faces", "cpu", {"generation and alignment": hours(work.images * each, cpu_cores), **driver})
@@ -98,9 +102,11 @@ def stages(work: Workload, cpu_nodes: int, gpu_nodes: int) -> list[Stage]:
             "alignment": hours(work.images, gpu_nodes * CORES["gpu"] * ALIGNED_256_PER_CORE), **driver,
         })  # fmt: skip
     else:
-        data = Stage(
-            "import", "cpu", {"decoding and writing": hours(work.images, cpu_cores * IMPORTED_PER_CORE), **driver}
-        )
+        # The actors write the parts themselves; one node is enough.
+        data = Stage("import", "cpu", {
+            "decoding and writing": hours(work.images, CORES["cpu"] * IMPORTED_PER_CORE),
+            "storage": hours(work.images * BYTES_PER_FACE, S3_MB_PER_NODE * 1e6),
+        }, nodes=1)  # fmt: skip
     return [data, Stage("training", "gpu", training(work, gpu_nodes))]
 
 
@@ -111,10 +117,9 @@ def training(work: Workload, gpu_nodes: int) -> dict[str, float]:
     passes = 3 + (work.views == 2)
     head = 6 * 512 * (work.classes if work.classes <= 1_000_000 else work.classes / 10)
     flops = work.samples * (FORWARD_FLOPS[work.network] * passes + head)
-    per_image = 1 / DECODED_PER_CORE + 1 / AUGMENTED_PER_CORE
     return {
         "GPUs": flops / (gpus * GPU_FLOPS) / 3600,
-        "decoding and augmentation": read * per_image / (gpu_nodes * CORES["gpu"]) / 3600,
+        "decoding and augmentation": read / READ_PER_CORE[work.views] / (gpu_nodes * CORES["gpu"]) / 3600,
         "storage": read * BYTES_PER_FACE / (gpu_nodes * S3_MB_PER_NODE * 1e6) / 3600,
     }
 
@@ -131,6 +136,7 @@ def rows(cpu_nodes: int, gpu_nodes: int, cpu_price: float, gpu_price: float) -> 
         gigabytes = work.images * BYTES_PER_FACE / 1e9
         for stage in stages(work, cpu_nodes, gpu_nodes):
             nodes, price = (cpu_nodes, cpu_price) if stage.kind == "cpu" else (gpu_nodes, gpu_price)
+            nodes = stage.nodes or nodes
             others = sorted((v, k) for k, v in stage.hours.items() if k != stage.limit)
             store = f"{gigabytes:,.0f} GB, {gigabytes * S3_MONTH:,.1f} USD a month" if stage.name != "training" else ""
             table.append([

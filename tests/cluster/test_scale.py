@@ -11,7 +11,8 @@ def test_generation_is_limited_by_renderers_or_by_the_driver(monkeypatch):
     monkeypatch.setattr(scale, "GENERATED_PER_CORE", 50.0)
     monkeypatch.setattr(scale, "ALIGNED_PER_CORE", 50.0)  # 25 images/s and core together
     monkeypatch.setattr(scale, "CORES", {"cpu": 10.0, "gpu": 10.0})
-    monkeypatch.setattr(scale, "DRIVER_PER_CORE", 1000.0)
+    monkeypatch.setattr(scale, "DRIVER_PER_CORE", 2000.0)
+    monkeypatch.setattr(scale, "VIRTUAL_CPU", 0.5)
     work = dataclasses.replace(scale.WORKLOADS[0], images=3_600_000)
     small, large = (scale.stages(work, nodes, 1)[0] for nodes in (2, 10))
     assert (small.limit, small.time) == ("generation and alignment", pytest.approx(2.0))
