@@ -21,7 +21,9 @@ class RaySettings(Section):
     address: str = Field("", description="cluster to join; empty: RAY_ADDRESS, else a new local one")
     autoscaling: bool = Field(False, description="the cluster grows when asked: do not compare with what it has now")
     object_store_gb: NonNegative = Field(0, description="object store of a new local cluster, GB (0: Ray's choice)")
-    no_progress_minutes: Positive = Field(10, description="a data stream without progress for this long is an error; 60 at least where the cluster grows")
+    no_progress_minutes: Positive = Field(
+        10, description="a data stream without progress for this long is an error (at least 60 with autoscaling)"
+    )
 
 
 class StageSettings(Section):
