@@ -7,6 +7,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -40,6 +41,8 @@ pytestmark = [
 @pytest.fixture
 def homes(tmp_path):
     """A home folder for the administrator and one for the node's user, who has an environment already."""
+    stamp = Path(sys.prefix) / ".facelib-installed"  # where install.sh looks: without it, it would fill the environment
+    before = stamp.read_text() if stamp.exists() else None
     here, there = tmp_path / "here", tmp_path / "there"
     for home in (here, there):
         (home / ".ssh").mkdir(parents=True)
@@ -50,8 +53,12 @@ def homes(tmp_path):
     environment.mkdir()
     (environment / "venv").symlink_to(BIN.parent)
     files = (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()
-    (environment / ".installed").write_text(hashlib.sha256(files).hexdigest())
-    return here, there
+    stamp.write_text(hashlib.sha256(files).hexdigest())
+    yield here, there
+    if before is None:
+        stamp.unlink()
+    else:
+        stamp.write_text(before)
 
 
 @pytest.fixture
