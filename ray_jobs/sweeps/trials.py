@@ -177,9 +177,10 @@ class Stopper(Adapter, FIFOScheduler):
         number = trial.config["number"]
         if FAILURE in result:
             self.sweep.failures[number] = result[FAILURE]
-        elif LOGGED in result:
+        elif EPOCH in result:
+            logged = {k.removeprefix(f"{LOGGED}/"): v for k, v in result.items() if k.startswith(f"{LOGGED}/")}
             with _noted(self.sweep):
-                if self.sweep.report(number, result[EPOCH], result[LOGGED]):
+                if self.sweep.report(number, result[EPOCH], logged):
                     return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
 
@@ -227,8 +228,8 @@ class TellDirectly:
 
 
 def of_epoch(reported: dict[str, Any]) -> dict[str, Any]:
-    """What the sweep wants of an epoch's report."""
-    return {EPOCH: reported["epoch"], LOGGED: reported[LOGGED]}
+    """What the sweep wants of an epoch's report, flat, as Tune hands it on."""
+    return {EPOCH: reported["epoch"], **{f"{LOGGED}/{name}": value for name, value in reported[LOGGED].items()}}
 
 
 @contextlib.contextmanager

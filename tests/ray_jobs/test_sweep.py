@@ -20,7 +20,7 @@ from facelib.sweeps.report import winner_of
 from facelib.tracking import Run
 from ray_jobs.running.session import JobError
 from ray_jobs.sweeps.sweep import TASK_NAME, Sweep
-from ray_jobs.sweeps.trials import Asker, Stopper, Teller
+from ray_jobs.sweeps.trials import Asker, Stopper, Teller, of_epoch
 from ray_jobs.training.checkpoints import keep_checkpoint, newest_checkpoint, read_state, write_state
 from ray_jobs.training.engine import STORAGE_NAME
 from ray_jobs.tune import write_report
@@ -126,7 +126,7 @@ class Machine:
             self.keep(storage, history)
             self.trained.append((config["number"], epoch))
             self.left -= 1
-            yield {"epoch": epoch, "logged": {"heldout/auc": value}}
+            yield of_epoch({"epoch": epoch, "logged": {"heldout/auc": value}})
 
     def keep(self, storage, history):
         """A checkpoint as the engine's, with an untrained network."""
@@ -275,7 +275,7 @@ def test_an_epoch_without_the_metric_is_logged_and_not_judged(settings, run):
     with Sweep(settings(trials=1, base=False), run) as sweep:
         number, _ = sweep.next_work("search")
         trial = SimpleNamespace(config={"number": number})
-        result = Stopper(sweep).on_trial_result(None, trial, {"epoch": 1, "logged": {"loss": 2.0}})
+        result = Stopper(sweep).on_trial_result(None, trial, of_epoch({"epoch": 1, "logged": {"loss": 2.0}}))
         assert result == TrialScheduler.CONTINUE
         assert sweep.journal.trials[number].reports == []
     found = MlflowClient(tracking_uri=run.uri).get_metric_history(children(run)[number].info.run_id, "loss")
