@@ -266,6 +266,7 @@ class Sweep:
             epoch, value = int(row["epoch"]), row.get(self.tune.metric)
             if value is not None and first < epoch and epoch not in known:
                 trial.reports.append(Report(epoch=epoch, value=value, seconds=self.seconds))
+                self._runs[trial.number].log_metrics({k: v for k, v in row.items() if k != "epoch"}, step=epoch)
         trial.reports.sort(key=lambda r: r.epoch)
         self._score(trial)
         if not trial.reports:

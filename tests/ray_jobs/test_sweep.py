@@ -201,6 +201,11 @@ def test_a_driver_that_dies_loses_nothing_and_repeats_nothing(settings, run, tmp
     assert len(children(run)) == 4
     assert {r.info.status for r in children(run).values()} == {"FINISHED"}
     assert all([r.epoch for r in t.reports] == [1, 2, 3, 4] for t in second.journal.trials.values())
+    client = MlflowClient(tracking_uri=run.uri)
+    for number, child in children(run).items():  # also the epoch whose report came to nobody
+        curve = sorted((m.step, m.value) for m in client.get_metric_history(child.info.run_id, "heldout/auc"))
+        reports = second.journal.trials[number].reports
+        assert curve == [(r.epoch, pytest.approx(r.value)) for r in reports], number
     # Whether it was interrupted or not, the population is the same: the undisturbed sweep beside it.
     if scheduler == "pbt":
         other = ask.model_copy(update={"output": f"{tmp_path}/undisturbed"})
