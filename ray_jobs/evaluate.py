@@ -30,7 +30,6 @@ from facelib.protocols import EvaluationSet, Measured, open_set
 from facelib.tracking import Run
 from ray_jobs.evaluation.embedding_pool import Judged, embed_sets
 from ray_jobs.evaluation.pictures import write_map, write_pictures
-from ray_jobs.running.room import Pool, require_actors
 from ray_jobs.running.session import JobError, run_job
 
 Results = dict[str, dict[str, Measured]]  # by model name, then set name
@@ -39,7 +38,6 @@ Results = dict[str, dict[str, Measured]]  # by model name, then set name
 def evaluate(settings: Settings, run: Run) -> str:
     """Judge all models on all sets."""
     ask = settings.evaluate
-    require_actors(settings, Pool("evaluate", ask, ask.actors))
     paths = [settings.path(p) for p in ask.models]
     models = [Judged(name, path) for name, path in zip(_model_names(paths), paths, strict=True)]
     _refuse_duplicates("evaluate.models", [m.name for m in models], "give each checkpoint once, under its own name")
@@ -75,7 +73,7 @@ def _judge(settings: Settings, run: Run, folder: Folder, work: list[tuple[Judged
     cache = Folder(f"{folder.uri}/embeddings").create() if ask.cache else None
     measures = Measures(tuple(ask.fars), ask.far_rule, ask.bootstrap, settings.seed, tuple(ask.ranks), tuple(ask.fpirs))
     results: Results = {model.name: {} for model, _ in work}
-    for model, s, embeddings in embed_sets(work, ask, cache):
+    for model, s, embeddings in embed_sets(work, ask, cache, settings.ray.autoscaling):
         results[model.name][s.name] = s.measure(embeddings, measures)
         if model.trained:
             write_map(folder, run, model.name, s, embeddings)

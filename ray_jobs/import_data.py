@@ -27,6 +27,7 @@ from ray_jobs.datasets.import_parts import Range, import_stream, load_embed
 from ray_jobs.datasets.import_report import REPORT, make_report, print_report, write_listing
 from ray_jobs.datasets.parts import finished_parts, part_manifest, report_dataset
 from ray_jobs.running.progress import ProgressReport
+from ray_jobs.running.room import Pool, require_actors
 from ray_jobs.running.session import JobError, run_job
 
 
@@ -108,6 +109,8 @@ def _make_parts(
     missing = [r for r in ranges if r.part not in finished]
     if finished:
         print(f"{name}: {len(finished)} of {len(ranges)} parts are there already", flush=True)
+    if missing:
+        require_actors(settings.ray.autoscaling, Pool("import_data", ask, 1))
     references = _references(settings) if ask.overlap_sets and missing else None
     left_out = 0
     with ProgressReport(name, sum(r.end - r.begin for r in missing)) as progress:

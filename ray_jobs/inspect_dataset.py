@@ -74,7 +74,6 @@ class FaceSet:
 def inspect_dataset(settings: Settings, run: Run) -> str:
     """Measure all sets and compare them."""
     ask = settings.inspect
-    require_actors(settings, Pool("inspect", ask, ask.actors))
     sets = [open_face_set(settings, text) for text in ask.sets]
     model = settings.path(ask.model) if ask.model else ""
     if model:
@@ -82,7 +81,7 @@ def inspect_dataset(settings: Settings, run: Run) -> str:
     folder = Folder(settings.path("inspection")).create()
     reports: dict[str, SetReport] = {}
     for face_set in sets:
-        found = measure(face_set, ask, model)
+        found = measure(face_set, ask, model, settings.ray.autoscaling)
         reports[face_set.name] = report_of(face_set, found, ask, settings.seed)
         with tempfile.TemporaryDirectory() as temporary:
             for path in draw_sheets(face_set, found, reports[face_set.name], Path(temporary)):
@@ -120,12 +119,14 @@ def open_face_set(settings: Settings, text: str) -> FaceSet:
     return FaceSet(spec.name, dataset.manifest.counts, dataset.contract, pieces)
 
 
-def measure(face_set: FaceSet, ask: InspectSettings, model: str) -> dict[str, Any]:
+def measure(face_set: FaceSet, ask: InspectSettings, model: str, grows: bool = False) -> dict[str, Any]:
     """Arrays of all faces of a set, row by row: measures, `hash`, `place` (piece, row), `identity`, `embedding`."""
     actor = ray.remote(num_cpus=ask.cpus_per_actor, num_gpus=ask.gpus_per_actor, max_restarts=3, max_task_retries=3)(
         Inspector
     )
-    actors = [actor.remote(ask, model) for _ in range(min(ask.actors, len(face_set.pieces)))]
+    count = min(ask.actors, len(face_set.pieces))
+    require_actors(grows, Pool("inspect", ask, count))
+    actors = [actor.remote(ask, model) for _ in range(count)]
     pool = ray.util.ActorPool(actors)
     found: list[dict[str, np.ndarray]] = []
     try:

@@ -21,7 +21,7 @@ if ! { : >> "$done_file"; } 2> /dev/null; then
   mkdir -p ~/.cache/facelib
   done_file=~/.cache/facelib/installed$(echo "$prefix" | tr / -)
 fi
-stamp=$(cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)
+stamp=$(cat pyproject.toml constraints.txt install.sh | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$done_file" 2> /dev/null || true)" = "$stamp" ]; then exit 0; fi
 
 python -m pip install --disable-pip-version-check --constraint constraints.txt --requirement "$requirements"

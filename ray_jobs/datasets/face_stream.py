@@ -51,7 +51,9 @@ def face_stream(settings: Settings, chunks: Sequence[Chunk]) -> Iterator[Aligned
     """Generate and align `chunks`; they come back in the order they are finished."""
     generate, align = settings.generate, settings.align
     rows = [asdict(chunk) for chunk in chunks]
-    require_actors(settings, Pool("generate", generate, len(rows)), Pool("align", align, len(rows)))
+    # The generators start first: all of them, and then there must be room for an aligner.
+    generators = Pool("generate", generate, min(generate.actors, len(rows)))
+    require_actors(settings.ray.autoscaling, generators, Pool("align", align, 1))
     stream = (
         ray.data.from_items(rows, override_num_blocks=min(len(rows), 2000))
         .map(

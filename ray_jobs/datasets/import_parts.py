@@ -19,7 +19,6 @@ from facelib.sources.importing import Embed, ImportedPart, PartImporter, Referen
 from facelib.sources.source import count_skipped
 from ray_jobs.datasets.face_stream import device_options
 from ray_jobs.datasets.parts import part_name
-from ray_jobs.running.room import Pool, require_actors
 
 # Training reads and shuffles dozens of row groups at a time: about this many faces in each, however many a person has.
 GROUP_ROWS = 400
@@ -68,7 +67,6 @@ def import_stream(
     if not ranges:
         return
     ask = settings.import_data
-    require_actors(settings, Pool("import_data", ask, len(ranges)))
     shared = ray.put(Shared(source, dataclasses.replace(index, skipped=[]), references))
     stream = ray.data.from_items([r._asdict() for r in ranges], override_num_blocks=min(len(ranges), 2000)).map(
         MakePart,

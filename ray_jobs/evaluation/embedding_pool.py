@@ -24,6 +24,7 @@ from facelib.faces import DatasetError, Folder
 from facelib.files import local_copy
 from facelib.protocols import EvaluationSet, FaceImages
 from ray_jobs.running.progress import ProgressReport
+from ray_jobs.running.room import Pool, require_actors
 
 PART = 4096  # Faces in one cached part.
 LOADED = 2  # Networks an actor keeps, so that changing from one model to the next costs one load.
@@ -133,13 +134,14 @@ class _Job:
 
 
 def embed_sets(
-    work: Sequence[tuple[Judged, EvaluationSet]], ask: EvaluateSettings, cache: Folder | None
+    work: Sequence[tuple[Judged, EvaluationSet]], ask: EvaluateSettings, cache: Folder | None, grows: bool = False
 ) -> Iterator[tuple[Judged, EvaluationSet, np.ndarray]]:
     """Embed each set by each model; a set's embeddings [N, D] come as soon as they are complete.
 
     Args:
         work: what to embed, models (of different names) and sets in any combination.
         cache: folder of parts embedded before; None: no cache.
+        grows: the cluster does; actors that have no room now are waited for.
     """
     models = list({model.name: model for model, _ in work}.values())
     numbers = {model.name: number for number, model in enumerate(models)}
@@ -157,7 +159,7 @@ def embed_sets(
     if not tasks:
         return
     with ProgressReport("embedding", sum(end - begin for _, begin, end in tasks)) as progress:
-        for job, begin, end in _run(tasks, models, ask, progress):
+        for job, begin, end in _run(tasks, models, ask, progress, grows):
             if cache is not None:
                 _store(cache, job, begin, end)
             if job.missing == 0:
@@ -165,7 +167,11 @@ def embed_sets(
 
 
 def _run(
-    tasks: Sequence[tuple[_Job, int, int]], models: Sequence[Judged], ask: EvaluateSettings, progress: ProgressReport
+    tasks: Sequence[tuple[_Job, int, int]],
+    models: Sequence[Judged],
+    ask: EvaluateSettings,
+    progress: ProgressReport,
+    grows: bool,
 ) -> Iterator[tuple[_Job, int, int]]:
     """Work the parts off, batch by batch; yields each part when its last batch has come."""
     batches = [
@@ -181,7 +187,9 @@ def _run(
         max_restarts=3,
         max_task_retries=3,
     )(Embedder)
-    actors = [actor_class.remote(models, ask) for _ in range(min(ask.actors, len(batches)))]
+    count = min(ask.actors, len(batches))
+    require_actors(grows, Pool("evaluate", ask, count))
+    actors = [actor_class.remote(models, ask) for _ in range(count)]
     waiting, running = iter(batches), {}
 
     def submit(actor: Any) -> None:

@@ -55,7 +55,8 @@ def embedding_stream(
         contract: what the faces it was made for look like.
     """
     ask, align = settings.embed, settings.align
-    require_actors(settings, Pool("align", align, len(tasks)), Pool("embed", ask, len(tasks)))
+    aligners = Pool("align", align, min(align.actors, len(tasks)))
+    require_actors(settings.ray.autoscaling, aligners, Pool("embed", ask, 1))
     rows = [{"task": json.dumps(asdict(task))} for task in tasks]
     stream = (
         ray.data.from_items(rows, override_num_blocks=min(len(rows), 2000))

@@ -1,60 +1,59 @@
-"""Whether the actors that a job starts at once find room on the cluster.
+"""Whether the actors that a job starts find room on the cluster.
 
-Those of one pipeline wait for each other: where the first pool takes every CPU, the second never starts, and nobody
-says so for minutes.
+Where some never start, what waits for them waits for ever, and nobody says so: actors of two stages wait for each
+other, pictures sent to an actor wait for it.
 """
 
 from typing import NamedTuple, Protocol
 
 import ray
 
-from facelib.config import Settings
+from facelib.capacity import fits
 from ray_jobs.running.session import JobError
 
 
 class ActorSettings(Protocol):
     """What sections of settings with actors have in common."""
 
-    actors: int
     cpus_per_actor: float
     gpus_per_actor: float
 
 
 class Pool(NamedTuple):
-    """Actors of one kind: section of the settings, its values, and how many pieces of work there are for them."""
+    """Section of the settings, its values, and how many of its actors must run at once for the job to go on."""
 
     section: str
     ask: ActorSettings
-    work: int
-
-    @property
-    def count(self) -> int:
-        """Actors that are started."""
-        return min(self.ask.actors, self.work)
+    count: int
 
 
-def require_actors(settings: Settings, *pools: Pool) -> None:
+def require_actors(grows: bool, *pools: Pool) -> None:
     """Refuse what cannot run at the same time.
 
+    Args:
+        grows: the cluster does (`ray.autoscaling`): what it has now says nothing.
+
     Raises:
-        JobError: the cluster is too small, and is not said to grow.
+        JobError: the cluster is too small.
     """
-    if settings.ray.autoscaling:
+    if grows:
         return
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for resource, flag in (("CPU", "cpus_per_actor"), ("GPU", "gpus_per_actor")):
-        each = [getattr(pool.ask, flag) for pool in pools]
-        needed = sum(pool.count * amount for pool, amount in zip(pools, each, strict=True))
-        there = [node.get(resource, 0.0) for node in nodes]
-        if needed <= sum(there) + 1e-9 and max(each) <= max(there) + 1e-9:
-            continue
-        asked = " and ".join(
-            f"{pool.section}.actors={pool.count} of {pool.section}.{flag}={amount:g}"
-            for pool, amount in zip(pools, each, strict=True)
-            if amount
-        )
-        raise JobError(
-            f"{asked} need {needed:g} {resource}s at once, the cluster has {sum(there):g} on {len(nodes)} nodes, at "
-            f"most {max(there):g} on one: lower one of them (fractions are fine), or set ray.autoscaling=true if the "
-            "cluster grows"
-        )
+    pieces = [{"CPU": p.ask.cpus_per_actor, "GPU": p.ask.gpus_per_actor} for p in pools for _ in range(p.count)]
+    if fits(nodes, pieces):
+        return
+    asked = " and ".join(
+        f"{p.count} of {p.section}.actors with {p.section}.cpus_per_actor={p.ask.cpus_per_actor:g} and gpus_per_actor="
+        f"{p.ask.gpus_per_actor:g} each"
+        for p in pools
+    )
+    raise JobError(
+        f"no room for {asked}, which must run at the same time: there are {room_there(nodes)}. Lower one of them "
+        "(fractions are fine), or set ray.autoscaling=true if the cluster grows"
+    )
+
+
+def room_there(nodes: list[dict[str, float]]) -> str:
+    """`8 CPUs and 2 GPUs on 3 nodes`."""
+    cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
+    return f"{cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} nodes"

@@ -86,10 +86,11 @@ def user_error(error: BaseException) -> BaseException | None:
         if isinstance(current, OSError) and current.errno == errno.ENOSPC:
             return current
         if type(current).__name__ == "ExecutionTimeoutError":
-            told = [line.strip() for line in str(current).splitlines() if line.startswith("  - ")]
+            first, *more = str(current).splitlines()
+            waiting = "; ".join(line.removeprefix("  - ") for line in more if line.startswith("  - "))
             return JobError(
-                f"no data moved for ray.no_progress_minutes (60 with ray.autoscaling); waiting: {'; '.join(told)}. Is "
-                "there room for the actors, and does storage answer? Raise it where one step takes so long"
+                f"{first} {waiting}. Is there room for the actors, and does storage answer? Where one step takes so "
+                "long, raise ray.no_progress_minutes"
             )
         failures = getattr(current, "worker_failures", None) or {}
         inside = next((e for n in ("cause", "controller_failure") if (e := getattr(current, n, None))), None)

@@ -154,6 +154,7 @@ class Sweep:
         if state is None and not failure:
             failure = "ended without a checkpoint"
         elif state is not None:
+            self._log_missed(trial, index, state["history"])
             failure = failure or self._take_history(trial, index, state["history"])
         # A trial may have come to its end before it could be told to stop.
         stopped = number in self.stopping and (trial.epoch or 0) < part.stop_epoch
@@ -258,6 +259,15 @@ class Sweep:
         self.live.add(number)
         self._begun[number] = time.monotonic()
 
+    def _log_missed(self, trial: Trial, index: int, history: list[dict[str, float]]) -> None:
+        """Log epochs of a part whose report was lost on the way (a killed driver)."""
+        first, run = trial.parts[index - 1].stop_epoch if index else 0, self._runs[trial.number]
+        rows = {int(row["epoch"]): {k: v for k, v in row.items() if k != "epoch"} for row in history}
+        known = run.steps(next(iter(rows[max(rows)]))) if rows else set()
+        for epoch, row in rows.items():
+            if epoch > first and epoch not in known:
+                run.log_metrics(row, step=epoch)
+
     def _take_history(self, trial: Trial, index: int, history: list[dict[str, float]]) -> str:
         """Add epochs whose report was lost on the way (a killed driver); returns what is wrong, if anything is."""
         first = trial.parts[index - 1].stop_epoch if index else 0
@@ -266,7 +276,6 @@ class Sweep:
             epoch, value = int(row["epoch"]), row.get(self.tune.metric)
             if value is not None and first < epoch and epoch not in known:
                 trial.reports.append(Report(epoch=epoch, value=value, seconds=self.seconds))
-                self._runs[trial.number].log_metrics({k: v for k, v in row.items() if k != "epoch"}, step=epoch)
         trial.reports.sort(key=lambda r: r.epoch)
         self._score(trial)
         if not trial.reports:

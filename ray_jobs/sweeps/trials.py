@@ -9,20 +9,22 @@ import json
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import ray
 import ray.tune
+from ray.train import UserCallback
 from ray.tune.callback import Callback
-from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.util.queue import Empty, Queue
 
+from facelib.capacity import trials_that_fit
 from facelib.config import Settings
 from facelib.faces import Folder
 from facelib.processes import return_memory
-from facelib.sweeps.capacity import trials_that_fit
 from ray_jobs.running.session import JobError, configure_data, user_error
 from ray_jobs.sweeps.sweep import TASK_NAME, Sweep
 from ray_jobs.training.engine import fit, worker_resources
@@ -110,10 +112,12 @@ def train_part(config: dict[str, Any]) -> None:
     task = json.loads(Folder(config["folder"]).read(TASK_NAME))
     settings = Settings.model_validate(task["settings"])
     configure_data(settings)
-    teller = TellDirectly() if task["in_process"] else TellThroughQueue()
     piece = Piece(task["begins_with"], task["stop_epoch"], task["in_process"])
     try:
-        fit(settings, task["method"], config["folder"], [teller], piece)
+        if piece.in_process:
+            fit(settings, task["method"], config["folder"], [TellDirectly()], piece)
+        else:
+            fit_in_group(settings, task["method"], config["folder"], piece)
     except Exception as error:
         found = user_error(error)
         if found is None:
@@ -121,6 +125,33 @@ def train_part(config: dict[str, Any]) -> None:
         ray.tune.report({FAILURE: str(found)})
     finally:
         return_memory()  # The next trial may be trained in this process.
+
+
+def fit_in_group(settings: Settings, method: str, uri: str, piece: Piece) -> None:
+    """Train in a worker group, from a thread beside this one, which passes on what the group's controller reports.
+
+    Not by Tune's own callback for this: what is still in its queue when the trial's function returns blocks the trial
+    for ever, which a driver that was busy for a moment is enough for.
+    """
+    reports = Queue(actor_options={"num_cpus": 0})
+    failed: list[Exception] = []
+
+    def training() -> None:
+        try:
+            fit(settings, method, uri, [TellThroughQueue(reports)], piece)
+        except Exception as error:
+            failed.append(error)
+
+    beside = threading.Thread(target=training, daemon=True)
+    beside.start()
+    running = True
+    while running:
+        running = beside.is_alive()  # Asked first: what it says before its end is in the queue then.
+        with contextlib.suppress(Empty):
+            while True:
+                ray.tune.report(reports.get(timeout=1))
+    if failed:
+        raise failed[0]
 
 
 class Adapter:
@@ -209,13 +240,16 @@ class Teller(Adapter, Callback):
             self.sweep.end_part(trial.config["number"], trial.config["part"], f"{type(found).__name__}: {lines[-1]}")
 
 
-class TellThroughQueue(TuneReportCallback):
+class TellThroughQueue(UserCallback):
     """From Ray Train's controller to the trial's process, which reports to Tune."""
+
+    def __init__(self, reports: Queue) -> None:
+        self.reports = reports
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """Pass on what was measured of an epoch."""
         if LOGGED in metrics[0]:
-            self._training_actor_item_queue.put(of_epoch(metrics[0]))
+            self.reports.put(of_epoch(metrics[0]))
 
 
 class TellDirectly:

@@ -16,6 +16,7 @@ from typing import Any
 import ray.train
 import ray.train.torch
 
+from facelib.capacity import fits
 from facelib.config import Settings
 from facelib.faces import Contract, FaceDataset, Folder
 from facelib.files import file_sha256
@@ -24,6 +25,7 @@ from facelib.models import save_backbone
 from facelib.plans import claim_folder
 from facelib.protocols import parse_spec
 from facelib.tracking import Run
+from ray_jobs.running.room import room_there
 from ray_jobs.running.session import JobError
 from ray_jobs.training.batches import TrainingFaces
 from ray_jobs.training.checkpoints import forget_lost_checkpoints, newest_checkpoint, read_state
@@ -155,16 +157,19 @@ def require_room(settings: Settings) -> None:
     train, data = settings.train, settings.data
     workers = train.min_workers or train.workers
     makers = [settings.generate, settings.align] if data.stream else []
-    making = sum(ask.actors * ask.cpus_per_actor for ask in makers)
-    needed = making + workers * (train.cpus_per_worker + (data.readers + 1) * data.cpus_per_reader)
-    found = ray.cluster_resources().get("CPU", 0)
+    making = [{"CPU": ask.cpus_per_actor, "GPU": ask.gpus_per_actor} for ask in makers for _ in range(ask.actors)]
     # One reader for each worker is enough to go on, slowly.
-    if making + workers * (train.cpus_per_worker + data.cpus_per_reader) > found + 1e-9:
-        making_words = f" and, with data.stream, generate.actors and align.actors ({making:g} CPUs)" if makers else ""
+    needed = [*making, *[worker_resources(settings)] * workers, *[{"CPU": data.cpus_per_reader}] * workers]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not fits(nodes, needed):
+        own = workers * (train.cpus_per_worker + (data.readers + 1) * data.cpus_per_reader)
+        words = " and, with data.stream, generate.actors and align.actors" if makers else ""
+        gpus = f", train.gpus_per_worker={train.gpus_per_worker:g}" if train.use_gpu else ""
         raise JobError(
-            f"train.workers={workers} need {needed:g} CPUs with their readers (train.cpus_per_worker="
-            f"{train.cpus_per_worker:g}, data.readers={data.readers}, data.cpus_per_reader={data.cpus_per_reader:g})"
-            f"{making_words}, the cluster has {found:g}: lower one of them, or set ray.autoscaling=true if it grows"
+            f"train.workers={workers} need {own:g} CPUs with their readers (train.cpus_per_worker="
+            f"{train.cpus_per_worker:g}{gpus}, data.readers={data.readers}, data.cpus_per_reader="
+            f"{data.cpus_per_reader:g}){words}; there are {room_there(nodes)}: lower one of them, or set "
+            "ray.autoscaling=true if the cluster grows"
         )
 
 

@@ -104,8 +104,10 @@ class Readers:
 
     def _say_starved(self, reader: "_Reader") -> None:
         if not self.starved:
-            silent = f"a reader has sent nothing for {self.faces.silence:g} s"
-            what = silent if reader.runs else f"no reader began for {PATIENCE:g} s"
+            what = f"no reader began for {PATIENCE:g} s"
+            if reader.node:
+                silent = f"a reader has sent nothing for {self.faces.silence:g} s"
+                what = silent if reader.runs else f"a reader was lost with its node {PATIENCE:g} s ago"
             print(
                 f"{what} (data.cpus_per_reader={self.data.cpus_per_reader:g}): reading beside the trainer, "
                 "without a reservation, until one does",

@@ -11,7 +11,6 @@ further ahead than `data.readers` windows of each rank.
 
 import collections
 import contextlib
-import math
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ import ray
 from facelib.config import AlignSettings, GenerateSettings, Settings
 from facelib.faces import Contract, DatasetError
 from ray_jobs.datasets.face_stream import AlignChunk, AlignedChunk, Chunk, GenerateChunk, faces_plan
+from ray_jobs.running.room import Pool, require_actors
 from ray_jobs.training.batches import RowGroup, Sampling, StoredFaces, TrainingFaces, Window
 
 REQUESTS_PER_ACTOR = 2  # of one reader: one that is worked on, one that waits
@@ -53,7 +53,7 @@ class StreamedFaces:
         pool: makes them; it need not run where nothing is read.
     """
 
-    silence = math.inf  # A window takes as long as its generators take; another reader would ask the same ones.
+    silence = 1800.0  # A window takes as long as its generators take, and another reader would ask the same ones.
 
     def __init__(self, settings: Settings, pool: "FacePool") -> None:
         self.ask, self.pool = settings.generate, pool
@@ -107,6 +107,8 @@ class FacePool:
     def start(cls, settings: Settings) -> Iterator["FacePool"]:
         """Actors for as long as the block lasts. One that dies is started again and asked again what it was asked."""
         generate, align = settings.generate, settings.align
+        pools = Pool("generate", generate, generate.actors), Pool("align", align, align.actors)
+        require_actors(settings.ray.autoscaling, *pools)
         pool = cls(f"faces-{uuid.uuid4().hex[:12]}", generate.actors, align.actors)
         kinds: tuple[tuple[Sequence[str], type, tuple[Any, ...], GenerateSettings | AlignSettings], ...] = (
             (pool._names("generate"), GenerateChunk, (settings.seed, generate), generate),

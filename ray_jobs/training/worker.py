@@ -30,8 +30,8 @@ from ray_jobs.training.streamed_faces import training_faces
 from ray_jobs.training.watch import LOGGED
 
 # Seconds. Steps leave freed memory scattered in the C library's arenas: 0.4 GB of a trainer's 1.1 after two minutes,
-# and growing. To give it back takes a third of a second; it is done between epochs.
-RETURN_MEMORY_EVERY = 60.0
+# and growing. To give it back takes a third of a second.
+RETURN_MEMORY_EVERY = 120.0
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -101,13 +101,13 @@ class Worker:
             if self.step % per_epoch == 0:
                 left = (time.monotonic() - started) / (self.step - first_step) * (last - self.step)
                 self._end_epoch(meter.result(self.device), left)
-                if time.monotonic() - returned > RETURN_MEMORY_EVERY:
-                    return_memory()
-                    returned = time.monotonic()
                 meter = Meter(train.batch_size * self.world)
             elif train.checkpoint_every and self.step % train.checkpoint_every == 0:
                 self._require_finite()
                 self._checkpoint({"step": self.step})
+            if time.monotonic() - returned > RETURN_MEMORY_EVERY:
+                return_memory()
+                returned = time.monotonic()
 
     def restore(self, storage: str, begins_with: str = "") -> None:
         """Take up the newest checkpoint that is whole, of this training or else of the one it begins with."""

@@ -52,8 +52,8 @@ def homes(tmp_path):
     environment = there / "environment"
     environment.mkdir()
     (environment / "venv").symlink_to(BIN.parent)
-    files = (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()
-    stamp.write_text(hashlib.sha256(files).hexdigest())
+    files = ("pyproject.toml", "constraints.txt", "configs/clusters/install.sh")
+    stamp.write_text(hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in files)).hexdigest())
     yield here, there
     if before is None:
         stamp.unlink()

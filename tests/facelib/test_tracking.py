@@ -188,3 +188,22 @@ def test_a_server_that_goes_away_loses_points_not_the_training(tmp_path, monkeyp
     warnings = capsys.readouterr().out.strip().splitlines()
     assert len(warnings) == 1
     assert "http://127.0.0.1:9 did not take metrics" in warnings[0]
+
+
+def test_a_store_that_is_waited_for_in_vain_is_left_alone_for_a_while(store, arguments):
+    with Run.open(load_settings(None, arguments), "train_ssl") as run:
+        asked, log_batch = [], run.client.log_batch
+
+        def broken(*args, **kwargs):
+            asked.append(time.monotonic())
+            time.sleep(0.1)
+            raise ConnectionError
+
+        run.client.log_batch = broken
+        run.log_metrics({"loss": 4.0}, step=1)
+        run.log_metrics({"loss": 3.0}, step=2)
+        assert len(asked) == 1  # the second was not tried
+        run.client.log_batch = log_batch
+        time.sleep(1.1)
+        run.log_metrics({"loss": 2.0}, step=3)
+        assert run.steps("loss") == {3}

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from facelib.capacity import trials_that_fit
 from facelib.config import load_settings
-from facelib.sweeps.capacity import trials_that_fit
 from facelib.sweeps.space import SearchSpace
 from facelib.sweeps.statistics import estimate, holm, importance, judge, paired_p
 

@@ -1,8 +1,19 @@
-"""How many trials fit on a cluster at once, so that none waits for ever for what another one holds."""
+"""What fits on a cluster at once, so that nothing waits for ever for what something else holds."""
 
 from collections.abc import Mapping, Sequence
 
 Resources = Mapping[str, float]
+
+
+def fits(nodes: Sequence[Resources], pieces: Sequence[Resources]) -> bool:
+    """Whether all pieces can be placed on these nodes at the same time; none is cut.
+
+    The largest are placed first, and on nodes with GPUs only where nothing else has room: not every arrangement is
+    tried, but those that schedulers find.
+    """
+    free = sorted((dict(node) for node in nodes), key=lambda node: node.get("GPU", 0))
+    largest_first = sorted(pieces, key=lambda piece: (piece.get("GPU", 0), piece.get("CPU", 0)), reverse=True)
+    return all(_place(free, piece) for piece in largest_first)
 
 
 def trials_that_fit(
