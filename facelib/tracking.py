@@ -72,16 +72,18 @@ class Run:
             experiment = _experiment(client, uri, settings.tracking.experiment)
             _end_orphans(client, experiment)
             known = _existing(client, experiment, run_id) or _unfinished(client, experiment, key)
+            now = {**_process_tags(), **({"mlflow.parentRunId": parent} if parent else {})}
             if known is None:
-                tags = {"mlflow.runName": name or f"{settings.name}/{job}", _KEY: key, "facelib.job": job}
+                # With all its tags at once: whoever is killed after this leaves a run that can be found and ended.
+                tags = {"mlflow.runName": name or f"{settings.name}/{job}", _KEY: key, "facelib.job": job, **now}
                 known = client.create_run(experiment, tags=tags).info.run_id
-                _log_params(client, known, settings, job)
-            elif _ERROR in client.get_run(known).data.tags:
-                client.delete_tag(known, _ERROR)
-            for tag, value in _process_tags().items():
+            for tag, value in now.items():
                 client.set_tag(known, tag, value)
-            if parent:
-                client.set_tag(known, "mlflow.parentRunId", parent)
+            data = client.get_run(known).data
+            if _ERROR in data.tags:
+                client.delete_tag(known, _ERROR)
+            if not data.params:
+                _log_params(client, known, settings, job)
             client.update_run(known, status="RUNNING")
         except Exception as error:
             raise TrackingError(f"tracking.uri={uri}: MLflow cannot be used ({error})") from error

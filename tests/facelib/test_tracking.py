@@ -120,6 +120,20 @@ def test_a_killed_process_leaves_a_run_that_is_ended_and_taken_up(arguments):
     assert read(again).info.status == "FINISHED"
 
 
+def test_a_process_that_is_killed_while_it_opens_a_run_leaves_one_that_is_taken_up(store, arguments, request):
+    dies = f"import mlflow, os; mlflow.MlflowClient.set_tag = lambda *tag: os._exit(9)\n{HOLD_A_RUN}"
+    killed = subprocess.run([sys.executable, "-c", dies, *arguments], cwd=ROOT)
+    assert killed.returncode == 9
+    client = MlflowClient(store)
+    [left] = client.search_runs([client.get_experiment_by_name(request.node.name).experiment_id])
+    assert left.info.status == "RUNNING"
+    assert not left.data.params
+    with Run.open(load_settings(None, arguments), "train_ssl") as again:
+        assert again.run_id == left.info.run_id
+    assert read(again).data.params["ssl.temperature"] == "0.07"
+    assert read(again).info.status == "FINISHED"
+
+
 def test_an_attached_run_is_logged_to_and_left_open(store, arguments):
     with Run.open(load_settings(None, arguments), "evaluate") as run:
         Run.attach(store, run.run_id).log_metrics({"from the worker": 1})

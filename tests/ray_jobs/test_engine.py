@@ -3,6 +3,7 @@
 import json
 import signal
 
+import psutil
 import pytest
 import torch
 from support.clusters import statuses
@@ -153,8 +154,10 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(undisturbed, 
     driver = start("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, folder=tmp_path)
     states = tmp_path / "out" / "ssl" / "training"
     wait_for(lambda: len(list(states.glob("checkpoint_*/state.pt"))) >= 2, what="two checkpoints")
+    training = workers_of(driver, "RayTrainWorker") + workers_of(driver, "TrainController")
     driver.kill()
     driver.wait()
+    assert not psutil.wait_procs(training, timeout=60)[1]  # A worker may still write another checkpoint.
     newest = max(states.glob("checkpoint_*/state.pt"))
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     output = train("train_ssl", tmp_path, faces)
