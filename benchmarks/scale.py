@@ -15,7 +15,7 @@ from dataclasses import dataclass
 # Measured: docs/results.md, and `--measure`.
 GENERATED_PER_CORE = 49.1  # images/s, morphable at 128 px
 ALIGNED_PER_CORE = 876.0  # images/s, RetinaFace at 128 px: detect, choose, warp
-READ_PER_CORE = {2: 675.0, 1: 6000.0}  # images/s a reader decodes and augments: label-free measured, a flip assumed
+READ_PER_CORE = {2: 1140.0, 1: 6000.0}  # images/s decoded and augmented: label-free measured, a flip assumed
 BYTES_PER_FACE = 5131  # JPEG 95 with its row, quick-start faces
 DRIVER_PER_CORE = 23_900.0  # images/s that one driver process takes in, sorts, writes and reads back, local disk
 # Assumed.
