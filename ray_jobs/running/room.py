@@ -38,7 +38,7 @@ def require_actors(grows: bool, *pools: Pool) -> None:
     """
     if grows:
         return
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = nodes_there()
     pieces = [{"CPU": p.ask.cpus_per_actor, "GPU": p.ask.gpus_per_actor} for p in pools for _ in range(p.count)]
     if fits(nodes, pieces):
         return
@@ -51,6 +51,11 @@ def require_actors(grows: bool, *pools: Pool) -> None:
         f"no room for {asked}, which must run at the same time: there are {room_there(nodes)}. Lower one of them "
         "(fractions are fine), or set ray.autoscaling=true if the cluster grows"
     )
+
+
+def nodes_there() -> list[dict[str, float]]:
+    """What each node of the cluster has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def room_there(nodes: list[dict[str, float]]) -> str:

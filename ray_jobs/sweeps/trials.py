@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -25,6 +25,7 @@ from facelib.capacity import trials_that_fit
 from facelib.config import Settings
 from facelib.faces import Folder
 from facelib.processes import return_memory
+from ray_jobs.running.room import nodes_there
 from ray_jobs.running.session import JobError, configure_data, user_error
 from ray_jobs.sweeps.sweep import TASK_NAME, Sweep
 from ray_jobs.training.engine import fit, worker_resources
@@ -79,7 +80,7 @@ def concurrency(settings: Settings) -> int:
         JobError: one trial alone does not fit, or fewer than `tune.concurrency`.
     """
     train, data, tune = settings.train, settings.data, settings.tune
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = nodes_there()
     worker = worker_resources(settings)
     fitting = trials_that_fit(nodes, worker, train.workers, data.cpus_per_reader, data.readers + 1)
     if settings.ray.autoscaling:
@@ -115,7 +116,7 @@ def train_part(config: dict[str, Any]) -> None:
     piece = Piece(task["begins_with"], task["stop_epoch"], task["in_process"])
     try:
         if piece.in_process:
-            fit(settings, task["method"], config["folder"], [TellDirectly()], piece)
+            fit(settings, task["method"], config["folder"], [TellEpochs(ray.tune.report)], piece)
         else:
             fit_in_group(settings, task["method"], config["folder"], piece)
     except Exception as error:
@@ -138,7 +139,7 @@ def fit_in_group(settings: Settings, method: str, uri: str, piece: Piece) -> Non
 
     def training() -> None:
         try:
-            fit(settings, method, uri, [TellThroughQueue(reports)], piece)
+            fit(settings, method, uri, [TellEpochs(reports.put)], piece)
         except Exception as error:
             failed.append(error)
 
@@ -240,25 +241,16 @@ class Teller(Adapter, Callback):
             self.sweep.end_part(trial.config["number"], trial.config["part"], f"{type(found).__name__}: {lines[-1]}")
 
 
-class TellThroughQueue(UserCallback):
-    """From Ray Train's controller to the trial's process, which reports to Tune."""
+class TellEpochs(UserCallback):
+    """Hands on what was measured of an epoch: to Tune, or from Ray Train's controller to the trial that tells Tune."""
 
-    def __init__(self, reports: Queue) -> None:
-        self.reports = reports
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        """Pass on what was measured of an epoch."""
-        if LOGGED in metrics[0]:
-            self.reports.put(of_epoch(metrics[0]))
-
-
-class TellDirectly:
-    """The same, from a training inside the trial's process."""
+    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
+        self.tell = tell
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        """Pass on what was measured of an epoch."""
+        """One report of all ranks; those inside an epoch say nothing."""
         if LOGGED in metrics[0]:
-            ray.tune.report(of_epoch(metrics[0]))
+            self.tell(of_epoch(metrics[0]))
 
 
 def of_epoch(reported: dict[str, Any]) -> dict[str, Any]:

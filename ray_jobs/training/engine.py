@@ -25,7 +25,7 @@ from facelib.models import save_backbone
 from facelib.plans import claim_folder
 from facelib.protocols import parse_spec
 from facelib.tracking import Run
-from ray_jobs.running.room import room_there
+from ray_jobs.running.room import nodes_there, room_there
 from ray_jobs.running.session import JobError
 from ray_jobs.training.batches import TrainingFaces
 from ray_jobs.training.checkpoints import forget_lost_checkpoints, newest_checkpoint, read_state
@@ -160,7 +160,7 @@ def require_room(settings: Settings) -> None:
     making = [{"CPU": ask.cpus_per_actor, "GPU": ask.gpus_per_actor} for ask in makers for _ in range(ask.actors)]
     # One reader for each worker is enough to go on, slowly.
     needed = [*making, *[worker_resources(settings)] * workers, *[{"CPU": data.cpus_per_reader}] * workers]
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = nodes_there()
     if not fits(nodes, needed):
         own = workers * (train.cpus_per_worker + (data.readers + 1) * data.cpus_per_reader)
         words = " and, with data.stream, generate.actors and align.actors" if makers else ""

@@ -23,7 +23,6 @@ import ray
 from facelib.config import AlignSettings, GenerateSettings, Settings
 from facelib.faces import Contract, DatasetError
 from ray_jobs.datasets.face_stream import AlignChunk, AlignedChunk, Chunk, GenerateChunk, faces_plan
-from ray_jobs.running.room import Pool, require_actors
 from ray_jobs.training.batches import RowGroup, Sampling, StoredFaces, TrainingFaces, Window
 
 REQUESTS_PER_ACTOR = 2  # of one reader: one that is worked on, one that waits
@@ -107,8 +106,6 @@ class FacePool:
     def start(cls, settings: Settings) -> Iterator["FacePool"]:
         """Actors for as long as the block lasts. One that dies is started again and asked again what it was asked."""
         generate, align = settings.generate, settings.align
-        pools = Pool("generate", generate, generate.actors), Pool("align", align, align.actors)
-        require_actors(settings.ray.autoscaling, *pools)
         pool = cls(f"faces-{uuid.uuid4().hex[:12]}", generate.actors, align.actors)
         kinds: tuple[tuple[Sequence[str], type, tuple[Any, ...], GenerateSettings | AlignSettings], ...] = (
             (pool._names("generate"), GenerateChunk, (settings.seed, generate), generate),
