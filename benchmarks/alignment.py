@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from facelib.alignment import Aligner, align_face, build_detector
-from facelib.faces import decode_image
+from facelib.data import decode_image
 
 Runs = dict[str, Callable[[], object]]
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from facelib.config import AlignSettings, ImportSettings
-from facelib.faces import Folder, encode_image, faces_to_table, write_part
+from facelib.data import Folder, encode_image, faces_to_table, write_part
 from facelib.sources import SourceIndex, build_source, write_recordio
 from facelib.sources.importing import PartImporter
 

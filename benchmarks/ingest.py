@@ -18,7 +18,7 @@ from torch import nn
 
 from facelib.augmentation import to_network_input
 from facelib.config import Settings, load_settings
-from facelib.faces import (
+from facelib.data import (
     MANIFEST_NAME,
     Contract,
     Face,

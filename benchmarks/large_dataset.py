@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from benchmarks.ingest import noise_faces
 from facelib.config import load_settings
-from facelib.faces import MANIFEST_NAME, Contract, Folder, faces_to_table, make_manifest, write_part
+from facelib.data import MANIFEST_NAME, Contract, Folder, faces_to_table, make_manifest, write_part
 from ray_jobs.running.session import cluster
 from ray_jobs.training.batches import BatchPlan, Sampling, StoredFaces
 from ray_jobs.training.readers import batch_stream

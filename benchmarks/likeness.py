@@ -15,7 +15,7 @@ import torch
 
 from facelib.alignment import AlignedFace, Aligner, build_detector
 from facelib.alignment.detectors import FaceDetector
-from facelib.faces import decode_image
+from facelib.data import decode_image
 from facelib.inspection import measure_faces
 from facelib.sources.pair_sets import load_pair_set
 from facelib.synthesis import build_generator

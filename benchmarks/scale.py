@@ -152,7 +152,7 @@ def measure() -> float:
     import numpy as np
     import pyarrow as pa
 
-    from facelib.faces import SCHEMA, Face, Folder, faces_to_table, write_part
+    from facelib.data import SCHEMA, Face, Folder, faces_to_table, write_part
 
     rng, count, repeats = np.random.default_rng(0), 64 * 40, 8
     landmarks, factors = np.zeros((5, 2), np.float32), np.zeros(60, np.float32)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from facelib.augmentation import to_network_input
-from facelib.faces import decode_image
+from facelib.data import decode_image
 from facelib.models import load_backbone, read_checkpoint
 
 # Mean and standard deviation of ImageNet's pixels in 0..1, RGB.

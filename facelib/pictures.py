@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.files import atomic_file
+from facelib.data.storage import atomic_file
 
 GAP = 2
 MARGIN = 8

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facelib.files import atomic_file
+from facelib.data.storage import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

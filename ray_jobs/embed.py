@@ -15,12 +15,12 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from facelib.config import Settings
-from facelib.faces import MANIFEST_NAME, Contract, DatasetError, FaceDataset, Folder
-from facelib.files import file_sha256
-from facelib.locks import hold_folder
+from facelib.data import MANIFEST_NAME, Contract, DatasetError, FaceDataset, Folder
+from facelib.data.fingerprint import claim_folder
+from facelib.data.lock import hold_folder
+from facelib.data.storage import file_sha256
 from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
-from facelib.plans import claim_folder
 from facelib.tracking import Run
 from ray_jobs.datasets.parts import part_name
 from ray_jobs.evaluation.embedding_stream import Task, embedding_stream

@@ -14,6 +14,8 @@ import numpy as np
 from rich.console import Console
 
 from facelib.config import Settings
+from facelib.data import Contract, DatasetError, FaceDataset, Folder, decode_image
+from facelib.data.lock import hold_folder
 from facelib.evaluation import (
     Measures,
     PixelEmbedding,
@@ -22,8 +24,6 @@ from facelib.evaluation import (
     results_tables,
     transfer_thresholds,
 )
-from facelib.faces import Contract, DatasetError, FaceDataset, Folder, decode_image
-from facelib.locks import hold_folder
 from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
 from facelib.protocols import EvaluationSet, Measured, open_set

@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from facelib.config import Settings
+from facelib.data import Folder, encode_image
 from facelib.embedding import load_face_network
 from facelib.export import export_onnx, save_mlflow_model
-from facelib.faces import Folder, encode_image
 from facelib.models import read_checkpoint
 from facelib.synthesis import build_generator
 from facelib.tracking import Run

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from facelib.config import Settings
-from facelib.faces import MANIFEST_NAME, Folder, write_part
-from facelib.locks import hold_folder
-from facelib.plans import claim_folder, plan_hash
+from facelib.data import MANIFEST_NAME, Folder, write_part
+from facelib.data.fingerprint import claim_folder, plan_hash
+from facelib.data.lock import hold_folder
 from facelib.tracking import Run
 from ray_jobs.datasets.face_stream import AlignedChunk, Chunk, face_stream, faces_plan
 from ray_jobs.datasets.parts import finished_parts, part_manifest, part_name, report_dataset

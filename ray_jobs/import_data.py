@@ -14,11 +14,11 @@ from typing import Any
 import ray
 
 from facelib.config import Settings
-from facelib.faces import MANIFEST_NAME, Contract, FaceDataset, Folder, decode_image
-from facelib.files import file_sha256
-from facelib.locks import hold_folder
+from facelib.data import MANIFEST_NAME, Contract, FaceDataset, Folder, decode_image
+from facelib.data.fingerprint import claim_folder, plan_hash
+from facelib.data.lock import hold_folder
+from facelib.data.storage import file_sha256
 from facelib.models import load_checkpoint_contract
-from facelib.plans import claim_folder, plan_hash
 from facelib.sources import FaceSource, PairList, SourceIndex, build_source, read_bin, write_bin
 from facelib.sources.bins import bin_paths
 from facelib.sources.importing import References, normalised

@@ -17,7 +17,7 @@ import ray
 from rich.console import Console
 
 from facelib.config import InspectSettings, Settings
-from facelib.faces import Contract, FaceDataset, Folder, decode_image
+from facelib.data import Contract, FaceDataset, Folder, decode_image
 from facelib.inspection import (
     MEASURES,
     SetReport,

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from facelib.config import Settings
-from facelib.locks import hold_folder
+from facelib.data.lock import hold_folder
 from facelib.sweeps import plots
 from facelib.sweeps.report import (
     as_json,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.files import atomic_file
+from facelib.data.storage import atomic_file
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from facelib.alignment import AlignedFace, Aligner, Rejection, build_detector
+from facelib.data import decode_image
 from facelib.export.onnx_model import OnnxEmbedder
-from facelib.faces import decode_image
 
 BATCH = 64
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facelib.files import local_copy
+from facelib.data.storage import local_copy
 from facelib.models.inert_pickle import InertObject, module_state_dict, read_inert
 from facelib.models.iresnet import REDUCTION, STAGE_CHANNELS
 from facelib.models.registry import build_backbone

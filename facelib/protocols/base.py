@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facelib.data import Contract
 from facelib.evaluation import Measures, Report, SortedScores
-from facelib.faces import Contract
 from facelib.protocols.faces import FaceImages
 from facelib.sources.groups import joined_groups
 

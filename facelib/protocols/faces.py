@@ -15,7 +15,7 @@ import pyarrow.fs as pafs
 from numpy.typing import NDArray
 
 from facelib.alignment import align_face
-from facelib.faces import DatasetError, Folder, decode_image
+from facelib.data import DatasetError, Folder, decode_image
 
 
 class FaceImages(abc.ABC):

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow.fs as pafs
 from numpy.typing import NDArray
 
+from facelib.data import MANIFEST_NAME, Folder
 from facelib.evaluation import Measures, SortedScores, VerificationReport, evaluate_groups
-from facelib.faces import MANIFEST_NAME, Folder
 from facelib.protocols.base import EvaluationSet, Measured
 from facelib.protocols.faces import EncodedFaces
 from facelib.protocols.pairs import PairsProtocol

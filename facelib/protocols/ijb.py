@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facelib.data import Contract, Folder
 from facelib.evaluation import (
     Measures,
     evaluate_identification,
@@ -20,7 +21,6 @@ from facelib.evaluation import (
     template_features,
 )
 from facelib.evaluation.arrays import FloatArray, normalise
-from facelib.faces import Contract, Folder
 from facelib.protocols.base import EvaluationSet, Measured, identities_of_pairs
 from facelib.protocols.faces import StoredFaces
 from facelib.protocols.registry import register_protocol

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.alignment import build_detector, choose_face
+from facelib.data import Contract, Folder, decode_image
 from facelib.evaluation import Measures, evaluate_scores
-from facelib.faces import Contract, Folder, decode_image
 from facelib.protocols.base import FacePairs, Measured
 from facelib.protocols.faces import StoredFaces
 from facelib.protocols.pairs import pair_similarities

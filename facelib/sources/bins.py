@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.files import atomic_file, local_copy
+from facelib.data.storage import atomic_file, local_copy
 
 # Opcodes of lists, tuples, numbers, booleans, strings and bytes in protocols 0 to 5. Everything else builds objects.
 PLAIN_OPCODES = frozenset(

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from facelib.alignment import Aligner, FaceDetector, Rejection, align_face, similarity_transform
 from facelib.config import AlignSettings, ImportSettings
-from facelib.faces import Face, decode_image, encode_image
-from facelib.image_headers import declared_size, ends_properly
+from facelib.data import Face, decode_image, encode_image
+from facelib.data.image_headers import declared_size, ends_properly
 from facelib.sources.duplicates import exact_fingerprint, perceptual_hash, repeated_embeddings, repeated_hashes
 from facelib.sources.source import Entry, FaceSource, Skipped, UnusablePicture
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from facelib.faces import Contract, DatasetError, FaceDataset, decode_image
+from facelib.data import Contract, DatasetError, FaceDataset, decode_image
 from facelib.sources.bins import bin_paths, read_bin
 
 

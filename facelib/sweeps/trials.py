@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from facelib.faces import DatasetError, Folder
+from facelib.data import DatasetError, Folder
 
 BASE = 0  # number of the trial that has the settings as they are
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facelib.faces import decode_image
+from facelib.data import decode_image
 from facelib.synthesis.generator import register_generator
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

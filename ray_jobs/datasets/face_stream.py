@@ -18,7 +18,7 @@ import pyarrow as pa
 import ray
 
 from facelib.config import AlignSettings, GenerateSettings, Settings
-from facelib.faces import SCHEMA, Face, encode_image, faces_to_table
+from facelib.data import SCHEMA, Face, encode_image, faces_to_table
 from ray_jobs.running.room import Pool, require_actors
 
 

@@ -13,7 +13,7 @@ import cv2
 import ray
 
 from facelib.config import ImportSettings, Settings
-from facelib.faces import Folder, PartInfo, faces_to_table, write_part
+from facelib.data import Folder, PartInfo, faces_to_table, write_part
 from facelib.sources import FaceSource, SourceIndex
 from facelib.sources.importing import Embed, ImportedPart, PartImporter, References
 from facelib.sources.source import count_skipped

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from facelib.faces import FaceDataset, Folder
+from facelib.data import FaceDataset, Folder
 from facelib.sources import Skipped, SourceIndex
 from facelib.sources.source import count_skipped
 from ray_jobs.datasets.import_parts import account_name, account_uri

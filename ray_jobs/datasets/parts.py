@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from facelib.faces import (
+from facelib.data import (
     MANIFEST_NAME,
     Contract,
     FaceDataset,

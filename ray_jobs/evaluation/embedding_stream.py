@@ -17,7 +17,7 @@ import ray
 
 from facelib.alignment import Aligner, Rejection, build_detector
 from facelib.config import AlignSettings, EmbedSettings, Settings
-from facelib.faces import Contract, DatasetError, FaceDataset, Folder, decode_image
+from facelib.data import Contract, DatasetError, FaceDataset, Folder, decode_image
 from ray_jobs.datasets.face_stream import device_options
 from ray_jobs.running.room import Pool, require_actors
 

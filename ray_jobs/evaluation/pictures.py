@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from facelib.data import Folder
 from facelib.evaluation import (
     plot_det,
     plot_embedding_map,
@@ -14,7 +15,6 @@ from facelib.evaluation import (
     plot_score_histograms,
     plot_worst_pairs,
 )
-from facelib.faces import Folder
 from facelib.protocols import EvaluationSet, Measured
 from facelib.tracking import Run
 

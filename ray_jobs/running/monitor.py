@@ -9,9 +9,9 @@ import numpy as np
 from torch import nn
 
 from facelib.config import Settings
+from facelib.data import Contract
 from facelib.embedding import embed_images
 from facelib.evaluation import kfold_accuracy, roc_auc
-from facelib.faces import Contract
 from facelib.protocols import SetSpec, parse_spec
 from facelib.sources.pair_sets import PairSet, load_pair_set
 

@@ -12,8 +12,8 @@ import time
 from typing import Any
 
 from facelib.config import Settings, change_settings
-from facelib.faces import Folder
-from facelib.plans import claim_folder
+from facelib.data import Folder
+from facelib.data.fingerprint import claim_folder
 from facelib.sweeps.report import best_settings, own_changes, own_parts
 from facelib.sweeps.search import next_generation, next_parameters
 from facelib.sweeps.space import SearchSpace

@@ -23,7 +23,7 @@ from ray.util.queue import Empty, Queue
 
 from facelib.capacity import trials_that_fit
 from facelib.config import Settings
-from facelib.faces import Folder
+from facelib.data import Folder
 from facelib.processes import return_memory
 from ray_jobs.running.room import nodes_there
 from ray_jobs.running.session import JobError, configure_data, user_error

@@ -17,7 +17,7 @@ import torch
 
 from facelib.augmentation import FaceAugmentation
 from facelib.config import AugmentSettings
-from facelib.faces import Contract, DatasetError, FaceDataset, decode_image
+from facelib.data import Contract, DatasetError, FaceDataset, decode_image
 from ray_jobs.training.optimization import seed_step
 
 

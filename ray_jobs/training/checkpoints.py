@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow.fs as pafs
 import torch
 
-from facelib.faces import Folder
-from facelib.files import local_copy
+from facelib.data import Folder
+from facelib.data.storage import local_copy
 
 STATE_NAME = "state.pt"
 BOOKKEEPING_NAME = "checkpoint_manager_snapshot.json"  # Ray Train's

@@ -18,11 +18,11 @@ import ray.train.torch
 
 from facelib.capacity import fits
 from facelib.config import Settings
-from facelib.faces import Contract, FaceDataset, Folder
-from facelib.files import file_sha256
-from facelib.locks import hold_folder
+from facelib.data import Contract, FaceDataset, Folder
+from facelib.data.fingerprint import claim_folder
+from facelib.data.lock import hold_folder
+from facelib.data.storage import file_sha256
 from facelib.models import save_backbone
-from facelib.plans import claim_folder
 from facelib.protocols import parse_spec
 from facelib.tracking import Run
 from ray_jobs.running.room import nodes_there, room_there

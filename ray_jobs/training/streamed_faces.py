@@ -21,7 +21,7 @@ import pyarrow as pa
 import ray
 
 from facelib.config import AlignSettings, GenerateSettings, Settings
-from facelib.faces import Contract, DatasetError
+from facelib.data import Contract, DatasetError
 from ray_jobs.datasets.face_stream import AlignChunk, AlignedChunk, Chunk, GenerateChunk, faces_plan
 from ray_jobs.training.batches import RowGroup, Sampling, StoredFaces, TrainingFaces, Window
 

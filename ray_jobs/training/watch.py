@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.train import Checkpoint, UserCallback
 
-from facelib.faces import StorageError
+from facelib.data import StorageError
 from facelib.tracking import Run
 from ray_jobs.running.session import user_error
 

@@ -340,7 +340,7 @@ def test_what_a_job_uploads_is_small_and_is_the_code(tmp_path):
     packaging.create_package(str(ROOT), package, include_gitignore=True, excludes=excludes)
     names = zipfile.ZipFile(package).namelist()
     assert package.stat().st_size < 2 << 20
-    assert {"ray_jobs/generate.py", "facelib/faces.py", "configs/quickstart.yaml"} <= set(names)
+    assert {"ray_jobs/generate.py", "facelib/data/dataset.py", "configs/quickstart.yaml"} <= set(names)
     assert not [n for n in names if n.startswith(("tests/", "docs/", "benchmarks/", ".venv/", "runs/"))]
 
 

@@ -12,7 +12,7 @@ from support.datasets import pattern
 from support.storage import environment, keys
 from support.training import TINY_TRAINING
 
-from facelib.faces import FaceDataset, encode_image
+from facelib.data import FaceDataset, encode_image
 from facelib.models import read_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from support.clusters import BIN, free_port
 from support.commands import ROOT, wait_for
 
-from facelib.faces import FaceDataset
+from facelib.data import FaceDataset
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 FILE = ROOT / "configs" / "clusters" / "onprem.yaml"

@@ -9,12 +9,12 @@ from support.datasets import pattern, write_dataset
 from support.storage import Cable, environment, keys
 from support.tracking_server import TrackingServer
 
-from facelib import locks
 from facelib.config import load_settings
-from facelib.faces import DatasetError, FaceDataset, Folder, StorageError, encode_image
-from facelib.locks import LOCK_NAME, FolderInUseError, hold_folder
+from facelib.data import DatasetError, FaceDataset, Folder, StorageError, encode_image
+from facelib.data import lock as locks
+from facelib.data.fingerprint import claim_folder
+from facelib.data.lock import LOCK_NAME, FolderInUseError, hold_folder
 from facelib.models import build_backbone, load_backbone, save_backbone
-from facelib.plans import claim_folder
 from facelib.sources import write_bin
 from facelib.sources.pair_sets import load_pair_set
 from facelib.tracking import Run

@@ -6,8 +6,8 @@ import pytest
 import torch
 from support.datasets import pattern
 
+from facelib.data import decode_image, encode_image
 from facelib.embedding import ImageNetInput, embed_images, load_face_network
-from facelib.faces import decode_image, encode_image
 from facelib.models import build_backbone, save_backbone
 
 GOLDEN = Path(__file__).parents[1] / "golden"

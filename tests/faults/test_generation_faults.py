@@ -10,7 +10,7 @@ import pytest
 from support.clusters import ray_processes, statuses
 from support.commands import run
 
-from facelib.faces import FaceDataset
+from facelib.data import FaceDataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 SETTINGS = (

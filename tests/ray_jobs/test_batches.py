@@ -5,7 +5,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from support.datasets import pattern, write_dataset
 
 from facelib.config import AugmentSettings, DataSettings
-from facelib.faces import DatasetError
+from facelib.data import DatasetError
 from ray_jobs.training import readers
 from ray_jobs.training.batches import (
     Augmentation,

@@ -10,8 +10,8 @@ from support.datasets import pattern, write_dataset
 from support.models import TINY
 
 from facelib.config import load_settings
+from facelib.data import DatasetError, encode_image
 from facelib.embedding import embed_images
-from facelib.faces import DatasetError, encode_image
 from facelib.models import build_backbone, load_backbone, save_backbone
 from facelib.synthesis import build_generator
 from ray_jobs import embed as module

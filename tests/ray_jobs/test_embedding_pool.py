@@ -12,9 +12,9 @@ from support.datasets import pattern
 from support.models import TINY
 
 from facelib.config import EvaluateSettings
+from facelib.data import Contract, Folder, encode_image
 from facelib.embedding import embed_images, load_face_network
 from facelib.evaluation import PixelEmbedding
-from facelib.faces import Contract, Folder, encode_image
 from facelib.models import build_backbone, save_backbone
 from facelib.protocols import EncodedFaces, EvaluationSet
 from ray_jobs.evaluation import embedding_pool

@@ -13,10 +13,10 @@ from support.models import TINY
 from support.releases import write_ijb
 
 from facelib.config import load_settings
+from facelib.data import DatasetError, Folder, decode_image, encode_image
+from facelib.data.lock import FolderInUseError, hold_folder
 from facelib.embedding import embed_images
 from facelib.evaluation import PixelEmbedding
-from facelib.faces import DatasetError, Folder, decode_image, encode_image
-from facelib.locks import FolderInUseError, hold_folder
 from facelib.models import build_backbone, load_backbone, save_backbone
 from facelib.sources import write_bin
 from facelib.sources.pair_sets import load_pair_set

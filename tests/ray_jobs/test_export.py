@@ -11,9 +11,9 @@ from support.datasets import pattern
 from support.models import TINY
 
 from facelib.config import load_settings
+from facelib.data import encode_image
 from facelib.embedding import embed_images
 from facelib.export import OnnxEmbedder
-from facelib.faces import encode_image
 from facelib.models import build_backbone, save_backbone
 from ray_jobs.export import export
 from ray_jobs.running.session import JobError

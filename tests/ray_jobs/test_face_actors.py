@@ -12,7 +12,7 @@ from support.discofacegan import converted_folder
 
 from facelib.alignment import Aligner, build_detector
 from facelib.config import load_settings
-from facelib.faces import encode_image
+from facelib.data import encode_image
 from facelib.synthesis import build_generator
 from ray_jobs.datasets.face_stream import Chunk, device_options, faces_plan
 from ray_jobs.training.streamed_faces import FacePool

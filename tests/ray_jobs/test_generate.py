@@ -3,7 +3,7 @@ import signal
 import pytest
 from support.commands import run, start, wait_for, workers_of
 
-from facelib.faces import FaceDataset
+from facelib.data import FaceDataset
 
 SETTINGS = (
     "--generate.identities", 12, "--generate.images_per_identity", 3, "--generate.identities_per_part", 2,

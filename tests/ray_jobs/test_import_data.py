@@ -10,7 +10,7 @@ from support.commands import start, wait_for
 from support.datasets import pattern, write_dataset
 
 from facelib.config import SettingsError, load_settings
-from facelib.faces import FaceDataset, decode_image, encode_image
+from facelib.data import FaceDataset, decode_image, encode_image
 from facelib.models import build_backbone, save_backbone
 from facelib.sources import read_bin, write_bin, write_recordio
 from facelib.tracking import Run

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from support.datasets import pattern, write_dataset
 
 from facelib.config import SettingsError, load_settings
-from facelib.faces import DatasetError, encode_image
+from facelib.data import DatasetError, encode_image
 from facelib.models import build_backbone, save_backbone
 from facelib.sources import write_bin
 from ray_jobs.inspect_dataset import inspect_dataset, open_face_set

@@ -11,7 +11,7 @@ import ray
 from mlflow import MlflowClient
 from support.commands import ROOT, environment, run, wait_for
 
-from facelib.faces import DatasetError
+from facelib.data import DatasetError
 from facelib.tracking import TrackingError
 from ray_jobs.running.session import JobError, format_seconds, run_job, user_error
 

@@ -12,7 +12,7 @@ from support.datasets import write_dataset
 from support.models import assert_same_weights
 
 from facelib.config import DataSettings, SettingsError, load_settings
-from facelib.faces import DatasetError, FaceDataset
+from facelib.data import DatasetError, FaceDataset
 from ray_jobs.generate import generate, make_dataset
 from ray_jobs.running.preflight import preflight
 from ray_jobs.running.session import JobError

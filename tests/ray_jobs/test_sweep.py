@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 from support.datasets import write_dataset
 
 from facelib.config import Settings, load_settings
-from facelib.faces import DatasetError, Folder
+from facelib.data import DatasetError, Folder
 from facelib.models import build_backbone
 from facelib.sweeps.report import winner_of
 from facelib.tracking import Run

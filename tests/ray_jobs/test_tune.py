@@ -13,7 +13,7 @@ from support.commands import start, wait_for
 from support.datasets import write_dataset
 
 from facelib.config import SettingsError, load_settings
-from facelib.faces import DatasetError
+from facelib.data import DatasetError
 from facelib.models import read_checkpoint
 from facelib.sweeps.trials import Journal
 from facelib.tracking import Run

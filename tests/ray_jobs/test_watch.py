@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from ray.train import ControllerError, WorkerGroupError
 
 from facelib.config import load_settings
-from facelib.faces import DatasetError, StorageError
+from facelib.data import DatasetError, StorageError
 from facelib.tracking import Run
 from ray_jobs.running.session import JobError, user_error
 from ray_jobs.training.watch import LOGGED, EndOnMistake, LogEpochs

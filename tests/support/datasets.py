@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facelib.faces import (
+from facelib.data import (
     MANIFEST_NAME,
     PLAN_NAME,
     Contract,
@@ -17,7 +17,7 @@ from facelib.faces import (
     make_manifest,
     write_part,
 )
-from facelib.plans import plan_bytes, plan_hash
+from facelib.data.fingerprint import plan_bytes, plan_hash
 
 
 def pattern(identity: int, index: int, size: int = 112) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from facelib.alignment import TEMPLATES
-from facelib.faces import encode_image
+from facelib.data import encode_image
 from support.datasets import pattern
 
 

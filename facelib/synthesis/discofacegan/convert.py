@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from facelib.files import file_sha256
+from facelib.data.storage import file_sha256
 from facelib.synthesis.discofacegan.network_pickle import NetworkTables, read_network_pickle
 from facelib.synthesis.discofacegan.networks import DiscoFaceGAN, check_average
 from facelib.synthesis.discofacegan.topology import COEFFICIENT_SIZES

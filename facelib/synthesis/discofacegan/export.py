@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facelib.faces import encode_image
+from facelib.data import encode_image
 from facelib.synthesis.discofacegan.generator import DiscoFaceGANGenerator
 from facelib.synthesis.discofacegan.usynthface import PUBLISHED_SEED, usynthface_path
 from facelib.synthesis.generator import FaceGenerator

@@ -10,9 +10,9 @@ import pytest
 import torch
 from support.datasets import pattern
 
+from facelib.data import decode_image, encode_image
 from facelib.embedding import embed_images
 from facelib.export import FacePipeline, export_onnx, save_mlflow_model
-from facelib.faces import decode_image, encode_image
 from facelib.models import build_backbone
 from facelib.synthesis import build_generator
 

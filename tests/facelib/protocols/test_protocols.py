@@ -7,8 +7,8 @@ import pytest
 from support.datasets import pattern, write_dataset
 from support.releases import write_ijb
 
+from facelib.data import Contract, DatasetError, decode_image, encode_image
 from facelib.evaluation import Measures, kfold_accuracy, roc_auc
-from facelib.faces import Contract, DatasetError, decode_image, encode_image
 from facelib.protocols import EncodedFaces, StoredFaces, identities_of_pairs, open_set
 from facelib.protocols.ijb import IJBVerification
 from facelib.sources import write_bin

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from support.datasets import write_dataset
 
+from facelib.data import Contract
 from facelib.evaluation import evaluate_scores
-from facelib.faces import Contract
 from facelib.protocols import EncodedFaces, EvaluationSet, Measured, open_set, parse_spec, register_protocol
 from facelib.protocols.registry import PROTOCOLS
 

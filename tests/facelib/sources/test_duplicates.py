@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facelib.faces import decode_image, encode_image
+from facelib.data import decode_image, encode_image
 from facelib.sources.duplicates import (
     bits_apart,
     exact_fingerprint,

@@ -8,7 +8,7 @@ from support.datasets import pattern
 
 from facelib.alignment import Detections, align_face
 from facelib.config import AlignSettings, ImportSettings
-from facelib.faces import decode_image, encode_image
+from facelib.data import decode_image, encode_image
 from facelib.sources import FaceSource, IndexBuilder, build_source
 from facelib.sources.importing import PartImporter, References, sharpness
 from facelib.sources.source import count_skipped

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from support.datasets import pattern, write_dataset
 
+from facelib.data import Contract, DatasetError, decode_image, encode_image
 from facelib.evaluation import kfold_accuracy
-from facelib.faces import Contract, DatasetError, decode_image, encode_image
 from facelib.sources import BinError, write_bin
 from facelib.sources.pair_sets import draw_pairs, load_pair_set
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from facelib.config import load_settings
-from facelib.faces import DatasetError
+from facelib.data import DatasetError
 from facelib.sweeps import plots, report
 from facelib.sweeps.space import SearchSpace
 from facelib.sweeps.statistics import importance

@@ -21,7 +21,8 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from facelib.faces import DatasetError, Folder
+from facelib.data.errors import DatasetError
+from facelib.data.storage import Folder
 from facelib.processes import HOST, PID, is_running, on_this_host, this_process
 
 LOCK_NAME = ".lock"

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facelib.image_headers import declared_size, ends_properly
+from facelib.data.image_headers import declared_size, ends_properly
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (37, 53, 3), np.uint8)
 FORMATS = {

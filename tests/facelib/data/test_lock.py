@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from facelib import locks
-from facelib.faces import Folder
-from facelib.locks import LOCK_NAME, FolderInUseError, hold_folder
+from facelib.data import Folder
+from facelib.data import lock as locks
+from facelib.data.lock import LOCK_NAME, FolderInUseError, hold_folder
 from facelib.processes import this_process
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
-from facelib.faces import Folder
-from facelib.locks import hold_folder
+from facelib.data import Folder
+from facelib.data.lock import hold_folder
 with hold_folder(Folder(sys.argv[1]), "generate"):
     print("held", flush=True)
     time.sleep(600)

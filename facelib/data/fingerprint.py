@@ -7,7 +7,9 @@ import hashlib
 import json
 from typing import Any
 
-from facelib.faces import PLAN_NAME, DatasetError, Folder
+from facelib.data.errors import DatasetError
+from facelib.data.manifest import PLAN_NAME
+from facelib.data.storage import Folder
 
 
 def plan_bytes(plan: dict[str, Any]) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.datasets import pattern, write_dataset
 
-from facelib.faces import (
+from facelib.data import (
     MANIFEST_NAME,
     Contract,
     DatasetError,
@@ -19,7 +19,7 @@ from facelib.faces import (
     read_part_info,
     write_part,
 )
-from facelib.plans import claim_folder
+from facelib.data.fingerprint import claim_folder
 
 
 def test_a_dataset_is_written_and_read(tmp_path):
@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(tmp_path):
     # A file-size limit stands in for a full disk: the write fails half-way in the same place.
     code = (
         "import resource, sys\n"
-        "from facelib.faces import DatasetError, Folder\n"
+        "from facelib.data import DatasetError, Folder\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n    Folder(sys.argv[1]).write('part-0000000.parquet', bytes(1_000_000))\n"

@@ -1,0 +1,39 @@
+"""Encoded images to pixels and back. Shapes: H rows, W columns."""
+
+import cv2
+import numpy as np
+
+from facelib.data.image_headers import declared_size
+
+# Gigapixel bombs: refuse before the decoder allocates. 64 megapixels is beyond any face picture.
+MAX_PIXELS = 64_000_000
+
+
+def encode_image(image: np.ndarray, quality: int = 95) -> bytes:
+    """Encode a uint8 [H, W, 3] RGB image as JPEG at `quality` (1..100), the same bytes for the same pixels."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"image: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise ValueError("image: the JPEG encoder refused it")
+    return bytes(data)
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode JPEG, PNG, BMP or WebP bytes to uint8 [H, W, 3] RGB.
+
+    Raises:
+        ValueError: the bytes are no image, or it has more than `max_pixels` pixels.
+    """
+    if not data:
+        raise ValueError("image: empty data")
+    height, width = declared_size(data)
+    if height * width > max_pixels:
+        raise ValueError(f"image: {width}x{height} pixels exceed the limit of {max_pixels}")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise ValueError(f"image: not decodable ({error.err})") from None
+    if image is None:
+        raise ValueError(f"image: {len(data)} bytes that are no decodable picture")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

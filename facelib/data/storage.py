@@ -1,0 +1,155 @@
+"""Folders on any `pyarrow.fs` file system, files written whole or not at all, and files behind a URI as local ones."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from facelib.data.errors import DatasetError, StorageError
+
+
+@dataclass
+class Folder:
+    """A folder on any `pyarrow.fs` file system, with atomic whole-file writes."""
+
+    uri: str
+    fs: pafs.FileSystem = field(init=False, repr=False)
+    path: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.uri = str(self.uri).rstrip("/")
+        try:
+            if "://" in self.uri:
+                self.fs, self.path = pafs.FileSystem.from_uri(self.uri)
+            else:
+                self.fs, self.path = pafs.LocalFileSystem(), self.uri
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise storage_error(self.uri, "opened", error) from None
+
+    def create(self) -> "Folder":
+        """Make the folder if it is missing."""
+        try:
+            self.fs.create_dir(self.path, recursive=True)
+        except OSError as error:
+            raise storage_error(self.uri, "created", error) from None
+        return self
+
+    def names(self) -> list[str]:
+        """Sorted names of the files in it; empty when it does not exist."""
+        try:
+            infos = self.fs.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        except OSError as error:
+            raise storage_error(self.uri, "listed", error) from None
+        return sorted(i.base_name for i in infos if i.type == pafs.FileType.File)
+
+    def exists(self, name: str) -> bool:
+        """Whether the file is there."""
+        try:
+            return self.fs.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File
+        except OSError as error:
+            raise storage_error(f"{self.uri}/{name}", "looked up", error) from None
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes; `DatasetError` when it is missing or unreadable."""
+        try:
+            with self.fs.open_input_file(f"{self.path}/{name}") as stream:
+                return stream.read()
+        except OSError as error:
+            raise storage_error(f"{self.uri}/{name}", "read", error) from None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write under a temporary name, then rename: whatever dies, `name` is whole or absent.
+
+        Raises:
+            DatasetError: the target is full or not writable; the temporary file is removed.
+        """
+        temporary = f"{self.path}/.{name}.{uuid.uuid4().hex}.tmp"
+        try:
+            with self.fs.open_output_stream(temporary) as stream:
+                stream.write(data)
+            self.fs.move(temporary, f"{self.path}/{name}")
+        except OSError as error:
+            # It was never created, or the same failure forbids removing it; readers ignore the name.
+            with contextlib.suppress(OSError):
+                self.fs.delete_file(temporary)
+            raise storage_error(f"{self.uri}/{name}", "written", error) from None
+
+    def remove_leftovers(self) -> None:
+        """Delete temporary files of writers that were killed. Call only while nobody writes here."""
+        for name in self.names():
+            if name.startswith(".") and name.endswith(".tmp"):
+                self.fs.delete_file(f"{self.path}/{name}")
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to that takes the name `path` only when the block ends without an error."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
+        try:
+            yield file
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+@contextlib.contextmanager
+def local_copy(source: str | os.PathLike[str]) -> Iterator[Path]:
+    """A local path to read `source` from: itself, or for a URI a copy that lives as long as the block.
+
+    Errors raised in the block name the URI in place of the copy.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    if "://" not in str(source):
+        yield Path(source)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / Path(str(source)).name
+        try:
+            filesystem, place = pafs.FileSystem.from_uri(str(source))
+            with filesystem.open_input_stream(place) as stream, path.open("wb") as file:
+                shutil.copyfileobj(stream, file, 8 << 20)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{source} does not exist") from None
+        try:
+            yield path
+        except (ValueError, FileNotFoundError) as error:
+            error.args = tuple(str(a).replace(str(path), str(source)) for a in error.args)
+            raise
+
+
+def file_sha256(source: str | os.PathLike[str]) -> str:
+    """SHA-256 of what a path or URI holds, hexadecimal.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    with local_copy(source) as path, path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# What storage says of a request that will fail again: no such file, not allowed, no room, no folder.
+_LASTING = {
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR,
+    errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+}  # fmt: skip
+
+
+def storage_error(where: str, action: str, error: Exception) -> DatasetError:
+    """The error to raise for one of the file system's."""
+    lasting = isinstance(error, pa.ArrowException | ValueError) or getattr(error, "errno", None) in _LASTING
+    return (DatasetError if lasting else StorageError)(f"{where}: cannot be {action} ({error})")
