@@ -27,7 +27,7 @@ import numpy as np
 
 from facelib.synthesis.discofacegan import DiscoFaceGAN, NetworkTables, read_network_pickle
 from facelib.synthesis.discofacegan.topology import Topology
-from facelib.tensorflow_runtime import import_tensorflow
+from facelib.utils.tensorflow import import_tensorflow
 
 
 def main() -> None:

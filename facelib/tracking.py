@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from facelib.config import Settings, TrackingSettings
-from facelib.processes import is_running, on_this_host, this_process
+from facelib.utils.process import is_running, on_this_host, this_process
 
 _KEY, _ERROR, _PREFIX = "facelib.key", "facelib.error", "facelib."
 _away: dict[str, float] = {}  # store → clock until which it is sent no points, because it did not take the last ones

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.alignment.detectors import Detections, check_range, detect_by_shape
-from facelib.devices import check_device
-from facelib.tensorflow_runtime import device_name, import_tensorflow, require_tensorflow
+from facelib.utils.devices import check_device
+from facelib.utils.tensorflow import device_name, import_tensorflow, require_tensorflow
 
 _CELL = 12  # PNet's field of view in pixels: the smallest face it sees, and the smallest image it takes
 _BATCH_PIXELS = 20 * 512 * 512  # bounds the memory of the pyramid's first level

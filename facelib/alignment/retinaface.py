@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.alignment.detectors import Detections, check_range, detect_by_shape
-from facelib.devices import check_device
+from facelib.utils.devices import check_device
 
 _STRIDES_AND_SIDES = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
 _CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facelib import distributed
+from facelib.utils import distributed
 
 QUEUE_POLICIES = ("fifo", "replace_most_similar", "replace_least_similar")
 

@@ -23,7 +23,7 @@ import pyarrow.fs as pafs
 
 from facelib.data.errors import DatasetError
 from facelib.data.storage import Folder
-from facelib.processes import HOST, PID, is_running, on_this_host, this_process
+from facelib.utils.process import HOST, PID, is_running, on_this_host, this_process
 
 LOCK_NAME = ".lock"
 RENEW_SECONDS = 10.0

@@ -28,9 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facelib import distributed
 from facelib.losses.margins import MarginHead, MarginOutput, at_least_float32, check_batch
 from facelib.losses.unified_negatives import UnifiedNegativeLoss, add_negatives, pair_negatives
+from facelib.utils import distributed
 
 INITIAL_BLOCK = 4096  # classes per generator: a rank makes its own first weights without making everybody's
 

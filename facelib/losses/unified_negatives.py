@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from facelib import distributed
 from facelib.losses.margins import MarginHead, MarginOutput, at_least_float32
+from facelib.utils import distributed
 
 
 class UnifiedNegativeLoss(nn.Module):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from facelib.protocols.base import EvaluationSet
-from facelib.registry import Registry
+from facelib.utils.registry import Registry
 
 DEFAULT_PROTOCOL = "pairs"
 PROTOCOLS = Registry(

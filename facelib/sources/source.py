@@ -45,7 +45,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from facelib.registry import Factory, Registry
+from facelib.utils.registry import Factory, Registry
 
 # Reasons that are a property of the set, not damage: other files, and pictures of nobody.
 HARMLESS = frozenset({"not_a_picture_file", "no_identity", "link_within_folder"})

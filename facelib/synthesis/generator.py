@@ -30,7 +30,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from facelib.registry import Factory, Registry
+from facelib.utils.registry import Factory, Registry
 
 ENTRY_POINT_GROUP = "facelib.generators"
 

@@ -147,8 +147,8 @@ def load_embed(settings: Settings) -> Embed:
     """Embedding of encoded faces by `import_data.model`, mirrored faces added, on a GPU if the actor holds one."""
     import torch
 
-    from facelib.devices import actor_device
     from facelib.embedding import embed_images, load_face_network
+    from facelib.utils.devices import actor_device
 
     ask: ImportSettings = settings.import_data
     device = actor_device(ask.gpus_per_actor, cpus=1)

@@ -71,9 +71,9 @@ class Judged:
             return self.pixels.embed
         import torch
 
-        from facelib.devices import actor_device
         from facelib.embedding import embed_images, load_face_network
         from facelib.models import build_backbone, read_checkpoint
+        from facelib.utils.devices import actor_device
 
         device = actor_device(ask.gpus_per_actor, ask.cpus_per_actor)
         if self.untrained:

@@ -157,8 +157,8 @@ class EmbedCrops:
     def __init__(self, model: str, ask: EmbedSettings, size: int) -> None:
         import torch
 
-        from facelib.devices import actor_device
         from facelib.embedding import load_face_network
+        from facelib.utils.devices import actor_device
 
         device = actor_device(ask.gpus_per_actor, ask.cpus_per_actor)
         self.backbone = load_face_network(model).to(device).to(memory_format=torch.channels_last)

@@ -24,7 +24,7 @@ from ray.util.queue import Empty, Queue
 from facelib.capacity import trials_that_fit
 from facelib.config import Settings
 from facelib.data import Folder
-from facelib.processes import return_memory
+from facelib.utils.process import return_memory
 from ray_jobs.running.room import nodes_there
 from ray_jobs.running.session import JobError, configure_data, user_error
 from ray_jobs.sweeps.sweep import TASK_NAME, Sweep

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from facelib import distributed
 from facelib.losses import ShardedMarginLoss
+from facelib.utils import distributed
 
 Shards = dict[str, ShardedMarginLoss]  # by the name of their weight in the method's state_dict
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from facelib.augmentation import to_network_input
 from facelib.config import Settings
-from facelib.processes import return_memory
+from facelib.utils.process import return_memory
 from ray_jobs.running.monitor import Monitor
 from ray_jobs.running.session import JobError, configure_data, format_seconds
 from ray_jobs.training.batches import Augmentation, Batch, BatchPlan

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from facelib import distributed
 from facelib.losses import ArcFace, MarginSoftmax, ShardedMarginLoss
+from facelib.utils import distributed
 from ray_jobs.training.sharding import clip_gradients, gather_state, keep_from_ddp, load_state, shards
 
 CLASSES, SIZE, BATCH = 7, 4, 12

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from facelib.devices import check_device
 from facelib.synthesis.discofacegan.networks import DiscoFaceGAN
 from facelib.synthesis.discofacegan.topology import Topology
 from facelib.synthesis.discofacegan.usynthface import USynthFaceStream
@@ -18,7 +17,8 @@ from facelib.synthesis.discofacegan.vae import LATENTS, LatentDecoders
 from facelib.synthesis.discofacegan.weights import LICENCE, load_weights, read_header
 from facelib.synthesis.generator import register_generator
 from facelib.synthesis.latents import FACTOR_SIZE, FACTORS, IDENTITY_SIZE, identity_latents, image_latents
-from facelib.tensorflow_runtime import device_name, free_memory, import_tensorflow, require_tensorflow
+from facelib.utils.devices import check_device
+from facelib.utils.tensorflow import device_name, free_memory, import_tensorflow, require_tensorflow
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

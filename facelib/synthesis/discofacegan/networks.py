@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from facelib.synthesis.discofacegan.network_pickle import NetworkTables
 from facelib.synthesis.discofacegan.topology import COEFFICIENT_SIZES, COEFFICIENTS, TRUNCATED_LAYERS, Topology
-from facelib.tensorflow_runtime import device_name, import_tensorflow
+from facelib.utils.tensorflow import device_name, import_tensorflow
 
 Floats = npt.NDArray[np.float32]
 _LEAK, _NORM_EPSILON = 0.2, 1e-8

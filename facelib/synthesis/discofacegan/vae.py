@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facelib.synthesis.discofacegan.topology import COEFFICIENT_SIZES
-from facelib.tensorflow_runtime import device_name, import_tensorflow
+from facelib.utils.tensorflow import device_name, import_tensorflow
 
 # The files' names of the factors -> (ours, latents), in the order of the latents.
 FACTORS = {"id": ("identity", 128), "exp": ("expression", 32), "gamma": ("illumination", 16), "rot": ("rotation", 3)}

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from facelib import distributed
 from facelib.contrastive import MoCo, contrast_accuracy
+from facelib.utils import distributed
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "moco_dev.npz"
 

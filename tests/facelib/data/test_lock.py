@@ -12,7 +12,7 @@ import pytest
 from facelib.data import Folder
 from facelib.data import lock as locks
 from facelib.data.lock import LOCK_NAME, FolderInUseError, hold_folder
-from facelib.processes import this_process
+from facelib.utils.process import this_process
 
 ROOT = Path(__file__).parents[2]
 HOLD = """

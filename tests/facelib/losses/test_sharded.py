@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from facelib import distributed
 from facelib.losses import ArcFace, CosFace, MagFace, ShardedMarginLoss, UnifiedNegativeLoss
+from facelib.utils import distributed
 
 HEADS = {"arcface": ArcFace, "cosface": CosFace, "magface": MagFace}
 LABELS = [0, 1, 2, 6, 4, 0, 5, 2, 2, 3]

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from facelib import distributed
 from facelib.losses import ArcFace, CosFace, MagFace, MarginOutput, UnifiedNegativeLoss, filter_negatives
 from facelib.losses.unified_negatives import pair_negatives
+from facelib.utils import distributed
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "heads_dev.npz"
 HEADS = {"arcface": ArcFace, "cosface": CosFace, "magface": MagFace}

@@ -1,6 +1,6 @@
 import pytest
 
-from facelib.registry import Registry
+from facelib.utils.registry import Registry
 
 
 def test_smallest_example():

@@ -12,7 +12,7 @@ import os
 import warnings
 from typing import Any
 
-from facelib.devices import check_device
+from facelib.utils.devices import check_device
 
 
 def require_tensorflow(what: str, *packages: str) -> None:

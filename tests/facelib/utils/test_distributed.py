@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from facelib import distributed
+from facelib.utils import distributed
 
 
 def test_one_process_needs_no_group():

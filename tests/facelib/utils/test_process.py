@@ -6,7 +6,7 @@ import pytest
 
 CODE = """
 import threading, psutil
-from facelib.processes import return_memory
+from facelib.utils.process import return_memory
 
 kept = []
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from facelib.tensorflow_runtime import device_name, free_memory, import_tensorflow, require_tensorflow
+from facelib.utils.tensorflow import device_name, free_memory, import_tensorflow, require_tensorflow
 
 pytest.importorskip("tensorflow")
 
@@ -23,7 +23,7 @@ def test_whoever_comes_first_sets_the_threads():
     code = (
         "import warnings, numpy as np\n"
         "from facelib.alignment import build_detector\n"
-        "from facelib.tensorflow_runtime import import_tensorflow\n"
+        "from facelib.utils.tensorflow import import_tensorflow\n"
         "tf = import_tensorflow(2)\n"
         "tf.constant(1) + 1\n"
         "with warnings.catch_warnings(record=True) as caught:\n"
