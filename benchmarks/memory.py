@@ -177,7 +177,7 @@ def draw(series: Series, path: str) -> Path:
     """Memory over time, a line for every kind of process above 2 % of the whole."""
     from matplotlib.figure import Figure
 
-    from facelib.plotting import COLOURS, save, tidy
+    from facelib.plots.style import COLOURS, save, tidy
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()

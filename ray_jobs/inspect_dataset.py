@@ -27,7 +27,7 @@ from facelib.inspection import (
     measure_faces,
     spread,
 )
-from facelib.pictures import contact_sheet
+from facelib.plots.contact_sheet import contact_sheet
 from facelib.protocols import parse_spec
 from facelib.sources import read_bin
 from facelib.sources.duplicates import perceptual_hash

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from facelib.config import Settings
 from facelib.data.lock import hold_folder
-from facelib.sweeps import plots
+from facelib.plots import tuning as plots
 from facelib.sweeps.report import (
     as_json,
     as_text,

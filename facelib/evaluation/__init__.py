@@ -1,4 +1,4 @@
-"""Evaluation by the field's protocols: k-fold accuracy, TAR@FAR, IJB templates, intervals, reports, plots."""
+"""Evaluation by the field's protocols: k-fold accuracy, TAR@FAR, IJB templates, intervals, reports."""
 
 from facelib.evaluation.baselines import PixelEmbedding, WhitenedPixels
 from facelib.evaluation.bootstrap import (
@@ -17,14 +17,6 @@ from facelib.evaluation.identification import (
     search_gallery,
 )
 from facelib.evaluation.operating import OperatingPoint, transfer_thresholds
-from facelib.evaluation.plots import (
-    plot_det,
-    plot_embedding_map,
-    plot_roc,
-    plot_score_histograms,
-    plot_training_curves,
-    plot_worst_pairs,
-)
 from facelib.evaluation.report import (
     Measures,
     Report,
@@ -76,12 +68,6 @@ __all__ = [
     "kfold_accuracy",
     "minimum_measurable_far",
     "percentile_interval",
-    "plot_det",
-    "plot_embedding_map",
-    "plot_roc",
-    "plot_score_histograms",
-    "plot_training_curves",
-    "plot_worst_pairs",
     "results_tables",
     "roc_auc",
     "roc_curve",

@@ -58,7 +58,7 @@ def report_dataset(folder: Folder, name: str, run: Run) -> FaceDataset:
 
 def log_contact_sheet(dataset: FaceDataset, run: Run, name: str, rows: int = 12, columns: int = 8) -> None:
     """Picture of the first identities, a row each, into the MLflow run."""
-    from facelib.pictures import contact_sheet
+    from facelib.plots.contact_sheet import contact_sheet
 
     table = next((t for t in dataset.tables(["image", "identity"]) if len(t)), None)
     if table is None:

@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 
 from facelib.data import Folder
-from facelib.evaluation import (
-    plot_det,
-    plot_embedding_map,
-    plot_roc,
-    plot_score_histograms,
-    plot_worst_pairs,
-)
+from facelib.plots import plot_det, plot_embedding_map, plot_roc, plot_score_histograms, plot_worst_pairs
 from facelib.protocols import EvaluationSet, Measured
 from facelib.tracking import Run
 

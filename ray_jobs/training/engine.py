@@ -188,7 +188,7 @@ def _absolute(settings: Settings) -> Settings:
 
 def write_result(settings: Settings, run: Run, folder: Folder, contract: Contract, state: dict[str, Any]) -> None:
     """history.json, the curves, and model.pt last, because its presence means done; all into MLflow too."""
-    from facelib.evaluation import plot_training_curves
+    from facelib.plots import plot_training_curves
 
     model = settings.model
     backbone = new_backbone(model)

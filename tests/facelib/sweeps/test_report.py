@@ -7,7 +7,8 @@ import yaml
 
 from facelib.config import load_settings
 from facelib.data import DatasetError
-from facelib.sweeps import plots, report
+from facelib.plots import tuning as plots
+from facelib.sweeps import report
 from facelib.sweeps.space import SearchSpace
 from facelib.sweeps.statistics import importance
 from facelib.sweeps.trials import Journal, Part, Report, Trial, best_first, lineage

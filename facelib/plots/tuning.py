@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facelib.plotting import COLOURS, PathLike, save, tidy
+from facelib.plots.style import COLOURS, PathLike, save, tidy
 from facelib.sweeps.space import SearchSpace
 from facelib.sweeps.statistics import Importance, Verdict
 from facelib.sweeps.trials import Trial

@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from facelib.evaluation import (
+from facelib.evaluation.roc import roc_curve
+from facelib.plots import (
     plot_det,
     plot_embedding_map,
     plot_roc,
@@ -13,8 +14,7 @@ from facelib.evaluation import (
     plot_training_curves,
     plot_worst_pairs,
 )
-from facelib.evaluation.plots import MAX_CURVE_POINTS, _map_members, _thinned
-from facelib.evaluation.roc import roc_curve
+from facelib.plots.evaluation import MAX_CURVE_POINTS, _map_members, _thinned
 
 
 def scores_and_labels(pairs=400, seed=0):
@@ -93,7 +93,7 @@ def test_pdf_by_ending(tmp_path):
 
 def test_pyplot_is_never_imported(tmp_path):
     code = (
-        "import sys; from facelib.evaluation import plot_roc; assert 'matplotlib' not in sys.modules;"
+        "import sys; from facelib.plots import plot_roc; assert 'matplotlib' not in sys.modules;"
         f"plot_roc({{'m': ([1, 2, 3], [0, 1, 1])}}, {str(tmp_path / 'roc.png')!r});"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facelib.pictures import GAP, MARGIN, contact_sheet
+from facelib.plots.contact_sheet import GAP, MARGIN, contact_sheet
 
 
 def test_smallest_example(tmp_path):

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from facelib.evaluation.arrays import as_labels, as_numpy, normalise
 from facelib.evaluation.bootstrap import bootstrap_sorted
 from facelib.evaluation.roc import RocCurve, SortedScores
-from facelib.plotting import COLOURS, PathLike
-from facelib.plotting import save as _save
-from facelib.plotting import tidy as _tidy
+from facelib.plots.style import COLOURS, PathLike
+from facelib.plots.style import save as _save
+from facelib.plots.style import tidy as _tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
