@@ -126,8 +126,8 @@ def time_embedding(faces: int = 512, network: str = "iresnet10-narrow", batch: i
     from facelib.config import EvaluateSettings
     from facelib.data import encode_image
     from facelib.embedding import embed_images
+    from facelib.evaluation.protocols import EncodedFaces
     from facelib.models import build_backbone, save_backbone
-    from facelib.protocols import EncodedFaces
     from ray_jobs.evaluation.embedding_pool import Embedder, Judged
 
     torch.set_num_threads(1)

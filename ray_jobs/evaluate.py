@@ -24,9 +24,9 @@ from facelib.evaluation import (
     results_tables,
     transfer_thresholds,
 )
+from facelib.evaluation.protocols import EvaluationSet, Measured, open_set
 from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
-from facelib.protocols import EvaluationSet, Measured, open_set
 from facelib.tracking import Run
 from ray_jobs.evaluation.embedding_pool import Judged, embed_sets
 from ray_jobs.evaluation.pictures import write_map, write_pictures

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from facelib.config import InspectSettings, Settings
 from facelib.data import Contract, FaceDataset, Folder, decode_image
+from facelib.evaluation.protocols import parse_spec
 from facelib.inspection import (
     MEASURES,
     SetReport,
@@ -28,7 +29,6 @@ from facelib.inspection import (
     spread,
 )
 from facelib.plots.contact_sheet import contact_sheet
-from facelib.protocols import parse_spec
 from facelib.sources import read_bin
 from facelib.sources.duplicates import perceptual_hash
 from facelib.tracking import Run

@@ -11,7 +11,8 @@ from pathlib import Path
 from facelib.config import Settings
 from facelib.data.lock import hold_folder
 from facelib.plots import tuning as plots
-from facelib.sweeps.report import (
+from facelib.tracking import Run
+from facelib.tuning.report import (
     as_json,
     as_text,
     as_yaml,
@@ -21,9 +22,8 @@ from facelib.sweeps.report import (
     sentence,
     winner_of,
 )
-from facelib.sweeps.statistics import Importance, Verdict, importance
-from facelib.sweeps.trials import Trial
-from facelib.tracking import Run
+from facelib.tuning.statistics import Importance, Verdict, importance
+from facelib.tuning.trials import Trial
 from ray_jobs.running.session import JobError, run_job
 from ray_jobs.sweeps.sweep import Sweep, sweep_folder
 from ray_jobs.sweeps.trials import run_trials

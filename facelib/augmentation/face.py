@@ -16,7 +16,7 @@ from torch import Tensor
 from facelib.augmentation import distortions
 from facelib.augmentation.operations import check_batch, put_rows, rows_of
 from facelib.augmentation.randaugment import CHUNK, RandAugment
-from facelib.augmentation.randomness import new_generator, uniforms
+from facelib.augmentation.rng import new_generator, uniforms
 
 Distortion = Callable[[Tensor, Tensor, float], Tensor]
 

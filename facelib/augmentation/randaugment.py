@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from facelib.augmentation.operations import OPERATIONS, check_batch, put_rows, rows_of
-from facelib.augmentation.randomness import new_generator, uniforms
+from facelib.augmentation.rng import new_generator, uniforms
 
 BINS = 31
 DRAWS_PER_ROUND = 4  # operation, bin, sign, rounding of a fractional magnitude

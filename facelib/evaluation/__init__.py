@@ -16,7 +16,7 @@ from facelib.evaluation.identification import (
     evaluate_identification,
     search_gallery,
 )
-from facelib.evaluation.operating import OperatingPoint, transfer_thresholds
+from facelib.evaluation.operating_points import OperatingPoint, transfer_thresholds
 from facelib.evaluation.report import (
     Measures,
     Report,

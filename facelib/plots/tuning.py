@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facelib.plots.style import COLOURS, PathLike, save, tidy
-from facelib.sweeps.space import SearchSpace
-from facelib.sweeps.statistics import Importance, Verdict
-from facelib.sweeps.trials import Trial
+from facelib.tuning.space import SearchSpace
+from facelib.tuning.statistics import Importance, Verdict
+from facelib.tuning.trials import Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

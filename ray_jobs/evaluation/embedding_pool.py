@@ -22,7 +22,7 @@ from facelib.config import EvaluateSettings, InspectSettings
 from facelib.data import DatasetError, Folder
 from facelib.data.storage import local_copy
 from facelib.evaluation import PixelEmbedding, WhitenedPixels
-from facelib.protocols import EvaluationSet, FaceImages
+from facelib.evaluation.protocols import EvaluationSet, FaceImages
 from ray_jobs.running.progress import ProgressReport
 from ray_jobs.running.room import Pool, require_actors
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from facelib.data import Folder
+from facelib.evaluation.protocols import EvaluationSet, Measured
 from facelib.plots import plot_det, plot_embedding_map, plot_roc, plot_score_histograms, plot_worst_pairs
-from facelib.protocols import EvaluationSet, Measured
 from facelib.tracking import Run
 
 MAP_FACES = 20_000  # Faces looked at for the people of a map: those of a large set's beginning.

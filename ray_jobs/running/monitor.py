@@ -12,7 +12,7 @@ from facelib.config import Settings
 from facelib.data import Contract
 from facelib.embedding import embed_images
 from facelib.evaluation import kfold_accuracy, roc_auc
-from facelib.protocols import SetSpec, parse_spec
+from facelib.evaluation.protocols import SetSpec, parse_spec
 from facelib.sources.pair_sets import PairSet, load_pair_set
 
 

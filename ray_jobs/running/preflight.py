@@ -12,12 +12,12 @@ import torch
 from facelib.alignment import TEMPLATES, build_detector
 from facelib.config import AlignSettings, Settings, SettingsError, change_settings
 from facelib.contrastive import MoCo
+from facelib.evaluation.protocols import SetSpec, parse_spec
 from facelib.evaluation.roc import check_fars
-from facelib.protocols import SetSpec, parse_spec
 from facelib.sources import build_source
-from facelib.sweeps.rules import check_fields, check_tune
-from facelib.sweeps.space import SearchSpace, check_space
 from facelib.synthesis import build_generator
+from facelib.tuning.space import SearchSpace, check_space
+from facelib.tuning.validation import check_fields, check_tune
 from ray_jobs.datasets.face_stream import device_options
 from ray_jobs.training.batches import Augmentation
 from ray_jobs.training.methods import HEADS, new_backbone

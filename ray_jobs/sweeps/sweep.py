@@ -14,12 +14,12 @@ from typing import Any
 from facelib.config import Settings, change_settings
 from facelib.data import Folder
 from facelib.data.fingerprint import claim_folder
-from facelib.sweeps.report import best_settings, own_changes, own_parts
-from facelib.sweeps.search import next_generation, next_parameters
-from facelib.sweeps.space import SearchSpace
-from facelib.sweeps.stopping import should_stop
-from facelib.sweeps.trials import BASE, Journal, Part, Report, Trial, best_first, lineage
 from facelib.tracking import Run
+from facelib.tuning.report import best_settings, own_changes, own_parts
+from facelib.tuning.search import next_generation, next_parameters
+from facelib.tuning.space import SearchSpace
+from facelib.tuning.stopping import should_stop
+from facelib.tuning.trials import BASE, Journal, Part, Report, Trial, best_first, lineage
 from ray_jobs.running.session import JobError, format_seconds
 from ray_jobs.training.batches import TrainingFaces
 from ray_jobs.training.checkpoints import newest_checkpoint, read_state

@@ -22,8 +22,8 @@ from facelib.data import Contract, FaceDataset, Folder
 from facelib.data.fingerprint import claim_folder
 from facelib.data.lock import hold_folder
 from facelib.data.storage import file_sha256
+from facelib.evaluation.protocols import parse_spec
 from facelib.models import save_backbone
-from facelib.protocols import parse_spec
 from facelib.tracking import Run
 from ray_jobs.running.room import nodes_there, room_there
 from ray_jobs.running.session import JobError

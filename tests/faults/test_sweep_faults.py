@@ -6,7 +6,7 @@ import pytest
 from support.clusters import statuses
 from support.training import TINY_TRAINING
 
-from facelib.sweeps.trials import Journal
+from facelib.tuning.trials import Journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 SETTINGS = (

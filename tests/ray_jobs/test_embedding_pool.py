@@ -15,8 +15,8 @@ from facelib.config import EvaluateSettings
 from facelib.data import Contract, Folder, encode_image
 from facelib.embedding import embed_images, load_face_network
 from facelib.evaluation import PixelEmbedding
+from facelib.evaluation.protocols import EncodedFaces, EvaluationSet
 from facelib.models import build_backbone, save_backbone
-from facelib.protocols import EncodedFaces, EvaluationSet
 from ray_jobs.evaluation import embedding_pool
 from ray_jobs.evaluation.embedding_pool import Judged, embed_sets
 

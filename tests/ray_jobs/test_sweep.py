@@ -16,8 +16,8 @@ from support.datasets import write_dataset
 from facelib.config import Settings, load_settings
 from facelib.data import DatasetError, Folder
 from facelib.models import build_backbone
-from facelib.sweeps.report import winner_of
 from facelib.tracking import Run
+from facelib.tuning.report import winner_of
 from ray_jobs.running.session import JobError
 from ray_jobs.sweeps.sweep import TASK_NAME, Sweep
 from ray_jobs.sweeps.trials import Asker, Stopper, Teller, of_epoch

@@ -15,8 +15,8 @@ from support.datasets import write_dataset
 from facelib.config import SettingsError, load_settings
 from facelib.data import DatasetError
 from facelib.models import read_checkpoint
-from facelib.sweeps.trials import Journal
 from facelib.tracking import Run
+from facelib.tuning.trials import Journal
 from ray_jobs.running.preflight import preflight
 from ray_jobs.running.session import JobError
 from ray_jobs.train_ssl import train_ssl

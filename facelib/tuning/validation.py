@@ -1,7 +1,7 @@
 """Which settings may be searched, and why the others may not."""
 
 from facelib.config import Settings, SettingsError
-from facelib.sweeps.space import SearchSpace
+from facelib.tuning.space import SearchSpace
 
 _SECTIONS = {
     "generate": "trials share one dataset: make several and search data.dataset",

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from facelib.config import TuneSettings
-from facelib.sweeps.trials import Trial
+from facelib.tuning.trials import Trial
 
 
 def should_stop(tune: TuneSettings, trial: Trial, others: Iterable[Trial], epochs: int) -> bool:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from facelib.evaluation import Measures, evaluate_pairs
 from facelib.evaluation.arrays import normalise
-from facelib.protocols.base import FacePairs, Measured
-from facelib.protocols.faces import EncodedFaces
-from facelib.protocols.registry import register_protocol
+from facelib.evaluation.protocols.base import FacePairs, Measured
+from facelib.evaluation.protocols.faces import EncodedFaces
+from facelib.evaluation.protocols.registry import register_protocol
 from facelib.sources.bins import bin_paths
 from facelib.sources.pair_sets import load_pair_set
 

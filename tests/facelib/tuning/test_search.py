@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from facelib.config import TuneSettings, load_settings
-from facelib.sweeps.search import next_generation, next_parameters
-from facelib.sweeps.space import SearchSpace
-from facelib.sweeps.trials import Part, Report, Trial
+from facelib.tuning.search import next_generation, next_parameters
+from facelib.tuning.space import SearchSpace
+from facelib.tuning.trials import Part, Report, Trial
 
 SPACE = {
     "augment.strength": {"uniform": [0.0, 1.0]},

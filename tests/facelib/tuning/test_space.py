@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from facelib.config import SettingsError, load_settings
-from facelib.sweeps.rules import check_fields, check_tune
-from facelib.sweeps.space import SearchSpace, check_space
+from facelib.tuning.space import SearchSpace, check_space
+from facelib.tuning.validation import check_fields, check_tune
 
 UNPG = {
     "unpg.head": {"choice": ["arcface", "cosface"]},

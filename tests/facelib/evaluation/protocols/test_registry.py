@@ -4,8 +4,8 @@ from support.datasets import write_dataset
 
 from facelib.data import Contract
 from facelib.evaluation import evaluate_scores
-from facelib.protocols import EncodedFaces, EvaluationSet, Measured, open_set, parse_spec, register_protocol
-from facelib.protocols.registry import PROTOCOLS
+from facelib.evaluation.protocols import EncodedFaces, EvaluationSet, Measured, open_set, parse_spec, register_protocol
+from facelib.evaluation.protocols.registry import PROTOCOLS
 
 
 def test_a_protocol_of_ones_own(tmp_path):

@@ -8,10 +8,10 @@ import yaml
 from facelib.config import load_settings
 from facelib.data import DatasetError
 from facelib.plots import tuning as plots
-from facelib.sweeps import report
-from facelib.sweeps.space import SearchSpace
-from facelib.sweeps.statistics import importance
-from facelib.sweeps.trials import Journal, Part, Report, Trial, best_first, lineage
+from facelib.tuning import report
+from facelib.tuning.space import SearchSpace
+from facelib.tuning.statistics import importance
+from facelib.tuning.trials import Journal, Part, Report, Trial, best_first, lineage
 
 SPACE = {
     "augment.num_ops": {"integer": [0, 4]},

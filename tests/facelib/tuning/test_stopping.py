@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from facelib.config import TuneSettings
-from facelib.sweeps.stopping import rungs, should_stop
-from facelib.sweeps.trials import Part, Report, Trial
+from facelib.tuning.stopping import rungs, should_stop
+from facelib.tuning.trials import Part, Report, Trial
 
 
 def trial(number, values=()):

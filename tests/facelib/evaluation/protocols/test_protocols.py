@@ -9,8 +9,8 @@ from support.releases import write_ijb
 
 from facelib.data import Contract, DatasetError, decode_image, encode_image
 from facelib.evaluation import Measures, kfold_accuracy, roc_auc
-from facelib.protocols import EncodedFaces, StoredFaces, identities_of_pairs, open_set
-from facelib.protocols.ijb import IJBVerification
+from facelib.evaluation.protocols import EncodedFaces, StoredFaces, identities_of_pairs, open_set
+from facelib.evaluation.protocols.ijb import IJBVerification
 from facelib.sources import write_bin
 from facelib.sources.pair_sets import load_pair_set
 
@@ -197,7 +197,7 @@ def test_kface_pairs_of_crops(kface):
 def test_kface_originals_are_aligned_by_the_plain_picture_of_their_pose(kface, monkeypatch):
     """Pictures that are no crops: every light of a pose takes the landmarks found on S001/L1/E01."""
     from facelib.alignment import TEMPLATES, Detections
-    from facelib.protocols import kface as module
+    from facelib.evaluation.protocols import kface as module
 
     seen = []
 

@@ -21,9 +21,9 @@ from facelib.evaluation import (
     template_features,
 )
 from facelib.evaluation.arrays import FloatArray, normalise
-from facelib.protocols.base import EvaluationSet, Measured, identities_of_pairs
-from facelib.protocols.faces import StoredFaces
-from facelib.protocols.registry import register_protocol
+from facelib.evaluation.protocols.base import EvaluationSet, Measured, identities_of_pairs
+from facelib.evaluation.protocols.faces import StoredFaces
+from facelib.evaluation.protocols.registry import register_protocol
 from facelib.sources import IJBMetadata
 
 CROPS = "loose_crop"

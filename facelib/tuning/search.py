@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facelib.config import TuneSettings
-from facelib.sweeps.space import Parameters, SearchSpace
-from facelib.sweeps.trials import Part, Trial
+from facelib.tuning.space import Parameters, SearchSpace
+from facelib.tuning.trials import Part, Trial
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

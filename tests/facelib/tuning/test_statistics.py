@@ -7,8 +7,8 @@ from scipy import stats
 
 from facelib.capacity import trials_that_fit
 from facelib.config import load_settings
-from facelib.sweeps.space import SearchSpace
-from facelib.sweeps.statistics import estimate, holm, importance, judge, paired_p
+from facelib.tuning.space import SearchSpace
+from facelib.tuning.statistics import estimate, holm, importance, judge, paired_p
 
 RNG = np.random.default_rng(0)
 

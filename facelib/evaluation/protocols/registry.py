@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from facelib.protocols.base import EvaluationSet
+from facelib.evaluation.protocols.base import EvaluationSet
 from facelib.utils.registry import Registry
 
 DEFAULT_PROTOCOL = "pairs"
@@ -27,11 +27,11 @@ PROTOCOLS = Registry(
     "protocol",
     "facelib.protocols",
     {
-        "pairs": "facelib.protocols.pairs",
-        "groups": "facelib.protocols.groups",
-        "ijb": "facelib.protocols.ijb",
-        "ijb-1n": "facelib.protocols.ijb",
-        **{f"kface-q{number}": "facelib.protocols.kface" for number in (1, 2, 3, 4)},
+        "pairs": "facelib.evaluation.protocols.pairs",
+        "groups": "facelib.evaluation.protocols.groups",
+        "ijb": "facelib.evaluation.protocols.ijb",
+        "ijb-1n": "facelib.evaluation.protocols.ijb",
+        **{f"kface-q{number}": "facelib.evaluation.protocols.kface" for number in (1, 2, 3, 4)},
     },
 )
 _SPEC = re.compile(

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from facelib.config import Settings, TuneSettings, change_settings
-from facelib.sweeps.space import SearchSpace
-from facelib.sweeps.statistics import Estimate, Importance, Verdict, judge
-from facelib.sweeps.trials import Part, Trial, best_first, lineage
+from facelib.tuning.space import SearchSpace
+from facelib.tuning.statistics import Estimate, Importance, Verdict, judge
+from facelib.tuning.trials import Part, Trial, best_first, lineage
 
 INPUTS = ("data.dataset", "data.heldout", "model.init_from")  # relative to `output`, unless absolute
 

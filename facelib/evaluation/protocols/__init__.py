@@ -4,9 +4,9 @@
 `facelib.evaluation`.
 """
 
-from facelib.protocols.base import EvaluationSet, Measured, identities_of_pairs
-from facelib.protocols.faces import EncodedFaces, FaceImages, StoredFaces
-from facelib.protocols.registry import SetSpec, open_set, parse_spec, register_protocol
+from facelib.evaluation.protocols.base import EvaluationSet, Measured, identities_of_pairs
+from facelib.evaluation.protocols.faces import EncodedFaces, FaceImages, StoredFaces
+from facelib.evaluation.protocols.registry import SetSpec, open_set, parse_spec, register_protocol
 
 __all__ = [
     "EncodedFaces",

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from facelib.alignment import build_detector, choose_face
 from facelib.data import Contract, Folder, decode_image
 from facelib.evaluation import Measures, evaluate_scores
-from facelib.protocols.base import FacePairs, Measured
-from facelib.protocols.faces import StoredFaces
-from facelib.protocols.pairs import pair_similarities
-from facelib.protocols.registry import register_protocol
+from facelib.evaluation.protocols.base import FacePairs, Measured
+from facelib.evaluation.protocols.faces import StoredFaces
+from facelib.evaluation.protocols.pairs import pair_similarities
+from facelib.evaluation.protocols.registry import register_protocol
 from facelib.sources import read_kface_pairs
 from facelib.sources.kface import landmark_picture
 

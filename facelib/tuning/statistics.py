@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facelib.sweeps.space import Parameters, SearchSpace
+from facelib.tuning.space import Parameters, SearchSpace
 
 CONFIDENCE = 0.95
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from facelib.data import Contract
 from facelib.evaluation import Measures, Report, SortedScores
-from facelib.protocols.faces import FaceImages
+from facelib.evaluation.protocols.faces import FaceImages
 from facelib.sources.groups import joined_groups
 
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from facelib.data import MANIFEST_NAME, Folder
 from facelib.evaluation import Measures, SortedScores, VerificationReport, evaluate_groups
-from facelib.protocols.base import EvaluationSet, Measured
-from facelib.protocols.faces import EncodedFaces
-from facelib.protocols.pairs import PairsProtocol
-from facelib.protocols.registry import register_protocol
+from facelib.evaluation.protocols.base import EvaluationSet, Measured
+from facelib.evaluation.protocols.faces import EncodedFaces
+from facelib.evaluation.protocols.pairs import PairsProtocol
+from facelib.evaluation.protocols.registry import register_protocol
 
 
 @register_protocol("groups")
