@@ -128,7 +128,7 @@ def time_embedding(faces: int = 512, network: str = "iresnet10-narrow", batch: i
     from facelib.embedding import embed_images
     from facelib.evaluation.protocols import EncodedFaces
     from facelib.models import build_backbone, save_backbone
-    from ray_jobs.evaluation.embedding_pool import Embedder, Judged
+    from ray_jobs.embedding.pool import Embedder, Judged
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)

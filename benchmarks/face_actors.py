@@ -28,8 +28,8 @@ from benchmarks.discofacegan import random_networks
 from facelib.config import load_settings
 from facelib.synthesis.discofacegan.vae import FACTORS
 from facelib.synthesis.discofacegan.weights import save_weights
-from ray_jobs.datasets.face_stream import AlignChunk, Chunk, GenerateChunk
-from ray_jobs.running.session import cluster
+from ray_jobs.cluster import cluster
+from ray_jobs.datasets.generation import AlignChunk, Chunk, GenerateChunk
 
 HIDDEN = {"id": 512, "exp": 256, "gamma": 128, "rot": 32}  # of the published decoders
 COEFFICIENTS = {"id": 160, "exp": 64, "gamma": 27, "rot": 3}

@@ -28,11 +28,12 @@ from facelib.data import (
     make_manifest,
     write_part,
 )
-from ray_jobs.running.session import cluster
-from ray_jobs.training.batches import Augmentation, Batch, BatchPlan, StoredFaces
+from ray_jobs.cluster import cluster
+from ray_jobs.training.faces import StoredFaces
+from ray_jobs.training.loader import Augmentation, Batch, batch_stream
 from ray_jobs.training.methods import METHODS
-from ray_jobs.training.optimization import build_optimizer
-from ray_jobs.training.readers import batch_stream
+from ray_jobs.training.optim import build_optimizer
+from ray_jobs.training.sampler import BatchPlan
 
 
 def main() -> None:

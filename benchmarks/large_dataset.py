@@ -18,9 +18,10 @@ import pyarrow as pa
 from benchmarks.ingest import noise_faces
 from facelib.config import load_settings
 from facelib.data import MANIFEST_NAME, Contract, Folder, faces_to_table, make_manifest, write_part
-from ray_jobs.running.session import cluster
-from ray_jobs.training.batches import BatchPlan, Sampling, StoredFaces
-from ray_jobs.training.readers import batch_stream
+from ray_jobs.cluster import cluster
+from ray_jobs.training.faces import StoredFaces
+from ray_jobs.training.loader import batch_stream
+from ray_jobs.training.sampler import BatchPlan, Sampling
 
 PEOPLE = 1024  # of a part
 

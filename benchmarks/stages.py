@@ -31,12 +31,13 @@ from benchmarks.face_actors import calls_a_second
 from benchmarks.ingest import noise_dataset
 from facelib.config import Settings, load_settings
 from facelib.models import save_backbone
-from ray_jobs.datasets.face_stream import AlignChunk, Chunk, GenerateChunk
-from ray_jobs.evaluation.embedding_stream import EmbedCrops
-from ray_jobs.running.session import cluster
-from ray_jobs.training.batches import Augmentation, BatchPlan, Sampling, StoredFaces
+from ray_jobs.cluster import cluster
+from ray_jobs.datasets.generation import AlignChunk, Chunk, GenerateChunk
+from ray_jobs.embedding.stream import EmbedCrops
+from ray_jobs.training.faces import StoredFaces
+from ray_jobs.training.loader import Augmentation, batch_stream
 from ray_jobs.training.methods import architecture, new_backbone
-from ray_jobs.training.readers import batch_stream
+from ray_jobs.training.sampler import BatchPlan, Sampling
 
 CONFIG = "configs/quickstart.yaml"
 PICTURES, CROPS = 8, 128  # of a call

@@ -22,10 +22,11 @@ from facelib.data.storage import file_sha256
 from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
 from facelib.tracking import Run
-from ray_jobs.datasets.parts import part_name
-from ray_jobs.evaluation.embedding_stream import Task, embedding_stream
-from ray_jobs.running.progress import ProgressReport
-from ray_jobs.running.session import JobError, run_job
+from ray_jobs.cli import run_job
+from ray_jobs.datasets.dataset_report import part_name
+from ray_jobs.embedding.stream import Task, embedding_stream
+from ray_jobs.errors import JobError
+from ray_jobs.progress import ProgressReport
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 

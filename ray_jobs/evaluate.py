@@ -28,9 +28,10 @@ from facelib.evaluation.protocols import EvaluationSet, Measured, open_set
 from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
 from facelib.tracking import Run
-from ray_jobs.evaluation.embedding_pool import Judged, embed_sets
-from ray_jobs.evaluation.pictures import write_map, write_pictures
-from ray_jobs.running.session import JobError, run_job
+from ray_jobs.cli import run_job
+from ray_jobs.embedding.pictures import write_map, write_pictures
+from ray_jobs.embedding.pool import Judged, embed_sets
+from ray_jobs.errors import JobError
 
 Results = dict[str, dict[str, Measured]]  # by model name, then set name
 

@@ -16,7 +16,8 @@ from facelib.export import export_onnx, save_mlflow_model
 from facelib.models import read_checkpoint
 from facelib.synthesis import build_generator
 from facelib.tracking import Run
-from ray_jobs.running.session import JobError, run_job
+from ray_jobs.cli import run_job
+from ray_jobs.errors import JobError
 
 
 def export(settings: Settings, run: Run) -> str:

@@ -15,11 +15,12 @@ from facelib.data import MANIFEST_NAME, Folder, write_part
 from facelib.data.fingerprint import claim_folder, plan_hash
 from facelib.data.lock import hold_folder
 from facelib.tracking import Run
-from ray_jobs.datasets.face_stream import AlignedChunk, Chunk, face_stream, faces_plan
-from ray_jobs.datasets.parts import finished_parts, part_manifest, part_name, report_dataset
-from ray_jobs.running.preflight import HELDOUT_FIRST_IDENTITY
-from ray_jobs.running.progress import ProgressReport
-from ray_jobs.running.session import JobError, run_job
+from ray_jobs.cli import run_job
+from ray_jobs.datasets.dataset_report import finished_parts, part_manifest, part_name, report_dataset
+from ray_jobs.datasets.generation import AlignedChunk, Chunk, face_stream, faces_plan
+from ray_jobs.errors import JobError
+from ray_jobs.progress import ProgressReport
+from ray_jobs.validation import HELDOUT_FIRST_IDENTITY
 
 
 def generate(settings: Settings, run: Run) -> str:

@@ -23,12 +23,13 @@ from facelib.sources import FaceSource, PairList, SourceIndex, build_source, rea
 from facelib.sources.bins import bin_paths
 from facelib.sources.importing import References, normalised
 from facelib.tracking import Run
-from ray_jobs.datasets.import_parts import Range, import_stream, load_embed
+from ray_jobs.cli import run_job
+from ray_jobs.datasets.dataset_report import finished_parts, part_manifest, report_dataset
 from ray_jobs.datasets.import_report import REPORT, make_report, print_report, write_listing
-from ray_jobs.datasets.parts import finished_parts, part_manifest, report_dataset
-from ray_jobs.running.progress import ProgressReport
-from ray_jobs.running.room import Pool, require_actors
-from ray_jobs.running.session import JobError, run_job
+from ray_jobs.datasets.importing import Range, import_stream, load_embed
+from ray_jobs.errors import JobError
+from ray_jobs.progress import ProgressReport
+from ray_jobs.resources import Pool, require_actors
 
 
 def import_data(settings: Settings, run: Run) -> str:

@@ -32,10 +32,11 @@ from facelib.plots.contact_sheet import contact_sheet
 from facelib.sources import read_bin
 from facelib.sources.duplicates import perceptual_hash
 from facelib.tracking import Run
-from ray_jobs.evaluation.embedding_pool import Judged
-from ray_jobs.running.progress import ProgressReport
-from ray_jobs.running.room import Pool, require_actors
-from ray_jobs.running.session import JobError, run_job
+from ray_jobs.cli import run_job
+from ray_jobs.embedding.pool import Judged
+from ray_jobs.errors import JobError
+from ray_jobs.progress import ProgressReport
+from ray_jobs.resources import Pool, require_actors
 
 COLUMNS = 8  # pictures in a row of a contact sheet
 BIN_CHUNK = 512

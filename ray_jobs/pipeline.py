@@ -11,17 +11,19 @@ from rich.table import Table
 
 from facelib.config import Settings, SettingsError, StageSettings, change_settings
 from facelib.tracking import Run
+from ray_jobs.cli import run_job
 from ray_jobs.embed import embed
+from ray_jobs.errors import JobError, user_error
 from ray_jobs.evaluate import evaluate
 from ray_jobs.export import export
 from ray_jobs.generate import generate
 from ray_jobs.import_data import import_data
 from ray_jobs.inspect_dataset import inspect_dataset
-from ray_jobs.running.preflight import CHECKPOINTS, preflight
-from ray_jobs.running.session import JobError, format_seconds, run_job, user_error
+from ray_jobs.progress import format_seconds
 from ray_jobs.train_ssl import train_ssl
 from ray_jobs.train_unpg import train_unpg
 from ray_jobs.tune import tune
+from ray_jobs.validation import CHECKPOINTS, preflight
 
 STAGES = {
     "generate": generate,

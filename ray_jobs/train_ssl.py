@@ -6,8 +6,8 @@ interruption and it continues.
 
 from facelib.config import Settings
 from facelib.tracking import Run
-from ray_jobs.running.session import run_job
-from ray_jobs.training.engine import train
+from ray_jobs.cli import run_job
+from ray_jobs.training.driver import train
 
 
 def train_ssl(settings: Settings, run: Run) -> str:

@@ -24,9 +24,10 @@ from facelib.tuning.report import (
 )
 from facelib.tuning.statistics import Importance, Verdict, importance
 from facelib.tuning.trials import Trial
-from ray_jobs.running.session import JobError, run_job
-from ray_jobs.sweeps.sweep import Sweep, sweep_folder
-from ray_jobs.sweeps.trials import run_trials
+from ray_jobs.cli import run_job
+from ray_jobs.errors import JobError
+from ray_jobs.tuning.driver import Sweep, sweep_folder
+from ray_jobs.tuning.trials import run_trials
 
 BEST_NAME = "best.yaml"
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from facelib.data import FaceDataset, Folder
 from facelib.sources import Skipped, SourceIndex
 from facelib.sources.source import count_skipped
-from ray_jobs.datasets.import_parts import account_name, account_uri
+from ray_jobs.datasets.importing import account_name, account_uri
 
 REPORT, NAMES, LISTING = "import_report.json", "identities.parquet", "listing.json"
 # Examples of each reason in the report; all of them are in the accounts of the parts.

@@ -21,7 +21,7 @@ from facelib.losses import (
     triplet_loss,
 )
 from facelib.models import build_backbone, load_backbone
-from ray_jobs.training.batches import Sampling
+from ray_jobs.training.sampler import Sampling
 
 
 class Step(NamedTuple):

@@ -18,7 +18,7 @@ from facelib.models import build_backbone, load_backbone, save_backbone
 from facelib.sources import write_bin
 from facelib.sources.pair_sets import load_pair_set
 from facelib.tracking import Run
-from ray_jobs.training.checkpoints import newest_checkpoint, read_state, write_state
+from ray_jobs.training.checkpoint import newest_checkpoint, read_state, write_state
 
 
 def test_a_dataset_on_s3_is_a_dataset(s3, through):

@@ -16,7 +16,7 @@ PLUGINS = str(ROOT / "tests" / "support" / "plugins")
 @pytest.fixture(scope="session")
 def ray_cluster():
     """A local cluster, started once. Its workers, and this process, find the components in tests/support/plugins."""
-    from ray_jobs.running.session import cluster
+    from ray_jobs.cluster import cluster
 
     sys.path.append(PLUGINS)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(ROOT), PLUGINS]))

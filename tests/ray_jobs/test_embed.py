@@ -16,7 +16,7 @@ from facelib.models import build_backbone, load_backbone, save_backbone
 from facelib.synthesis import build_generator
 from ray_jobs import embed as module
 from ray_jobs.embed import embed
-from ray_jobs.running.session import JobError
+from ray_jobs.errors import JobError
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from facelib.models import build_backbone, load_backbone, save_backbone
 from facelib.sources import write_bin
 from facelib.sources.pair_sets import load_pair_set
 from facelib.tracking import Run
+from ray_jobs.errors import JobError
 from ray_jobs.evaluate import evaluate
-from ray_jobs.running.session import JobError
 
 
 def checkpoint(path, seed=0, template="arcface", **contract):
@@ -250,7 +250,7 @@ def test_embeddings_come_from_the_cache_the_second_time(folder, ask, judged, ray
     once = ask("evaluate.baselines=false", "evaluate.batch_size=16", sets=[f"{folder}/people.bin"])
     evaluate(once, run)
     first = results(folder)["reports"]
-    monkeypatch.setattr("ray_jobs.evaluation.embedding_pool._run", lambda *_: pytest.fail("embedded again"))
+    monkeypatch.setattr("ray_jobs.embedding.pool._run", lambda *_: pytest.fail("embedded again"))
     evaluate(once, run)
     assert results(folder)["reports"] == first
     # Another flip is another embedding; so is a damaged part.

@@ -15,8 +15,8 @@ from facelib.data import encode_image
 from facelib.embedding import embed_images
 from facelib.export import OnnxEmbedder
 from facelib.models import build_backbone, save_backbone
+from ray_jobs.errors import JobError
 from ray_jobs.export import export
-from ray_jobs.running.session import JobError
 
 
 @pytest.fixture

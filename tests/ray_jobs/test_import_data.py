@@ -14,9 +14,9 @@ from facelib.data import FaceDataset, decode_image, encode_image
 from facelib.models import build_backbone, save_backbone
 from facelib.sources import read_bin, write_bin, write_recordio
 from facelib.tracking import Run
+from ray_jobs.errors import JobError
 from ray_jobs.import_data import import_data
-from ray_jobs.running.preflight import preflight
-from ray_jobs.running.session import JobError
+from ray_jobs.validation import preflight
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -12,7 +12,7 @@ from facelib.data import DatasetError, encode_image
 from facelib.models import build_backbone, save_backbone
 from facelib.sources import write_bin
 from ray_jobs.inspect_dataset import inspect_dataset, open_face_set
-from ray_jobs.running.preflight import preflight
+from ray_jobs.validation import preflight
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from support.commands import run
 
 from facelib.config import SettingsError, StageSettings, load_settings
 from facelib.tracking import Run
+from ray_jobs.errors import JobError
 from ray_jobs.pipeline import pipeline, stage_settings
-from ray_jobs.running.session import JobError
 
 TINY = {
     "name": "tiny",

@@ -17,10 +17,10 @@ from facelib.data import DatasetError
 from facelib.models import read_checkpoint
 from facelib.tracking import Run
 from facelib.tuning.trials import Journal
-from ray_jobs.running.preflight import preflight
-from ray_jobs.running.session import JobError
+from ray_jobs.errors import JobError
 from ray_jobs.train_ssl import train_ssl
 from ray_jobs.tune import tune
+from ray_jobs.validation import preflight
 
 TINY = {
     "name": "sweep",

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from facelib.capacity import trials_that_fit
 from facelib.config import load_settings
 from facelib.tuning.space import SearchSpace
 from facelib.tuning.statistics import estimate, holm, importance, judge, paired_p
+from ray_jobs.resources import trials_that_fit
 
 RNG = np.random.default_rng(0)
 

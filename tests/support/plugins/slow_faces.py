@@ -2,7 +2,7 @@
 
 import time
 
-from ray_jobs.training.batches import StoredFaces
+from ray_jobs.training.faces import StoredFaces
 
 
 class SlowFaces(StoredFaces):

@@ -1,1 +1,0 @@
-"""What every job shares: cluster and MLflow session, checks before the start, progress, monitoring."""

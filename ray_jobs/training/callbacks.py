@@ -1,0 +1,49 @@
+"""What runs in Ray Train's controller, which lives on the driver's node: epochs go to MLflow from there, and a mistake
+that trying again cannot mend ends the training at once.
+
+Workers therefore need no way to the tracking server: it may listen on the driver's machine alone. (A sweep's trials
+report to the sweep, which logs for them: `ray_jobs.tuning.trials`.)
+"""
+
+import logging
+from typing import Any
+
+from ray.train import Checkpoint, UserCallback
+
+from facelib.data import StorageError
+from facelib.tracking import Run
+from ray_jobs.errors import user_error
+
+LOGGED = "logged"  # key of a report whose value, metrics of an epoch by name, goes to MLflow
+
+
+class LogEpochs(UserCallback):
+    """Logs a training's epochs.
+
+    Args:
+        tracking_uri, run_id: the open MLflow run.
+    """
+
+    def __init__(self, tracking_uri: str, run_id: str) -> None:
+        self.tracking_uri, self.run_id = tracking_uri, run_id
+        self.run: Run | None = None
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+        """Log what rank 0 reported of an epoch."""
+        logged = metrics[0].get(LOGGED)
+        if logged:
+            self.run = self.run or Run.attach(self.tracking_uri, self.run_id)
+            self.run.log_metrics(logged, step=metrics[0]["epoch"])
+
+
+class EndOnMistake(UserCallback):
+    """Ends a training that cannot succeed."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raise a user's mistake, which Ray Train then does not retry; leave the rest to train.max_failures."""
+        for error in worker_exceptions.values():
+            mistake = user_error(error)
+            if mistake is not None and not isinstance(mistake, (StorageError, ConnectionError)):
+                # The worker has printed where it happened; the controller's own stack says nothing more.
+                logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+                raise mistake

@@ -1,0 +1,85 @@
+"""Where one rank of a training runs: in a worker group of Ray Train, or alone in the process that asks for it.
+
+The engine's worker knows its place by rank, world, device and `report` only.
+"""
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray.train
+import ray.train.torch
+import torch
+
+from ray_jobs.training.checkpoint import keep_checkpoint
+
+
+class Place(Protocol):
+    """What a worker asks of its place."""
+
+    rank: int
+    world: int
+    local_world: int
+    device: torch.device
+
+    def report(self, metrics: dict[str, Any], folder: str | Path | None = None) -> None:
+        """Hand over metrics, and on rank 0 a folder that becomes a checkpoint. All ranks call it together."""
+        ...
+
+
+class GroupPlace:
+    """A rank of Ray Train's worker group."""
+
+    def __init__(self) -> None:
+        context = ray.train.get_context()
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.local_world = context.get_local_world_size()
+        self.device = ray.train.torch.get_device()
+
+    def report(self, metrics: dict[str, Any], folder: str | Path | None = None) -> None:
+        """A barrier of all ranks."""
+        checkpoint = None if folder is None else ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(metrics, checkpoint=checkpoint)
+
+
+class OwnPlace:
+    """This process, alone: no worker group is started, which for a tiny training would take longer than itself.
+
+    Args:
+        storage: folder or URI for checkpoints, laid out as Ray Train does.
+        keep: checkpoints kept.
+        listeners: told of every report as Ray Train's callbacks are (`after_report`).
+    """
+
+    def __init__(self, storage: str, keep: int, listeners: Sequence[Any]) -> None:
+        self.rank, self.world, self.local_world = 0, 1, 1
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.storage, self.keep, self.listeners = storage, keep, listeners
+
+    def report(self, metrics: dict[str, Any], folder: str | Path | None = None) -> None:
+        """Keep the checkpoint, then tell the listeners."""
+        if folder is not None:
+            name = f"checkpoint_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S.%f}"
+            keep_checkpoint(self.storage, name, Path(folder), self.keep)
+        for listener in self.listeners:
+            listener.after_report(None, [metrics], None)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a training, for a sweep; by default the whole.
+
+    Args:
+        begins_with: storage of another piece with whose last state this one begins; empty: untrained.
+        stop_epoch: last epoch of the piece (0: of the training).
+        in_process: train in the caller's process.
+    """
+
+    begins_with: str = ""
+    stop_epoch: int = 0
+    in_process: bool = False
+
+
+WHOLE = Piece()

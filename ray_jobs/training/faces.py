@@ -1,0 +1,75 @@
+"""Where training takes its faces from: the interface, and a stored dataset."""
+
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from facelib.data import Contract, DatasetError, FaceDataset
+from ray_jobs.training.sampler import Sampling, Window
+
+
+class TrainingFaces(Protocol):
+    """Where training takes its faces from. Sent to the readers, so it pickles small.
+
+    Attributes:
+        uri: what messages call it.
+        identities: in one epoch; labels below it are class numbers.
+        contract: what the pixels mean.
+        silence: seconds that a reader may send nothing before another takes its place.
+    """
+
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def identities(self) -> int: ...
+
+    @property
+    def contract(self) -> Contract: ...
+
+    @property
+    def silence(self) -> float: ...
+
+    def row_groups(self) -> list[tuple[str, int, int, int]]:
+        """Every row group as (part name, index in the part, identities, rows)."""
+        ...
+
+    def read(self, window: Window, sampling: Sampling) -> tuple[pa.Array, np.ndarray]:
+        """Encoded pictures of a window and their labels int64, group by group; an identity's pictures together."""
+        ...
+
+
+class StoredFaces:
+    """A finished face dataset as `TrainingFaces`.
+
+    Raises:
+        DatasetError: see `FaceDataset`.
+    """
+
+    silence = 60.0  # a storage that does not answer; a window is read in seconds, a piece is one batch
+
+    def __init__(self, uri: str) -> None:
+        self.dataset = FaceDataset(uri)
+        self.uri = self.dataset.folder.uri
+        self.identities = self.dataset.manifest.identities
+        self.contract = self.dataset.contract
+
+    def __reduce__(self) -> tuple[type["StoredFaces"], tuple[str]]:
+        return StoredFaces, (self.uri,)  # a reader opens it anew: the manifest of a large dataset is large
+
+    def row_groups(self) -> list[tuple[str, int, int, int]]:
+        """See `FaceDataset.row_groups`."""
+        return self.dataset.row_groups()
+
+    def read(self, window: Window, sampling: Sampling) -> tuple[pa.Array, np.ndarray]:
+        """Read the window's row groups; the label is the number of the identity in the dataset."""
+        tables, labels = [], []
+        for group in window.groups:
+            table = self.dataset.read_row_groups(group.part, [group.index], ["image", "identity"])
+            found, inverse = np.unique(table["identity"].to_numpy(), return_inverse=True)
+            if len(found) != group.identities:
+                raise DatasetError(f"{self.uri}/{group.part}: row group {group.index} differs from the manifest")
+            tables.append(table.select(["image"]))
+            labels.append(group.first_class + inverse)
+        return pa.concat_tables(tables)["image"].combine_chunks(), np.concatenate(labels)

@@ -1,0 +1,129 @@
+"""The order of training samples: a function of seed and position only.
+
+An epoch permutes the row groups, deals them to the ranks, and groups each rank's share into shuffle windows that are
+read, shuffled and decoded by Ray tasks (`ray_jobs.training.loader`). The position in the training is a number of steps,
+so a resumed run seeks instead of replaying.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from facelib.data import DatasetError
+
+if TYPE_CHECKING:
+    from ray_jobs.training.faces import TrainingFaces
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a method draws from identities.
+
+    Args:
+        views: 2 draws pairs of different images of one identity; 1 draws every image once.
+        per_identity: pairs of each identity in an epoch (views = 2).
+    """
+
+    views: int
+    per_identity: int = 1
+
+    def samples(self, group: "RowGroup") -> int:
+        """Samples that a row group gives in one epoch."""
+        return group.identities * self.per_identity if self.views == 2 else group.rows
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group: where it lies, the class number of its first identity, and what it holds."""
+
+    part: str
+    index: int
+    first_class: int
+    identities: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """Row groups that one task reads and shuffles, and the slice of their samples that is used.
+
+    Args:
+        position: of the window's first sample in its rank's share of the epoch.
+    """
+
+    seed: int
+    epoch: int
+    rank: int
+    world: int
+    position: int
+    groups: tuple[RowGroup, ...]
+    start: int
+    stop: int
+
+
+class BatchPlan:
+    """Which samples each rank sees at which step.
+
+    Args:
+        batch_size: samples of one rank in one step.
+
+    Raises:
+        DatasetError: the dataset is too small for one global batch.
+    """
+
+    def __init__(
+        self, faces: "TrainingFaces", sampling: Sampling, batch_size: int, window_row_groups: int, seed: int, world: int
+    ) -> None:
+        self.sampling, self.batch_size, self.window_row_groups = sampling, batch_size, window_row_groups
+        self.seed, self.world = seed, world
+        self.groups: list[RowGroup] = []
+        first_class = 0
+        for part, index, identities, rows in faces.row_groups():
+            self.groups.append(RowGroup(part, index, first_class, identities, rows))
+            first_class += identities
+        self.classes = first_class
+        self.samples = sum(sampling.samples(g) for g in self.groups)
+        self.steps_per_epoch = self.samples // (batch_size * world)
+        if self.steps_per_epoch == 0 or len(self.groups) < world:
+            raise DatasetError(
+                f"{faces.uri}: {self.samples} samples in {len(self.groups)} row groups are too few for "
+                f"{world} workers with train.batch_size={batch_size}: make more identities or lower the batch size"
+            )
+
+    def windows(self, rank: int, first_step: int, last_step: int) -> Iterator[Window]:
+        """Windows with this rank's samples of steps `first_step` … `last_step − 1`, counted from the first epoch."""
+        for epoch in range(first_step // self.steps_per_epoch, -(-last_step // self.steps_per_epoch)):
+            begin = max(first_step - epoch * self.steps_per_epoch, 0) * self.batch_size
+            end = min(last_step - epoch * self.steps_per_epoch, self.steps_per_epoch) * self.batch_size
+            yield from self._epoch_windows(rank, epoch, begin, end)
+
+    def _epoch_windows(self, rank: int, epoch: int, begin: int, end: int) -> Iterator[Window]:
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.groups))
+        mine = [self.groups[i] for i in order[rank :: self.world]]
+        position, number = 0, 0
+        # Row groups are not all of one size: a rank with a small share starts it again for the last few samples.
+        while position < end:
+            at = number * self.window_row_groups % max(len(mine), 1)
+            groups = tuple(mine[at : at + self.window_row_groups])
+            number = number + 1 if at + self.window_row_groups < len(mine) else 0
+            count = sum(self.sampling.samples(g) for g in groups)
+            start, stop = max(begin - position, 0), min(end - position, count)
+            if start < stop:
+                yield Window(self.seed, epoch, rank, self.world, position, groups, start, stop)
+            position += count
+
+
+def draw_rows(labels: np.ndarray, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
+    """Rows of each sample, [samples, V]: two different images of an identity, or one image."""
+    if sampling.views == 1:
+        return rng.permutation(len(labels))[:, None]
+    starts = np.flatnonzero(np.r_[True, np.diff(labels) != 0])
+    counts = np.diff(np.r_[starts, len(labels)])
+    starts, counts = np.tile(starts, sampling.per_identity), np.tile(counts, sampling.per_identity)
+    query = (rng.random(len(starts)) * counts).astype(np.int64)
+    # The key is another image than the query; an identity with one image gives both views.
+    step = 1 + (rng.random(len(starts)) * np.maximum(counts - 1, 1)).astype(np.int64)
+    pairs = np.stack([starts + query, starts + (query + step) % counts], axis=1)
+    return pairs[rng.permutation(len(pairs))]

@@ -1,0 +1,106 @@
+"""The pool by itself: order, several models, a dead actor, a damaged picture."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+from support.datasets import pattern
+from support.models import TINY
+
+from facelib.config import EvaluateSettings
+from facelib.data import Contract, Folder, encode_image
+from facelib.embedding import embed_images, load_face_network
+from facelib.evaluation import PixelEmbedding
+from facelib.evaluation.protocols import EncodedFaces, EvaluationSet
+from facelib.models import build_backbone, save_backbone
+from ray_jobs.embedding import embedding_pool
+from ray_jobs.embedding.pool import Judged, embed_sets
+
+ASK = EvaluateSettings(batch_size=4, actors=2, cpus_per_actor=0.5)
+
+
+class Faces(EvaluationSet):
+    """A set that is only embedded."""
+
+    def __init__(self, name, faces, flip=None):
+        self.name, self.faces, self.flip = name, faces, flip
+        self.contract = Contract(template="arcface", size=112)
+
+    def measure(self, embeddings, measures):
+        raise NotImplementedError
+
+
+class DeadlyFaces(EncodedFaces):
+    """The first process that decodes a part dies of it."""
+
+    def __init__(self, images, marker):
+        super().__init__(images)
+        self.marker = marker
+
+    def part(self, begin, end):
+        return DeadlyFaces(self.images[begin:end], self.marker)
+
+    def decode(self):
+        if not Path(self.marker).exists():
+            Path(self.marker).touch()
+            os._exit(1)
+        return super().decode()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, ray_cluster):
+    """Two checkpoints, and raw pixels."""
+    # Workers cannot import a test file: its classes travel by value.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    folder = tmp_path_factory.mktemp("models")
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        save_backbone(folder / f"{seed}.pt", build_backbone("iresnet", **TINY), "iresnet", TINY, {})
+    return [Judged("1", f"{folder}/1.pt"), Judged("2", f"{folder}/2.pt"), Judged("pixels", pixels=PixelEmbedding())]
+
+
+def encoded(count, first=0):
+    return [encode_image(pattern(first + i, 0)) for i in range(count)]
+
+
+def test_every_set_by_every_model_and_the_cache_holds_them(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_pool, "PART", 8)  # the large set is three parts
+    sets = [Faces("large", EncodedFaces(encoded(19))), Faces("small", EncodedFaces(encoded(3, 50)), flip=False)]
+    cache = Folder(f"{tmp_path}/cache").create()
+    work = [(model, s) for model in models for s in sets]
+    found = {(model.name, s.name): embeddings for model, s, embeddings in embed_sets(work, ASK, cache)}
+    assert set(found) == {(m.name, s.name) for m, s in work}
+    for model, s in work:
+        pixels, flip = s.faces.decode(), s.flip is None
+        if model.pixels is None:
+            expected = embed_images(load_face_network(model.path), pixels, flip)
+        else:
+            expected = model.pixels.embed(pixels, flip)
+        np.testing.assert_allclose(found[model.name, s.name], expected, atol=1e-4 * np.abs(expected).max())
+    assert len(cache.names()) == 3 * (3 + 1)
+    cache.fs.delete_file(f"{cache.path}/{cache.names()[0]}")
+    again = {(model.name, s.name): embeddings for model, s, embeddings in embed_sets(work, ASK, cache)}
+    for key, embeddings in found.items():
+        np.testing.assert_allclose(again[key], embeddings, atol=1e-5 * np.abs(embeddings).max())
+    # Other weights under an old name are other embeddings.
+    assert Judged("1", models[1].path).fingerprint() == models[1].fingerprint() != models[0].fingerprint()
+    assert Judged("1", models[0].path, untrained=True).fingerprint() != models[0].fingerprint()
+
+
+def test_an_actor_that_dies_is_replaced(models, tmp_path):
+    faces = encoded(11)
+    deadly = Faces("deadly", DeadlyFaces(faces, str(tmp_path / "died")))
+    ((_, _, embeddings),) = embed_sets([(models[2], deadly)], ASK, None)
+    assert (tmp_path / "died").exists()
+    expected = models[2].pixels.embed(EncodedFaces(faces).decode())
+    np.testing.assert_allclose(embeddings, expected, atol=1e-5)
+
+
+def test_a_damaged_picture_is_named(models):
+    broken = Faces("x", EncodedFaces([*encoded(2), b"nothing"], "album"))
+    with pytest.raises(Exception, match="album: picture 2: image: 7 bytes that are no decodable picture"):
+        list(embed_sets([(models[2], broken)], ASK, None))

@@ -1,0 +1,196 @@
+"""How jobs end: exit codes, the last line, what a user sees of an error."""
+
+import errno
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import ray
+from mlflow import MlflowClient
+from support.commands import ROOT, environment, run, wait_for
+
+from facelib.data import DatasetError
+from facelib.tracking import TrackingError
+from ray_jobs.cli import run_job
+from ray_jobs.errors import JobError, user_error
+from ray_jobs.progress import format_seconds
+
+# `name` says what the job does: the settings have no better place for it.
+JOB = '''"""A job for tests."""
+import time
+from ray_jobs.cli import run_job
+from ray_jobs.errors import JobError
+
+def work(settings, run):
+    if settings.name == "user":
+        raise JobError("spam.eggs=3: too many; lower it")
+    if settings.name == "sleep":
+        print("working", flush=True)
+        time.sleep(600)
+    return "nothing at all"
+
+if __name__ == "__main__":
+    run_job("evaluate", work, __doc__)
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A job file and one tracking store for all tests here."""
+    path = tmp_path_factory.mktemp("session")
+    (path / "job.py").write_text(JOB)
+    return path
+
+
+@pytest.fixture
+def joined(ray_cluster):
+    """Flags of a job on the session's cluster, which saves starting one."""
+    address = ray.get_runtime_context().gcs_address
+    return ["--ray.address", address, "--tracking.system_metrics", "false"]
+
+
+@pytest.fixture
+def statuses(folder):
+    """Function: the statuses of the runs of an experiment."""
+
+    def find(experiment):
+        client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+        found = client.get_experiment_by_name(experiment)
+        return [r.info.status for r in client.search_runs([found.experiment_id])] if found else []
+
+    return find
+
+
+def launch(folder, *arguments, **more):
+    return subprocess.Popen(
+        [sys.executable, folder / "job.py", *arguments],
+        cwd=ROOT,
+        env={**environment(folder), "PYTHONPATH": str(ROOT), **more},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_job_that_did_its_work_says_so_and_exits_zero(folder, joined, statuses):
+    job = launch(folder, *joined, "--tracking.experiment", "fine")
+    out, err = job.communicate(timeout=300)
+    assert job.returncode == 0, err
+    assert out.strip().splitlines()[-1].startswith("evaluate: ")
+    assert out.strip().endswith(" s, wrote nothing at all")
+    assert statuses("fine") == ["FINISHED"]
+
+
+def test_a_wrong_flag_exits_two_with_a_suggestion(folder):
+    done = run("generate", "--generate.identitys", 3, folder=folder)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "generate: --generate.identitys: unknown setting (did you mean generate.identities?)\n"
+
+
+def test_help_names_every_section(folder):
+    done = run("train_ssl", "--help", folder=folder)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "--ssl.temperature" in done.stdout
+    assert "--stages" in done.stdout
+
+
+def test_a_missing_dataset_is_one_line(folder, joined):
+    done = run("train_ssl", "--output", folder / "nowhere", *joined, folder=folder)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert lines == [f"train_ssl: {folder}/nowhere/faces is no face dataset (it has no manifest.json)"]
+    assert "wrote" not in done.stdout
+
+
+def test_a_traceback_is_there_for_who_asks(folder, joined, statuses):
+    arguments = [*joined, "--name", "user", "--tracking.experiment", "failing"]
+    plain = launch(folder, *arguments)
+    error = plain.communicate(timeout=300)[1]
+    full = launch(folder, *arguments, FACELIB_TRACEBACK="1")
+    trace = full.communicate(timeout=300)[1]
+    assert (plain.returncode, full.returncode) == (1, 1)
+    assert error == "evaluate: spam.eggs=3: too many; lower it\n"
+    assert "Traceback" in trace
+    assert "in work" in trace
+    assert "spam.eggs=3" in trace
+    assert statuses("failing") == ["FAILED"]  # one run: the second try took it up
+
+
+def test_a_terminated_job_does_not_leave_its_run_open(folder, joined, statuses):
+    job = launch(folder, *joined, "--name", "sleep", "--tracking.experiment", "terminated")
+    assert job.stdout.readline() == "working\n"
+    assert statuses("terminated") == ["RUNNING"]
+    job.terminate()
+    error = job.communicate(timeout=120)[1]
+    assert job.returncode == 143, error
+    wait_for(lambda: statuses("terminated") == ["FAILED"], 10, "the run's end")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (JobError("no"), 1), (DatasetError("no"), 1), (SystemExit(0), 0)]
+)
+def test_how_work_ends_is_the_exit_code(folder, joined, error, code, capsys):
+    def work(settings, run):
+        raise error
+
+    before = signal.getsignal(signal.SIGTERM)
+    uri = f"sqlite:///{folder}/mlflow.db"
+    try:
+        with pytest.raises(SystemExit) as left:
+            run_job("evaluate", work, "", [*joined, "--tracking.uri", uri])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert left.value.code == code
+    assert "wrote" not in capsys.readouterr().out
+
+
+def test_a_bug_is_not_hidden(folder, joined):
+    def work(settings, run):
+        return {}["surprise"]
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyError, match="surprise"):
+            run_job("evaluate", work, "", [*joined, "--tracking.uri", f"sqlite:///{folder}/mlflow.db"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_which_errors_speak_for_themselves():
+    class LibraryError(ValueError):
+        """As json.JSONDecodeError or UnicodeDecodeError: about a byte, not about what the user did."""
+
+    users = [JobError(), TrackingError(), FileNotFoundError(), PermissionError(), ValueError(), DatasetError()]
+    assert [user_error(e) for e in users] == users
+    users.append(OSError(errno.ENOSPC, "disk full"))
+    for bug in (LibraryError(), KeyError(), RuntimeError(), ZeroDivisionError(), OSError(errno.EIO, "broken")):
+        assert user_error(bug) is None
+        for cause in users:
+            bug.__cause__ = cause
+            assert user_error(bug) is cause
+
+
+def test_an_error_inside_a_ray_task_is_found(ray_cluster):
+    def work(kind):
+        raise kind("from a worker")
+
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        ray.get(ray.remote(work).options(max_retries=0).remote(DatasetError))
+    found = user_error(caught.value)
+    assert type(found) is DatasetError
+    assert str(found) == "from a worker"
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        ray.get(ray.remote(work).options(max_retries=0).remote(KeyError))
+    assert user_error(caught.value) is None
+
+
+def test_durations_are_readable():
+    assert [format_seconds(s) for s in (0.2, 59.4, 59.6, 75.2, 3599.7, 3600, 7384)] == [
+        "0 s", "59 s", "1 min 0 s", "1 min 15 s", "1 h 0 min", "1 h 0 min", "2 h 3 min",
+    ]  # fmt: skip
+    begin = time.monotonic()
+    assert format_seconds(time.monotonic() - begin) == "0 s"

@@ -1,0 +1,106 @@
+"""Damaged checkpoints, and Ray Train's own notes about them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from support.commands import ROOT
+
+from ray_jobs.training.checkpoint import (
+    BOOKKEEPING_NAME,
+    STATE_NAME,
+    forget_lost_checkpoints,
+    newest_checkpoint,
+    read_state,
+    write_state,
+)
+
+NAMES = [f"checkpoint_2026-01-0{day}_10-00-00.000000" for day in (1, 2, 3)]
+
+
+@pytest.fixture
+def storage(tmp_path):
+    """Three checkpoints, oldest first, holding 1, 2 and 3."""
+    for value, name in enumerate(NAMES, 1):
+        (tmp_path / name).mkdir()
+        write_state(tmp_path / name / STATE_NAME, {"weights": torch.full((4000,), float(value)), "samples": value})
+    return tmp_path
+
+
+def test_the_newest_is_read(storage):
+    name = newest_checkpoint(str(storage))
+    assert name == NAMES[2]
+    state = read_state(str(storage), name)
+    assert state["samples"] == 3
+    assert torch.equal(state["weights"], torch.full((4000,), 3.0))
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[data.index(torch.full((4000,), 3.0).numpy().tobytes()) + 5000] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("damage", [cut_off, flip_a_bit, lambda p: p.write_bytes(b""), lambda p: p.unlink()])
+def test_a_damaged_one_is_named_and_the_one_before_is_taken(storage, damage, capsys):
+    damage(storage / NAMES[2] / STATE_NAME)
+    assert newest_checkpoint(str(storage)) == NAMES[1]
+    assert f"{NAMES[2]} is damaged" in capsys.readouterr().out
+
+
+def test_nothing_whole_is_the_beginning_and_is_said(storage, capsys):
+    for name in NAMES:
+        cut_off(storage / name / STATE_NAME)
+    assert newest_checkpoint(str(storage)) is None
+    assert "training starts at the beginning" in capsys.readouterr().out
+    assert newest_checkpoint(str(storage / "nowhere")) is None
+    assert capsys.readouterr().out == ""
+
+
+def notes(*names):
+    return json.dumps({"checkpoint_results": [{"checkpoint_dir_name": n, "metrics": {}} for n in names]})
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [(notes(*NAMES)[:-9], "is damaged"), ("", "is damaged"), (notes("checkpoint_gone"), "names checkpoint_gone")],
+)
+def test_notes_that_would_stop_ray_train_are_removed(storage, text, problem, capsys):
+    (storage / BOOKKEEPING_NAME).write_text(text)
+    forget_lost_checkpoints(str(storage))
+    assert not (storage / BOOKKEEPING_NAME).exists()
+    assert problem in capsys.readouterr().out
+
+
+def test_good_notes_are_kept(storage, capsys):
+    (storage / BOOKKEEPING_NAME).write_text(notes(*NAMES))
+    forget_lost_checkpoints(str(storage))
+    assert (storage / BOOKKEEPING_NAME).exists()
+    assert capsys.readouterr().out == ""
+
+
+SMALL_DISK = """
+import resource, signal, sys, torch
+from pathlib import Path
+from ray_jobs.training.checkpoint import write_state
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    write_state(Path(sys.argv[1]), {"weights": torch.zeros(100_000)})
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_state_that_cannot_be_written_is_an_operating_system_error(tmp_path):
+    """Not a RuntimeError, which is all that torch raises."""
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_DISK, str(tmp_path / STATE_NAME)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "cannot write a checkpoint" in done.stdout, done.stderr

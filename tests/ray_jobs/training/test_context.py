@@ -1,0 +1,23 @@
+from types import SimpleNamespace
+
+import torch
+
+from ray_jobs.training.checkpoint import newest_checkpoint, read_state, write_state
+from ray_jobs.training.context import OwnPlace
+
+
+def test_a_process_of_its_own_keeps_the_newest_checkpoints_and_tells_who_listens(tmp_path):
+    told = []
+    listener = SimpleNamespace(after_report=lambda context, metrics, checkpoint: told.append(metrics))
+    storage = tmp_path / "training"
+    place = OwnPlace(str(storage), 2, (listener, listener))
+    assert (place.rank, place.world, place.local_world) == (0, 1, 1)
+    for step in (1, 2, 3):
+        folder = tmp_path / f"state{step}"
+        folder.mkdir()
+        write_state(folder / "state.pt", {"step": step, "weights": torch.ones(2)})
+        place.report({"step": step}, folder)
+        assert read_state(str(storage), newest_checkpoint(str(storage)))["step"] == step
+    place.report({"note": "no checkpoint"})
+    assert len(list(storage.glob("checkpoint_*/state.pt"))) == 2
+    assert told == [[{"step": s}] for s in (1, 1, 2, 2, 3, 3)] + [[{"note": "no checkpoint"}]] * 2

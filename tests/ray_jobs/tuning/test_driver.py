@@ -1,0 +1,287 @@
+"""A sweep's decisions and its bookkeeping, with trainings that are over at once: no Ray, only its interfaces."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import cloudpickle
+import pytest
+import yaml
+from mlflow import MlflowClient
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+from support.datasets import write_dataset
+
+from facelib.config import Settings, load_settings
+from facelib.data import DatasetError, Folder
+from facelib.models import build_backbone
+from facelib.tracking import Run
+from facelib.tuning.report import winner_of
+from ray_jobs.errors import JobError
+from ray_jobs.training.checkpoint import keep_checkpoint, newest_checkpoint, read_state, write_state
+from ray_jobs.training.driver import STORAGE_NAME
+from ray_jobs.tune import write_report
+from ray_jobs.tuning.driver import TASK_NAME, Sweep
+from ray_jobs.tuning.trials import Asker, Stopper, Teller, of_epoch
+
+NETWORK = {"name": "iresnet", "embedding_size": 8, "options": {"layers": [1, 1, 1, 1], "width": 0.25}}
+SPACE = {"augment.strength": {"uniform": [0.0, 1.0]}, "train.learning_rate": {"loguniform": [0.01, 1.0]}}
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """Settings that name a tiny dataset and a held-out one."""
+    folder = tmp_path_factory.mktemp("faces")
+    write_dataset(folder / "faces", identities=4, images=1, per_part=4)
+    write_dataset(folder / "heldout", identities=4, images=2, first=100)
+    return {"dataset": f"{folder}/faces", "heldout": f"{folder}/heldout"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One tracking store for all; a new file takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture
+def settings(tmp_path, faces, store, request):
+    """Function: settings of a sweep with other `tune` settings."""
+
+    def build(epochs=4, **tune):
+        tree = {
+            "output": f"{tmp_path}/out", "data": faces, "model": NETWORK, "train": {"epochs": epochs},
+            "tracking": {"uri": store, "experiment": request.node.name, "system_metrics": False},
+            "tune": {"space": SPACE, "search": "random", "trials": 4, "scheduler": "none", **tune},
+        }  # fmt: skip
+        (tmp_path / "tune.yaml").write_text(yaml.safe_dump(tree))
+        return load_settings(tmp_path / "tune.yaml")
+
+    return build
+
+
+@pytest.fixture
+def run(settings):
+    """The sweep's run."""
+    with Run.open(settings(), "tune") as opened:
+        yield opened
+
+
+def quality(parameters, seed, epoch):
+    return 0.9 - abs(parameters.get("augment.strength", 0.2) - 0.7) / 4 - 0.1 / epoch + 0.001 * seed
+
+
+class Machine:
+    """Runs what the sweep asks for as Tune would, but a training is only the numbers that come out of it.
+
+    Args:
+        fails: numbers of trials that fail.
+        dies_after: epochs, over all trials, after which the driver is dead.
+    """
+
+    def __init__(self, sweep, kind="search", slots=2, fails=(), dies_after=10**9):
+        self.sweep, self.fails, self.left = sweep, fails, dies_after
+        self.asker = Asker(sweep, kind, slots, None)
+        self.stopper, self.teller = Stopper(sweep), Teller(sweep)
+        self.trained = []  # (trial, epoch)
+        self.most = 0
+
+    def run(self):
+        """To the end; False when the driver died."""
+        running = []
+        while True:
+            config = self.asker.suggest("id")
+            if isinstance(config, dict):
+                task = json.loads(Folder(config["folder"]).read(TASK_NAME))
+                running.append((SimpleNamespace(config=config), self.training(config, task)))
+                self.most = max(self.most, len(running))
+                continue
+            if config == Searcher.FINISHED:
+                assert not running
+                return True
+            trial, training = running.pop(0)
+            result = next(training, None)
+            if self.left <= 0:
+                return False
+            if result is None or self.stopper.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+                self.teller.on_trial_complete(0, [], trial)
+            else:
+                running.append((trial, training))
+
+    def training(self, config, task):
+        """As the engine: goes on from its own last state, else from the one it begins with."""
+        settings = Settings.model_validate(task["settings"])
+        storage = f"{config['folder']}/{STORAGE_NAME}"
+        if config["number"] in self.fails:
+            yield {"failure": f"trial {config['number']} diverged"}
+            return
+        history = []
+        for place in (task["begins_with"], storage):
+            newest = newest_checkpoint(place) if place else None
+            history = read_state(place, newest)["history"] if newest else history
+        parameters = {"augment.strength": settings.augment.strength}
+        for epoch in range(len(history) + 1, task["stop_epoch"] + 1):
+            value = quality(parameters, settings.seed, epoch)
+            history.append({"epoch": epoch, "heldout/auc": value})
+            self.keep(storage, history)
+            self.trained.append((config["number"], epoch))
+            self.left -= 1
+            yield of_epoch({"epoch": epoch, "logged": {"heldout/auc": value}})
+
+    def keep(self, storage, history):
+        """A checkpoint as the engine's, with an untrained network."""
+        model = build_backbone(NETWORK["name"], embedding_size=8, **NETWORK["options"])
+        best = max(history, key=lambda h: h["heldout/auc"])
+        selection = {"metric": best["heldout/auc"], "epoch": best["epoch"], "weights": model.state_dict()}
+        scratch = Folder(f"{storage}-scratch").create()
+        write_state(Path(scratch.path) / "state.pt", {"selection": selection, "history": history})
+        keep_checkpoint(storage, f"checkpoint_{len(history):03d}", Path(scratch.path), keep=2)
+        shutil.rmtree(scratch.path)
+
+
+def children(run):
+    client = MlflowClient(tracking_uri=run.uri)
+    found = client.search_runs([client.get_run(run.run_id).info.experiment_id])
+    return {int(r.data.tags["facelib.trial"]): r for r in found if "facelib.trial" in r.data.tags}
+
+
+def test_all_trials_are_trained_and_written(settings, run, tmp_path):
+    with Sweep(settings(), run) as sweep:
+        machine = Machine(sweep)
+        assert machine.run()
+        # Tune pickles what it is given.
+        assert not hasattr(cloudpickle.loads(cloudpickle.dumps(machine.asker)), "sweep")
+        cloudpickle.dumps([machine.stopper, machine.teller])
+    assert machine.most == 2
+    assert sorted(machine.trained) == [(n, e) for n in range(5) for e in (1, 2, 3, 4)]
+    trials = sweep.journal.trials
+    assert trials[0].label == "base"
+    assert all(t.state == "finished" and t.score == t.reports[-1].value for t in trials.values())
+    runs = children(run).values()
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    # What MLflow shows when the trials are compared: what differs between them is what was searched.
+    differing = {k for r in runs for k, v in r.data.params.items() if any(o.data.params[k] != v for o in runs)}
+    assert differing == set(SPACE)
+    assert (tmp_path / "out" / "sweep" / "trials" / "0003" / "model.pt").is_file()
+    sweep.clean()
+    assert not list((tmp_path / "out").rglob("checkpoint_*"))
+    assert winner_of(trials, sweep.tune)[0].score == max(t.score for t in trials.values())
+
+
+def test_stopped_and_failed_trials_end_as_what_they_are(settings, run):
+    with Sweep(settings(epochs=8, scheduler="asha", reduction=2, trials=8), run) as sweep:
+        Machine(sweep, fails=(3,)).run()
+    trials, runs = sweep.journal.trials, children(run)
+    stopped = {n for n, t in trials.items() if t.state == "stopped"}
+    assert stopped
+    assert 0 not in stopped  # the settings as they are
+    assert all(len(trials[n].reports) == trials[n].epoch < 8 for n in stopped)
+    assert trials[3].state == "failed"
+    assert trials[3].reason == "trial 3 diverged"
+    expected = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+    assert {n: r.info.status for n, r in runs.items()} == {n: expected[t.state] for n, t in trials.items()}
+    assert runs[3].data.tags["facelib.error"] == "trial 3 diverged"
+    assert all("asha" in runs[n].data.tags["facelib.reason"] for n in stopped)
+
+
+@pytest.mark.parametrize(("scheduler", "dies_after"), [("none", 1), ("none", 6), ("pbt", 3), ("pbt", 9)])
+def test_a_driver_that_dies_loses_nothing_and_repeats_nothing(settings, run, tmp_path, scheduler, dies_after):
+    ask = settings(scheduler=scheduler, search="optuna", startup_trials=2, base=False, interval=2)
+    first = Sweep(ask, run)
+    machine = Machine(first, dies_after=dies_after)
+    assert not machine.run()
+    for process in first._runs.values():
+        process.end("FAILED")  # what `Run.open` of the next job does for a process that was killed
+    with Sweep(ask, run) as second:
+        rest = Machine(second)
+        assert rest.run()
+        write_report(second, *winner_of(second.journal.trials, ask.tune))
+    trained = machine.trained + rest.trained
+    assert sorted(trained) == [(n, e) for n in range(4) for e in (1, 2, 3, 4)]
+    assert len(children(run)) == 4
+    assert {r.info.status for r in children(run).values()} == {"FINISHED"}
+    assert all([r.epoch for r in t.reports] == [1, 2, 3, 4] for t in second.journal.trials.values())
+    client = MlflowClient(tracking_uri=run.uri)
+    for number, child in children(run).items():  # also the epoch whose report came to nobody
+        curve = sorted((m.step, m.value) for m in client.get_metric_history(child.info.run_id, "heldout/auc"))
+        reports = second.journal.trials[number].reports
+        assert curve == [(r.epoch, pytest.approx(r.value)) for r in reports], number
+    # Whether it was interrupted or not, the population is the same: the undisturbed sweep beside it.
+    if scheduler == "pbt":
+        other = ask.model_copy(update={"output": f"{tmp_path}/undisturbed"})
+        with Sweep(other, run) as whole:
+            Machine(whole).run()
+        assert [t.parts for t in whole.journal.trials.values()] == [t.parts for t in second.journal.trials.values()]
+
+
+def test_members_of_a_population_that_fail_go_on_from_others(settings, run):
+    with Sweep(settings(scheduler="pbt", interval=1, base=False), run) as sweep:
+        machine = Machine(sweep, fails=(2,))
+        failing = machine.training
+
+        def once(config, task):
+            machine.fails = (2,) if config["part"] == 1 else ()
+            return failing(config, task)
+
+        machine.training = once
+        machine.run()
+    trial = sweep.journal.trials[2]
+    assert trial.state == "finished"
+    assert trial.parts[2].begins_with[0] != 2
+    assert [r.epoch for r in trial.reports] == [1, 3, 4]
+
+
+def test_repeats_and_final_trainings(settings, run, tmp_path):
+    ask = settings(finalists=2, final={"train.epochs": 6})
+    with Sweep(ask, run) as sweep:
+        Machine(sweep).run()
+        best = winner_of(sweep.journal.trials, ask.tune)[0]
+        for seed in (1, 2):
+            sweep.add("repeat", best, seed)
+            sweep.add("repeat", best, seed)
+        Machine(sweep, "repeat").run()
+        sweep.add("final", best, 3)
+        Machine(sweep, "final").run()
+        winner, verdict = winner_of(sweep.journal.trials, ask.tune)
+        write_report(sweep, winner, verdict)
+    repeats = sweep.journal.of_kind("repeat")
+    assert [(t.of, t.seed, t.parameters) for t in repeats] == [(best.number, s, best.parameters) for s in (1, 2)]
+    [final] = sweep.journal.of_kind("final")
+    assert (final.epoch, final.seed, final.state) == (6, 3, "finished")
+    assert verdict.finalists[best.number].mean == pytest.approx(best.score + 0.0015)
+    task = load_settings(tmp_path / "out" / "sweep" / "best.yaml")
+    assert (task.train.epochs, task.augment.strength) == (6, best.parameters.get("augment.strength", 1.0))
+
+
+def test_a_hopeless_sweep_ends_with_the_reason(settings, run):
+    with Sweep(settings(base=False), run) as sweep, pytest.raises(JobError, match="Trial 0: trial 0 diverged"):
+        Machine(sweep, fails=range(9)).run()
+
+
+def test_another_sweep_s_folder_is_refused_and_more_trials_are_not(settings, run):
+    with Sweep(settings(trials=2), run) as sweep:
+        Machine(sweep).run()
+    with pytest.raises(DatasetError, match=r"tune\.scheduler: 'none', now 'asha'"):
+        Sweep(settings(trials=2, scheduler="asha"), run)
+    with Sweep(settings(trials=3), run) as sweep:
+        machine = Machine(sweep)
+        machine.run()
+    assert {n for n, _ in machine.trained} == {3}
+
+
+def test_a_metric_that_is_not_measured_is_named(settings, run):
+    reason = r"tune\.metric: lfw/auc was not measured; there are: heldout/auc"
+    with Sweep(settings(metric="lfw/auc", trials=1, base=False), run) as sweep, pytest.raises(JobError, match=reason):
+        Machine(sweep).run()
+    assert sweep.journal.trials[0].state == "failed"
+
+
+def test_an_epoch_without_the_metric_is_logged_and_not_judged(settings, run):
+    with Sweep(settings(trials=1, base=False), run) as sweep:
+        number, _ = sweep.next_work("search")
+        trial = SimpleNamespace(config={"number": number})
+        result = Stopper(sweep).on_trial_result(None, trial, of_epoch({"epoch": 1, "logged": {"loss": 2.0}}))
+        assert result == TrialScheduler.CONTINUE
+        assert sweep.journal.trials[number].reports == []
+    found = MlflowClient(tracking_uri=run.uri).get_metric_history(children(run)[number].info.run_id, "loss")
+    assert [(m.step, m.value) for m in found] == [(1, 2.0)]

@@ -1,0 +1,136 @@
+"""Rules of the house that no single module can keep: who imports whom, and that no file read can run code."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = sorted((ROOT / "facelib").rglob("*.py"))
+SOURCES = LIBRARY + sorted((ROOT / "ray_jobs").rglob("*.py"))
+# Read pickles of others by rules of their own, each with tests of hostile files.
+GUARDED = ("models/inert_pickle.py", "sources/bins.py", "synthesis/discofacegan/pickle_machine.py")
+HEAVY = ("ray", "tensorflow", "mlflow", "onnxruntime", "mtcnn", "matplotlib")
+
+
+def test_importing_the_whole_library_loads_nothing_heavy():
+    """Every module of facelib in a fresh interpreter: imported, and nothing of Ray, TensorFlow or MLflow with it."""
+    code = (
+        "import importlib, pkgutil, sys, facelib, random\n"
+        "import numpy as np, torch\n"
+        "before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()\n"
+        "names = [m.name for m in pkgutil.walk_packages(facelib.__path__, 'facelib.')]\n"
+        "for name in names: importlib.import_module(name)\n"
+        "after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()\n"
+        "assert before == after, 'an import drew random numbers'\n"
+        "print(len(names), *sorted({m.split('.')[0] for m in sys.modules}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    count, *loaded = done.stdout.split()
+    assert int(count) == len([p for p in LIBRARY if p != ROOT / "facelib" / "__init__.py"])
+    assert "torch" in loaded  # the list is what it says
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_the_library_does_not_name_ray():
+    offenders = [f"{p.relative_to(ROOT)}: {m}" for p in LIBRARY for m in imported(p) if m in ("ray", "ray_jobs")]
+    assert not offenders
+    assert "ray" in imported(ROOT / "ray_jobs" / "training" / "driver.py")  # the search finds what there is
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_file_read_can_run_code(path):
+    assert not code_runners(path.read_text(encoding="utf-8"))
+
+
+def test_only_the_guarded_readers_take_pickles_apart():
+    readers = [p for p in SOURCES if any(word in p.read_text() for word in ("Unpickler(", "pickletools.genops"))]
+    assert readers == [ROOT / "facelib" / name for name in GUARDED]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle; pickle.load(f)",
+        "import pickle as p; p.loads(data)",
+        "from pickle import load; load(f)",
+        "import pickle; pickle.Unpickler(f).load()",
+        "import torch; torch.load(path)",
+        "import torch; torch.load(path, weights_only=False)",
+        "import torch; torch.load(path, weights_only=flag)",
+        "import yaml; yaml.load(f, Loader=yaml.Loader)",
+        "import yaml; yaml.unsafe_load(f)",
+        "import numpy as np; np.load(path, allow_pickle=True)",
+        "import dill; dill.load(f)",
+        "import joblib; joblib.load(f)",
+        "import pandas as pd; pd.read_pickle(f)",
+        "import os; os.system(text)",
+        "eval(text)",
+        "exec(text)",
+    ],
+)
+def test_what_could_run_code_is_found(line):
+    assert code_runners(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import torch; torch.load(path, weights_only=True)",
+        "import yaml; yaml.safe_load(f)",
+        "import numpy as np; np.load(path)",
+        "import json; json.load(f)",
+        "import pickle; pickle.dumps(value)",
+        "network.eval()",
+    ],
+)
+def test_what_is_safe_is_left_alone(line):
+    assert not code_runners(line)
+
+
+def imported(path):
+    """Top-level names of everything a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+def code_runners(source):
+    """Calls in `source` that may execute what they read, as `line: name`.
+
+    Subclasses of `pickle.Unpickler` pass: the guarded readers resolve names themselves (and are tested where they are).
+    """
+    tree = ast.parse(source)
+    full: dict[str, str] = {}  # what a name in this file stands for
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            full |= {a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            full |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            head, *rest = ast.unparse(node.func).split(".")
+            name = ".".join([full.get(head, head), *rest])
+            keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if _runs_code(name, keywords):
+                found.append(f"{node.lineno}: {name}")
+    return found
+
+
+def _runs_code(name, keywords):
+    if name == "torch.load":
+        return keywords.get("weights_only") != "True"
+    if name == "numpy.load":
+        return keywords.get("allow_pickle", "False") != "False"
+    if name.split(".")[0] in ("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"):
+        return name.split(".")[1] not in ("dump", "dumps", "Pickler", "UnpicklingError")
+    unsafe = ("yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "pandas.read_pickle", "os.system")
+    return name in (*unsafe, "eval", "exec", "builtins.eval", "builtins.exec")
