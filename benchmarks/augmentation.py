@@ -54,7 +54,7 @@ def main() -> None:
     report(rates, options.batch)
 
 
-EXTRAS = ("shift_scale", "colour_jitter", "gamma", "blur", "low_resolution", "noise", "cutout")
+EXTRAS = ("shift_scale", "color_jitter", "gamma", "blur", "low_resolution", "noise", "cutout")
 
 
 def report(rates: dict[str, list[float]], batch: int) -> None:
@@ -70,7 +70,7 @@ def report(rates: dict[str, list[float]], batch: int) -> None:
 
 
 def face_like_images(count: int) -> torch.Tensor:
-    """Smooth colour images with a little noise: what compression and equalisation see in photographs."""
+    """Smooth color images with a little noise: what compression and equalization see in photographs."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, 9, 9, generator=generator) * 255
     smooth = torch.nn.functional.interpolate(coarse, size=(SIZE, SIZE), mode="bicubic")

@@ -4,7 +4,7 @@
     python benchmarks/discofacegan.py --pickle              # also: reading a full-size network pickle
 
 Ways, from coefficients to uint8 pictures, median and range over the repeats, in wall and CPU seconds:
-- float32: `DiscoFaceGAN.synthesise`;
+- float32: `DiscoFaceGAN.synthesize`;
 - bfloat16: the same with bfloat16 convolutions;
 - plain: the published definitions one by one (nearest upscaling, convolution, blur, noise, bias, norm, style), eager.
 """
@@ -41,7 +41,7 @@ def main() -> None:
     ways: dict[str, Callable[[], np.ndarray]] = {}
     for name, bfloat16 in (("float32", False), ("bfloat16", True)):
         generator = DiscoFaceGAN(networks, average, bfloat16=bfloat16, **settings)
-        ways[name] = lambda generator=generator: generator.synthesise(coefficients)
+        ways[name] = lambda generator=generator: generator.synthesize(coefficients)
     few = coefficients[: min(len(coefficients), arguments.batch_size)]
     ways["plain"] = lambda: _plain(tf, networks, average, few)
 

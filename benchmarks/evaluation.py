@@ -57,11 +57,11 @@ def synthetic_set(fraction: float, scattered: bool) -> dict[str, np.ndarray]:
     templates, pairs = gallery + probes, max(2000, int(PAIRS * fraction))
     identity = np.concatenate([np.arange(gallery), rng.integers(0, gallery, probes)])
     template = np.concatenate([np.arange(templates), rng.integers(0, templates, images - templates)])
-    centres = rng.standard_normal((gallery, FEATURES), dtype=np.float32)
+    centers = rng.standard_normal((gallery, FEATURES), dtype=np.float32)
     features = rng.standard_normal((images, FEATURES), dtype=np.float32)
     features *= 14
     for start in range(0, images, 10_000):
-        features[start : start + 10_000] += centres[identity[template[start : start + 10_000]]]
+        features[start : start + 10_000] += centers[identity[template[start : start + 10_000]]]
     first = rng.integers(0, templates if scattered else gallery, pairs, dtype=np.int32)
     second = rng.integers(0 if scattered else gallery, templates, pairs, dtype=np.int32)
     # About 1 in 800 IJB-C pairs is genuine.
@@ -126,23 +126,23 @@ def time_embedding(faces: int = 512, network: str = "iresnet10-narrow", batch: i
     from facelib.config import EvaluateSettings
     from facelib.data import encode_image
     from facelib.embedding import embed_images
-    from facelib.evaluation.protocols import EncodedFaces
+    from facelib.evaluation.protocols import EncodedImages
     from facelib.models import build_backbone, save_backbone
-    from ray_jobs.embedding.pool import Embedder, Judged
+    from ray_jobs.embedding.pool import Embedder, EmbeddingModel
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     pictures = np.stack([smooth_picture(rng.integers(0, 255, (14, 14, 3), dtype=np.uint8)) for _ in range(faces)])
-    encoded = EncodedFaces([encode_image(picture) for picture in pictures])
+    encoded = EncodedImages([encode_image(picture) for picture in pictures])
     backbone = build_backbone(network).eval().to(memory_format=torch.channels_last)
-    ask = EvaluateSettings(batch_size=batch)
+    cfg = EvaluateSettings(batch_size=batch)
     with tempfile.TemporaryDirectory() as folder:
         save_backbone(f"{folder}/model.pt", backbone, network, {}, {})
-        actor = Embedder([Judged(network, f"{folder}/model.pt")], ask)
+        actor = Embedder([EmbeddingModel(network, f"{folder}/model.pt")], cfg)
 
         def pool() -> None:
             parts = [encoded.part(begin, begin + batch) for begin in range(0, faces, batch)]
-            with ThreadPoolExecutor(1 + ask.decoders) as threads:
+            with ThreadPoolExecutor(1 + cfg.decoders) as threads:
                 list(threads.map(lambda part: actor.embed(0, part, True), parts))
 
         def alone() -> None:

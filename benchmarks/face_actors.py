@@ -29,20 +29,20 @@ from facelib.config import load_settings
 from facelib.synthesis.discofacegan.vae import FACTORS
 from facelib.synthesis.discofacegan.weights import save_weights
 from ray_jobs.cluster import cluster
-from ray_jobs.datasets.generation import AlignChunk, Chunk, GenerateChunk
+from ray_jobs.datasets.generation import AlignerActor, Chunk, GeneratorActor
 
 HIDDEN = {"id": 512, "exp": 256, "gamma": 128, "rot": 32}  # of the published decoders
 COEFFICIENTS = {"id": 160, "exp": 64, "gamma": 27, "rot": 3}
 
 
-class Generate(GenerateChunk):
+class Generate(GeneratorActor):
     """A generator actor that knows its memory."""
 
     def memory(self) -> int:
         return psutil.Process(os.getpid()).memory_info().rss
 
 
-class Align(AlignChunk):
+class Align(AlignerActor):
     """An aligner actor that knows its memory."""
 
     def memory(self) -> int:
@@ -66,17 +66,17 @@ def main() -> None:
             generate = settings.generate
             rows = [asdict(Chunk(0, first, 1)) for first in range(100_000)]
             _report(generate.generator, Generate, (0, generate), rows, arguments)
-        made = [GenerateChunk(0, morphable.generate)(asdict(Chunk(0, first, 1))) for first in range(16)]
+        made = [GeneratorActor(0, morphable.generate)(asdict(Chunk(0, first, 1))) for first in range(16)]
         pictures = [ray.put(chunk) for chunk in made]  # as generators hand them on
         for detector in ("retinaface", "mtcnn"):
             align = load_settings(None, [f"align.detector={detector}"]).align
             _report(detector, Align, (align, "morphable", 95), pictures, arguments)
 
 
-def _report(name: str, kind: type, arguments: tuple[Any, ...], rows: list[Any], ask: argparse.Namespace) -> None:
+def _report(name: str, kind: type, arguments: tuple[Any, ...], rows: list[Any], cfg: argparse.Namespace) -> None:
     for count in (1, 2):
         actors = [ray.remote(num_cpus=0.5)(kind).remote(*arguments) for _ in range(count)]
-        rate = calls_a_second(actors, rows, ask.seconds) * ask.images
+        rate = calls_a_second(actors, rows, cfg.seconds) * cfg.images
         memory = max(ray.get([actor.memory.remote() for actor in actors])) / 1e6
         print(f"| {name} | {count} | {rate:.1f} | {rate / count:.1f} | {memory:.0f} |", flush=True)
         for actor in actors:

@@ -4,7 +4,7 @@
                                [-- --train.epochs 3 --model.init_from runs/ssl_cpu/ssl/model.pt]
 
 Trains every head with every seed by `ray_jobs.train_unpg` and `configs/unpg_cpu.yaml` (what follows `--` is passed on),
-then judges all models on held-out synthetic pairs and on the verification set. Finished trainings are recognised, so
+then judges all models on held-out synthetic pairs and on the verification set. Finished trainings are recognized, so
 the same command continues after an interruption. Writes results.json and heads.png. `--together` trains that many
 models at once, each with one worker: on few cores that is faster than DDP.
 """
@@ -118,10 +118,10 @@ def draw(results: Results, path: Path) -> None:
     measures = [m for m in next(iter(results.values())) if m.endswith("AUC")]
     figure = Figure(figsize=(4.5 * len(measures), 3.2), layout="constrained")
     for axes, measure in zip(np.atleast_1d(figure.subplots(1, len(measures))), measures):
-        for place, (head, colour) in enumerate(zip(results, itertools.cycle(("#9aa5b1", "#1f6feb")))):
+        for place, (head, color) in enumerate(zip(results, itertools.cycle(("#9aa5b1", "#1f6feb")))):
             values = results[head][measure]
-            axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.8)
-            axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
+            axes.plot(values, [place] * len(values), "o", color=color, alpha=0.8)
+            axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=color, linewidth=2)
         axes.set_yticks(range(len(results)), list(results))
         axes.invert_yaxis()
         axes.set_title(measure)

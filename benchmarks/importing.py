@@ -44,10 +44,10 @@ def main() -> None:
         _, seconds = _timed(build_source("recordio", str(rec), use_index=False).index)
         _say("listing by streaming", arguments.images, megabytes, seconds)
         for verify in ("header", "decode"):
-            ask = ImportSettings(alignment="none", verify=verify)  # type: ignore[arg-type]
-            importer = PartImporter(source, "recordio", ask, AlignSettings())
+            cfg = ImportSettings(alignment="none", verify=verify)  # type: ignore[arg-type]
+            importer = PartImporter(source, "recordio", cfg, AlignSettings())
             out = Folder(str(place / verify)).create()
-            _, seconds = _timed(lambda: _import(importer, index, out, ask.images_per_part))  # noqa: B023
+            _, seconds = _timed(lambda: _import(importer, index, out, cfg.images_per_part))  # noqa: B023
             _say(f"import, verify {verify}", arguments.images, megabytes, seconds)
 
 

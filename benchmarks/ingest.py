@@ -20,9 +20,9 @@ from facelib.augmentation import to_network_input
 from facelib.config import Settings, load_settings
 from facelib.data import (
     MANIFEST_NAME,
-    Contract,
     Face,
     Folder,
+    ImageSpec,
     encode_image,
     faces_to_table,
     make_manifest,
@@ -33,7 +33,7 @@ from ray_jobs.training.faces import StoredFaces
 from ray_jobs.training.loader import Augmentation, Batch, batch_stream
 from ray_jobs.training.methods import METHODS
 from ray_jobs.training.optim import build_optimizer
-from ray_jobs.training.sampler import BatchPlan
+from ray_jobs.training.sampler import DistributedBatchSampler
 
 
 def main() -> None:
@@ -50,11 +50,13 @@ def main() -> None:
         faces = StoredFaces(noise_dataset(folder, identities=max(512, arguments.batch * 4)))
         method = METHODS["ssl"](settings, faces.identities).to(memory_format=torch.channels_last).train()
         optimizer = build_optimizer(method.parameters(), settings.train)
-        plan = BatchPlan(faces, method.sampling, arguments.batch, settings.data.window_row_groups, 0, 1)
+        sampler = DistributedBatchSampler(
+            faces, method.sampling, arguments.batch, settings.data.window_row_groups, 0, 1
+        )
         augmentation = Augmentation(settings.augment, 10_000)
         ratios = []
         for number in range(arguments.rounds):
-            stream = batch_stream(faces, plan, 0, 0, arguments.steps + 8, settings.data, augmentation)
+            stream = batch_stream(faces, sampler, 0, 0, arguments.steps + 8, settings.data, augmentation)
             held = [next(stream) for _ in range(8)]  # the readers are up, and this is the memory of the other side
             memory, _ = _rate(method, optimizer, settings, (held[i % 8] for i in range(arguments.steps)))
             fed, waited = _rate(method, optimizer, settings, stream)
@@ -107,7 +109,7 @@ def noise_dataset(folder: str, identities: int, images: int = 4) -> str:
     target = Folder(folder).create()
     faces = noise_faces(identities, images)
     part = write_part(target, "part-0000000.parquet", faces_to_table(faces), len(faces), {}, "benchmark", 16)
-    manifest = make_manifest(Contract(template="arcface", size=112), {}, [part], {})
+    manifest = make_manifest(ImageSpec(template="arcface", size=112), {}, [part], {})
     target.write(MANIFEST_NAME, manifest.model_dump_json().encode())
     return folder
 

@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from benchmarks.ingest import noise_faces
 from facelib.config import load_settings
-from facelib.data import MANIFEST_NAME, Contract, Folder, faces_to_table, make_manifest, write_part
+from facelib.data import MANIFEST_NAME, Folder, ImageSpec, faces_to_table, make_manifest, write_part
 from ray_jobs.cluster import cluster
 from ray_jobs.training.faces import StoredFaces
 from ray_jobs.training.loader import batch_stream
-from ray_jobs.training.sampler import BatchPlan, Sampling
+from ray_jobs.training.sampler import DistributedBatchSampler, SamplingSpec
 
 PEOPLE = 1024  # of a part
 
@@ -48,13 +48,13 @@ def main() -> None:
         print(f"wrote {images:,} faces, {size / 1e9:.2f} GB: {images / seconds:,.0f} faces/s", flush=True)
         with cluster(settings):
             faces, begin = StoredFaces(arguments.folder), time.perf_counter()
-            plan = BatchPlan(faces, Sampling(views=2), 128, settings.data.window_row_groups, 0, 1)
-            pairs, seen = 0, np.zeros(plan.classes, bool)
-            for batch in batch_stream(faces, plan, 0, 0, plan.steps_per_epoch, settings.data):
+            sampler = DistributedBatchSampler(faces, SamplingSpec(views=2), 128, settings.data.window_row_groups, 0, 1)
+            pairs, seen = 0, np.zeros(sampler.classes, bool)
+            for batch in batch_stream(faces, sampler, 0, 0, sampler.steps_per_epoch, settings.data):
                 pairs += len(batch.labels)
                 seen[batch.labels] = True
             seconds = time.perf_counter() - begin
-        print(f"read {pairs:,} pairs of {seen.sum():,} of {plan.classes:,} people: {pairs / seconds:,.0f} pairs/s")
+        print(f"read {pairs:,} pairs of {seen.sum():,} of {sampler.classes:,} people: {pairs / seconds:,.0f} pairs/s")
         if seen.sum() != pairs:
             raise SystemExit("somebody was seen twice")
     finally:
@@ -73,7 +73,7 @@ def _write(target: Folder, images: int, size: float) -> int:
             write_part(target, name, table.set_column(column, "identity", people), len(table), {}, "benchmark")
         )
         written += Path(target.path, name).stat().st_size
-    manifest = make_manifest(Contract(template="arcface", size=112), {}, parts, {})
+    manifest = make_manifest(ImageSpec(template="arcface", size=112), {}, parts, {})
     target.write(MANIFEST_NAME, manifest.model_dump_json().encode())
     return manifest.images
 

@@ -177,17 +177,17 @@ def draw(series: Series, path: str) -> Path:
     """Memory over time, a line for every kind of process above 2 % of the whole."""
     from matplotlib.figure import Figure
 
-    from facelib.plots.style import COLOURS, save, tidy
+    from facelib.plots.style import COLORS, save, tidy
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     minutes = np.asarray(series.seconds) / 60
     most = max(series.held[ALL])
     shown = [n for n, v in sorted(series.held.items(), key=lambda i: -max(i[1])) if max(v) > 0.02 * most]
-    colours = [colour for colour in COLOURS if colour != "#000000"]
+    colors = [color for color in COLORS if color != "#000000"]
     for number, name in enumerate(shown, -1):
-        line = {"color": "black"} if name == ALL else {"color": colours[number % len(colours)]}
-        if number >= len(colours):
+        line = {"color": "black"} if name == ALL else {"color": colors[number % len(colors)]}
+        if number >= len(colors):
             line["ls"] = "--"
         axes.plot(minutes, np.asarray(series.held[name]) / 1e3, lw=1.2, label=name, **line)
     axes.set(xlabel="minutes", ylabel="private memory, GB", ylim=(0, None))

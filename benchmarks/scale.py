@@ -20,7 +20,7 @@ BYTES_PER_FACE = 5131  # JPEG 95 with its row, quick-start faces
 DRIVER_PER_CORE = 23_900.0  # images/s that one driver process takes in, sorts, writes and reads back, local disk
 # Assumed.
 VIRTUAL_CPU = 0.6  # of a core: two share one
-GPU_FLOPS = 121e12 * 0.30  # L4, bfloat16 dense, at a utilisation of 30 %
+GPU_FLOPS = 121e12 * 0.30  # L4, bfloat16 dense, at a utilization of 30 %
 DISCOFACEGAN_PER_GPU = 100.0  # images/s at 256 px (3.06 measured on a CPU core)
 ALIGNED_256_PER_CORE = 259.0  # measured; RetinaFace at 256 px
 IMPORTED_PER_CORE = 1200.0  # images/s through Ray Data into Parquet, measured once
@@ -181,19 +181,19 @@ def main() -> None:
     parser.add_argument("--gpu-price", type=float, default=2.00, help="USD an hour (assumed spot price)")
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--measure", action="store_true", help="measure the driver's rate on this machine")
-    ask = parser.parse_args()
-    if ask.measure:
+    cfg = parser.parse_args()
+    if cfg.measure:
         print(f"driver: {measure():,.0f} images per CPU second")
         return
     names = ["workload", "stage", "hours", "nodes", "USD", "first limit", "hours of the rest", "storage"]
-    table = [names, *rows(ask.cpu_nodes, ask.gpu_nodes, ask.cpu_price, ask.gpu_price)]
-    if ask.markdown:
+    table = [names, *rows(cfg.cpu_nodes, cfg.gpu_nodes, cfg.cpu_price, cfg.gpu_price)]
+    if cfg.markdown:
         table.insert(1, ["---"] * len(names))
         print("\n".join(f"| {' | '.join(row)} |" for row in table))
     else:
         widths = [max(len(row[i]) for row in table) for i in range(len(names))]
         print("\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in table))
-    ranks = ask.gpu_nodes * GPUS_PER_NODE
+    ranks = cfg.gpu_nodes * GPUS_PER_NODE
     print(f"\nHead of 10M classes: {head_gigabytes(10_000_000, ranks):.1f} GB on each of {ranks} GPUs.")
 
 

@@ -6,7 +6,7 @@ One training step (forward, backward, SGD with momentum) of the head alone. Meas
 peak from before the head exists. Computed is, for a rank:
 
     4 · [ 3 · C/W · D                weight, gradient, momentum
-        + copies · r · C/W · (B + D) logits and sampled, normalised weights with what backward keeps of them
+        + copies · r · C/W · (B + D) logits and sampled, normalized weights with what backward keeps of them
         + 6 · B · D + 4 · B² ]       gathered embeddings, pair similarities
 
 with `copies` as measured at the first size. C classes, W ranks, D embedding, B global batch, r sample rate.

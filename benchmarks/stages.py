@@ -32,12 +32,12 @@ from benchmarks.ingest import noise_dataset
 from facelib.config import Settings, load_settings
 from facelib.models import save_backbone
 from ray_jobs.cluster import cluster
-from ray_jobs.datasets.generation import AlignChunk, Chunk, GenerateChunk
-from ray_jobs.embedding.stream import EmbedCrops
+from ray_jobs.datasets.generation import AlignerActor, Chunk, GeneratorActor
+from ray_jobs.embedding.stream import CropEmbeddingActor
 from ray_jobs.training.faces import StoredFaces
 from ray_jobs.training.loader import Augmentation, batch_stream
-from ray_jobs.training.methods import architecture, new_backbone
-from ray_jobs.training.sampler import BatchPlan, Sampling
+from ray_jobs.training.methods import backbone_kwargs, new_backbone
+from ray_jobs.training.sampler import DistributedBatchSampler, SamplingSpec
 
 CONFIG = "configs/quickstart.yaml"
 PICTURES, CROPS = 8, 128  # of a call
@@ -45,16 +45,16 @@ PICTURES, CROPS = 8, 128  # of a call
 
 def generation(settings: Settings, count: int, seconds: float, folder: Path) -> float:
     """128-pixel renders."""
-    actors = [ray.remote(num_cpus=0.1)(GenerateChunk).remote(0, settings.generate) for _ in range(count)]
+    actors = [ray.remote(num_cpus=0.1)(GeneratorActor).remote(0, settings.generate) for _ in range(count)]
     rows = [asdict(Chunk(0, first, 1)) for first in range(10_000)]
     return calls_a_second(actors, rows, seconds) * settings.generate.images_per_identity
 
 
 def alignment(settings: Settings, count: int, seconds: float, folder: Path) -> float:
     """RetinaFace, choice, warp and JPEG of such renders."""
-    made = [GenerateChunk(0, settings.generate)(asdict(Chunk(0, first, 1))) for first in range(PICTURES)]
+    made = [GeneratorActor(0, settings.generate)(asdict(Chunk(0, first, 1))) for first in range(PICTURES)]
     arguments = settings.align, "morphable", 95
-    actors = [ray.remote(num_cpus=0.1)(AlignChunk).remote(*arguments) for _ in range(count)]
+    actors = [ray.remote(num_cpus=0.1)(AlignerActor).remote(*arguments) for _ in range(count)]
     rate = calls_a_second(actors, [ray.put(chunk) for chunk in made], seconds)
     return rate * settings.generate.images_per_identity
 
@@ -62,9 +62,11 @@ def alignment(settings: Settings, count: int, seconds: float, folder: Path) -> f
 def reading(settings: Settings, count: int, seconds: float, folder: Path) -> float:
     """Readers: Parquet, decoding, augmentation; images, two of each pair."""
     faces = StoredFaces(str(folder / "faces"))
-    plan = BatchPlan(faces, Sampling(views=2), 64, settings.data.window_row_groups, 0, 1)
+    sampler = DistributedBatchSampler(faces, SamplingSpec(views=2), 64, settings.data.window_row_groups, 0, 1)
     data = settings.data.model_copy(update={"readers": count, "cpus_per_reader": 0.1})
-    stream = batch_stream(faces, plan, 0, 0, 100 * plan.steps_per_epoch, data, Augmentation(settings.augment, 1000))
+    stream = batch_stream(
+        faces, sampler, 0, 0, 100 * sampler.steps_per_epoch, data, Augmentation(settings.augment, 1000)
+    )
     for _ in range(8 * count):
         next(stream)
     images, begin = 0, time.perf_counter()
@@ -86,9 +88,9 @@ def unified_negatives(settings: Settings, count: int, seconds: float, folder: Pa
 def embedding(settings: Settings, count: int, seconds: float, folder: Path) -> float:
     """The network on crops and their mirror images, float32."""
     model = str(folder / "model.pt")
-    save_backbone(model, new_backbone(settings.model), settings.model.name, architecture(settings.model), {})
-    ask = settings.embed.model_copy(update={"cpus_per_actor": 1})
-    actors = [ray.remote(num_cpus=0.1)(EmbedCrops).remote(model, ask, 112) for _ in range(count)]
+    save_backbone(model, new_backbone(settings.model), settings.model.name, backbone_kwargs(settings.model), {})
+    cfg = settings.embed.model_copy(update={"cpus_per_actor": 1})
+    actors = [ray.remote(num_cpus=0.1)(CropEmbeddingActor).remote(model, cfg, 112) for _ in range(count)]
     columns = {name: [None] * CROPS for name in ("name", "identity", "index", "score", "rejected")}
     crops = np.random.default_rng(0).integers(0, 255, CROPS * 112 * 112 * 3, np.uint8).tobytes()
     row = ray.put({"task": "{}", "columns": json.dumps(columns), "crops": crops})
@@ -111,17 +113,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--stages", nargs="+", default=[s.__name__ for s in STAGES])
     parser.add_argument("--measure", help=argparse.SUPPRESS)  # the process that is held to some cores
-    ask = parser.parse_args()
-    if ask.measure:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(ask.measure)])
+    cfg = parser.parse_args()
+    if cfg.measure:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cfg.measure)])
         with tempfile.TemporaryDirectory() as folder:
-            for line in _measure(ask, Path(folder)):
+            for line in _measure(cfg, Path(folder)):
                 print(json.dumps(line), flush=True)
         return
     rates: dict[tuple[str, int, int], float] = {}
-    for cores in ask.cores:
-        flags = ["--measure", str(cores), "--seconds", str(ask.seconds), "--stages", *ask.stages]
-        command = [sys.executable, "-m", "benchmarks.stages", *flags, "--actors", *map(str, ask.actors)]
+    for cores in cfg.cores:
+        flags = ["--measure", str(cores), "--seconds", str(cfg.seconds), "--stages", *cfg.stages]
+        command = [sys.executable, "-m", "benchmarks.stages", *flags, "--actors", *map(str, cfg.actors)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout or ():
                 name, count, rate = json.loads(line)
@@ -129,22 +131,22 @@ def main() -> None:
                 print(f"{cores} cores, {count} × {name}: {rate:.0f} images/s", file=sys.stderr, flush=True)
         if process.returncode:
             raise SystemExit(f"measuring on {cores} cores ended with status {process.returncode}")
-    columns = [(cores, count) for cores in ask.cores for count in ask.actors]
+    columns = [(cores, count) for cores in cfg.cores for count in cfg.actors]
     print("| images/s | " + " | ".join(f"{cores} cores, {count} actors" for cores, count in columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
-    for name in ask.stages:
+    for name in cfg.stages:
         print(f"| {name} | " + " | ".join(f"{rates[name, *column]:,.0f}" for column in columns) + " |")
 
 
-def _measure(ask: argparse.Namespace, folder: Path) -> Iterator[tuple[str, int, float]]:
+def _measure(cfg: argparse.Namespace, folder: Path) -> Iterator[tuple[str, int, float]]:
     settings = load_settings(CONFIG, [f"generate.images_per_identity={PICTURES}"])
     noise_dataset(str(folder / "faces"), identities=1024)
     stages: dict[str, Any] = {stage.__name__: stage for stage in STAGES}
-    for name in ask.stages:
-        for count in ask.actors:
+    for name in cfg.stages:
+        for count in cfg.actors:
             # Anew for each, so that no actor of the one before is left; a training job starts its own.
             with contextlib.nullcontext() if stages[name] in JOBS else cluster(settings):
-                yield name, count, stages[name](settings, count, ask.seconds, folder)
+                yield name, count, stages[name](settings, count, cfg.seconds, folder)
 
 
 def _trained(method: str, workers: int, folder: Path) -> float:

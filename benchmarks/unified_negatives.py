@@ -89,7 +89,7 @@ def concatenated_loss(output: MarginOutput, embeddings: Tensor, labels: Tensor) 
 
 
 def build_step(form: str, arguments: argparse.Namespace) -> Callable[[], None]:
-    """One training step of the form, without optimiser, on a fixed random batch."""
+    """One training step of the form, without optimizer, on a fixed random batch."""
     torch.manual_seed(0)
     head = ArcFace(arguments.embedding_size, arguments.classes).to(arguments.device)
     embeddings = torch.randn(arguments.batch, arguments.embedding_size, device=arguments.device, requires_grad=True)

@@ -35,7 +35,7 @@ def embed_images(
         progress: called with the number of images of each finished batch.
 
     Returns:
-        float32 [N, D], not normalised; [0, D] of no images.
+        float32 [N, D], not normalized; [0, D] of no images.
     """
     if len(images) == 0:
         # One black picture tells D.
@@ -64,10 +64,10 @@ def embed_images(
     return np.concatenate(out)
 
 
-def load_face_network(path: str | os.PathLike[str]) -> nn.Module:
+def load_face_model(path: str | os.PathLike[str]) -> nn.Module:
     """The network of a checkpoint for images in [-1, 1], whatever it was trained with; on the CPU, evaluating.
 
-    UNPG's published files were trained on ImageNet-normalised pixels: their input is brought to that here. Raises as
+    UNPG's published files were trained on ImageNet-normalized pixels: their input is brought to that here. Raises as
     `facelib.models.load_backbone`.
     """
     backbone = load_backbone(path)
@@ -75,7 +75,7 @@ def load_face_network(path: str | os.PathLike[str]) -> nn.Module:
 
 
 class ImageNetInput(nn.Module):
-    """A backbone that wants ImageNet-normalised pixels, for images in [-1, 1]."""
+    """A backbone that wants ImageNet-normalized pixels, for images in [-1, 1]."""
 
     scale: Tensor
     shift: Tensor

@@ -26,7 +26,7 @@ def cluster(settings: Settings) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     options: dict[str, Any] = {
         "logging_level": logging.WARNING,
-        "runtime_env": {"worker_process_setup_hook": "ray_jobs.cluster.quiet_worker"},
+        "runtime_env": {"worker_process_setup_hook": "ray_jobs.cluster.setup_worker_process"},
     }
     if settings.ray.autoscaling:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1200")  # A machine takes minutes to come.
@@ -47,7 +47,7 @@ def cluster(settings: Settings) -> Iterator[None]:
         ray.shutdown()
 
 
-def quiet_worker() -> None:
+def setup_worker_process() -> None:
     """Setup of every Ray worker process: warnings and errors only, and no doubt which cluster it belongs to.
 
     A helper of Ray Train looks its cluster up by the environment, or else takes the one started last on the machine;

@@ -15,9 +15,9 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from facelib.config import Settings
-from facelib.data import MANIFEST_NAME, Contract, DatasetError, FaceDataset, Folder
-from facelib.data.fingerprint import claim_folder
-from facelib.data.lock import hold_folder
+from facelib.data import MANIFEST_NAME, DatasetError, FaceDataset, Folder, ImageSpec
+from facelib.data.fingerprint import claim_output_dir
+from facelib.data.lock import directory_lock
 from facelib.data.storage import file_sha256
 from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
@@ -33,30 +33,30 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 def embed(settings: Settings, run: Run) -> str:
     """Embed `settings.embed.input`, or finish that, or find it whole."""
-    ask = settings.embed
-    model, source = settings.path(ask.model), settings.path(ask.input)
+    cfg = settings.embed
+    model, source = settings.path(cfg.model), settings.path(cfg.input)
     try:
         checkpoint = read_checkpoint(model)
     except FileNotFoundError as error:
         raise JobError(f"embed.model: {error}; train it first, or name another checkpoint") from None
-    contract = _contract(settings, checkpoint)
-    listing, tasks = _dataset_tasks(settings, source, contract) or _folder_tasks(settings, source)
-    folder = Folder(settings.path(ask.folder)).create()
-    plan = {
+    image_spec = _image_spec(settings, checkpoint)
+    listing, tasks = _dataset_tasks(settings, source, image_spec) or _folder_tasks(settings, source)
+    folder = Folder(settings.path(cfg.folder)).create()
+    spec = {
         "model": file_sha256(model),
         "input": listing,
-        "contract": contract.model_dump(),
-        **{name: getattr(ask, name) for name in ("aligned", "flip", "normalise", "precision", "images_per_part")},
+        "image_spec": image_spec.model_dump(),
+        **{name: getattr(cfg, name) for name in ("aligned", "flip", "normalize", "precision", "images_per_part")},
         **{f"align_{name}": getattr(settings.align, name) for name in ("detector", "options", "min_score")},
     }
-    with hold_folder(folder, "embed"):
-        claim_folder(folder, plan)
+    with directory_lock(folder, "embed"):
+        claim_output_dir(folder, spec)
         # A folder of their own: readers of Parquet folders stumble over any other file.
         parts = Folder(f"{folder.uri}/parts").create()
         if not folder.exists(MANIFEST_NAME):
-            parts.remove_leftovers()
-            _write_parts(settings, parts, model, contract, tasks)
-            folder.write(MANIFEST_NAME, json.dumps(_manifest(parts, plan), indent=1).encode())
+            parts.clean_temp_files()
+            _write_parts(settings, parts, model, image_spec, tasks)
+            folder.write(MANIFEST_NAME, json.dumps(_manifest(parts, spec), indent=1).encode())
     manifest = json.loads(folder.read(MANIFEST_NAME))
     print(f"{manifest['pictures']} pictures, {manifest['embedded']} embedded in {manifest['dimensions']} dimensions")
     for reason, count in manifest["rejected"].items():
@@ -66,17 +66,17 @@ def embed(settings: Settings, run: Run) -> str:
     return parts.uri
 
 
-def _contract(settings: Settings, checkpoint: BackboneCheckpoint) -> Contract:
+def _image_spec(settings: Settings, checkpoint: BackboneCheckpoint) -> ImageSpec:
     """What faces the network was made for; for published checkpoints, what `align` says."""
-    return Contract(template=settings.align.template, size=settings.align.size).overlaid(checkpoint.contract)
+    return ImageSpec(template=settings.align.template, size=settings.align.size).overlaid(checkpoint.image_spec)
 
 
-def _dataset_tasks(settings: Settings, uri: str, contract: Contract) -> tuple[str, list[Task]] | None:
+def _dataset_tasks(settings: Settings, uri: str, image_spec: ImageSpec) -> tuple[str, list[Task]] | None:
     """Listing and tasks of a face dataset, a part for each of its parts; None when it is none."""
     if not Folder(uri).exists(MANIFEST_NAME):
         return None
     dataset = FaceDataset(uri)
-    contract.require(dataset.contract, f"model {settings.embed.model}", f"dataset {uri}")
+    image_spec.require(dataset.image_spec, f"model {settings.embed.model}", f"dataset {uri}")
     tasks = []
     for number, part in enumerate(dataset.manifest.parts):
         groups: list[int] = []
@@ -92,7 +92,7 @@ def _dataset_tasks(settings: Settings, uri: str, contract: Contract) -> tuple[st
 
 def _folder_tasks(settings: Settings, uri: str) -> tuple[str, list[Task]]:
     """Listing and tasks of a folder of pictures, names ascending."""
-    ask, folder = settings.embed, Folder(uri)
+    cfg, folder = settings.embed, Folder(uri)
     infos = folder.fs.get_file_info(pafs.FileSelector(folder.path, recursive=True, allow_not_found=True))
     start = len(folder.path.rstrip("/")) + 1
     files = sorted((i.path[start:], i.size) for i in infos if i.type == pafs.FileType.File)
@@ -101,15 +101,15 @@ def _folder_tasks(settings: Settings, uri: str) -> tuple[str, list[Task]]:
         raise JobError(f"embed.input: {uri} is no face dataset and holds no pictures ({', '.join(PICTURES)})")
     listing = hashlib.sha256("\n".join(f"{name}\t{size}" for name, size in files).encode()).hexdigest()
     names, tasks = [name for name, _ in files], []
-    for part, begin in enumerate(range(0, len(names), ask.images_per_part)):
-        members = names[begin : begin + ask.images_per_part]
-        for number, first in enumerate(range(0, len(members), ask.images_per_task)):
-            chosen = members[first : first + ask.images_per_task]
+    for part, begin in enumerate(range(0, len(names), cfg.images_per_part)):
+        members = names[begin : begin + cfg.images_per_part]
+        for number, first in enumerate(range(0, len(members), cfg.images_per_task)):
+            chosen = members[first : first + cfg.images_per_task]
             tasks.append(Task(part, number, len(chosen), uri, files=chosen))
     return f"{uri} {listing}", tasks
 
 
-def _write_parts(settings: Settings, folder: Folder, model: str, contract: Contract, tasks: list[Task]) -> None:
+def _write_parts(settings: Settings, folder: Folder, model: str, image_spec: ImageSpec, tasks: list[Task]) -> None:
     names = set(folder.names())
     there = {task.part for task in tasks if part_name(task.part) in names}
     missing = [task for task in tasks if task.part not in there]
@@ -118,7 +118,7 @@ def _write_parts(settings: Settings, folder: Folder, model: str, contract: Contr
     if not missing:
         return
     with ProgressReport("embedding", sum(t.pictures for t in missing)) as progress:
-        for part, table in _collect(embedding_stream(settings, model, contract, missing), missing, progress):
+        for part, table in _collect(embedding_stream(settings, model, image_spec, missing), missing, progress):
             sink = pa.BufferOutputStream()
             pq.write_table(table, sink, compression="none")
             folder.write(part_name(part), sink.getvalue().to_pybytes())
@@ -143,7 +143,7 @@ def _collect(
         raise RuntimeError(f"the stream ended with parts {sorted(waiting)} incomplete")
 
 
-def _manifest(folder: Folder, plan: dict[str, Any]) -> dict[str, Any]:
+def _manifest(folder: Folder, spec: dict[str, Any]) -> dict[str, Any]:
     names = [name for name in folder.names() if name.endswith(".parquet")]
     rejected: Counter[str] = Counter()
     pictures = dimensions = 0
@@ -162,7 +162,7 @@ def _manifest(folder: Folder, plan: dict[str, Any]) -> dict[str, Any]:
         "rejected": dict(sorted(rejected.items())),
         "dimensions": dimensions,
         "parts": names,
-        "plan": plan,
+        "spec": spec,
     }
 
 

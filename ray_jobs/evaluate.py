@@ -14,67 +14,69 @@ import numpy as np
 from rich.console import Console
 
 from facelib.config import Settings
-from facelib.data import Contract, DatasetError, FaceDataset, Folder, decode_image
-from facelib.data.lock import hold_folder
+from facelib.data import DatasetError, FaceDataset, Folder, ImageSpec, decode_image
+from facelib.data.lock import directory_lock
 from facelib.evaluation import (
-    Measures,
+    EvaluationOptions,
     PixelEmbedding,
     WhitenedPixels,
     compare_auc,
     results_tables,
     transfer_thresholds,
 )
-from facelib.evaluation.protocols import EvaluationSet, Measured, open_set
+from facelib.evaluation.protocols import EvaluationResult, EvaluationSet, open_set
 from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
 from facelib.tracking import Run
 from ray_jobs.cli import run_job
 from ray_jobs.embedding.pictures import write_map, write_pictures
-from ray_jobs.embedding.pool import Judged, embed_sets
+from ray_jobs.embedding.pool import EmbeddingModel, embed_sets
 from ray_jobs.errors import JobError
 
-Results = dict[str, dict[str, Measured]]  # by model name, then set name
+Results = dict[str, dict[str, EvaluationResult]]  # by model name, then set name
 
 
 def evaluate(settings: Settings, run: Run) -> str:
     """Judge all models on all sets."""
-    ask = settings.evaluate
-    paths = [settings.path(p) for p in ask.models]
-    models = [Judged(name, path) for name, path in zip(_model_names(paths), paths, strict=True)]
+    cfg = settings.evaluate
+    paths = [settings.path(p) for p in cfg.models]
+    models = [EmbeddingModel(name, path) for name, path in zip(_model_names(paths), paths, strict=True)]
     _refuse_duplicates("evaluate.models", [m.name for m in models], "give each checkpoint once, under its own name")
     sets = _open_sets(settings)
     checkpoints = {model.name: _checkpoint(model) for model in models}
     for model in models:
-        _check_contract(model, checkpoints[model.name], sets)
+        _check_image_spec(model, checkpoints[model.name], sets)
     work = [(model, s) for model in models for s in sets]
-    if ask.baselines:
+    if cfg.baselines:
         work += [(twin, s) for twin in _untrained(models, checkpoints) for s in sets]
         work += _pixel_baselines(settings, sets)
     folder = Folder(settings.path("evaluation")).create()
-    with hold_folder(folder, "evaluate"):
+    with directory_lock(folder, "evaluate"):
         results = _judge(settings, run, folder, work)
         trained = [m.name for m in models]
         write_pictures(folder, run, sets, results, trained)
         result = {
             "models": {m.name: {"path": m.path, "training": _training_summary(m, checkpoints[m.name])} for m in models},
             "reports": {name: {s: m.report.to_dict() for s, m in by_set.items()} for name, by_set in results.items()},
-            "gains": _gains(trained, results, settings.seed) if ask.baselines and ask.bootstrap else {},
+            "gains": _gains(trained, results, settings.seed) if cfg.baselines and cfg.bootstrap else {},
             "thresholds": _thresholds(settings, results),
         }
         folder.write("results.json", json.dumps(result, indent=1).encode())
     run.log_json(result, "results.json")
     _log_metrics(run, results)
-    _print(results, result, ask.threshold_set)
+    _print(results, result, cfg.threshold_set)
     return f"{folder.uri}/results.json"
 
 
-def _judge(settings: Settings, run: Run, folder: Folder, work: list[tuple[Judged, EvaluationSet]]) -> Results:
+def _judge(settings: Settings, run: Run, folder: Folder, work: list[tuple[EmbeddingModel, EvaluationSet]]) -> Results:
     """Embed every set by every model that it is wanted of, and measure; sets in the order they were given."""
-    ask = settings.evaluate
-    cache = Folder(f"{folder.uri}/embeddings").create() if ask.cache else None
-    measures = Measures(tuple(ask.fars), ask.far_rule, ask.bootstrap, settings.seed, tuple(ask.ranks), tuple(ask.fpirs))
+    cfg = settings.evaluate
+    cache = Folder(f"{folder.uri}/embeddings").create() if cfg.cache else None
+    measures = EvaluationOptions(
+        tuple(cfg.fars), cfg.far_rule, cfg.bootstrap, settings.seed, tuple(cfg.ranks), tuple(cfg.fpirs)
+    )
     results: Results = {model.name: {} for model, _ in work}
-    for model, s, embeddings in embed_sets(work, ask, cache, settings.ray.autoscaling):
+    for model, s, embeddings in embed_sets(work, cfg, cache, settings.ray.autoscaling):
         results[model.name][s.name] = s.measure(embeddings, measures)
         if model.trained:
             write_map(folder, run, model.name, s, embeddings)
@@ -100,37 +102,37 @@ def _open_sets(settings: Settings) -> list[EvaluationSet]:
     return sets
 
 
-def _checkpoint(model: Judged) -> BackboneCheckpoint:
+def _checkpoint(model: EmbeddingModel) -> BackboneCheckpoint:
     try:
         return read_checkpoint(model.path)
     except FileNotFoundError as error:
         raise JobError(f"evaluate.models: {error}; train it first, or name another checkpoint") from None
 
 
-def _check_contract(model: Judged, checkpoint: BackboneCheckpoint, sets: Sequence[EvaluationSet]) -> None:
+def _check_image_spec(model: EmbeddingModel, checkpoint: BackboneCheckpoint, sets: Sequence[EvaluationSet]) -> None:
     """Refuse sets of another kind than the model's faces, as far as the checkpoint says what those were."""
     for s in sets:
         # What a checkpoint does not say (published ones say nothing) is taken to be as the set has it.
-        trained_on = s.contract.overlaid(checkpoint.contract)
-        trained_on.require(s.contract, f"model {model.name}", f"set {s.name}")
-    unsaid = [field for field in Contract.model_fields if field not in (checkpoint.contract or {})]
+        trained_on = s.image_spec.overlaid(checkpoint.image_spec)
+        trained_on.require(s.image_spec, f"model {model.name}", f"set {s.name}")
+    unsaid = [field for field in ImageSpec.model_fields if field not in (checkpoint.image_spec or {})]
     if unsaid:
         print(f"{model.name}: the checkpoint does not say its {', '.join(unsaid)}; taken to be the sets'", flush=True)
 
 
-def _untrained(models: Sequence[Judged], checkpoints: dict[str, BackboneCheckpoint]) -> list[Judged]:
+def _untrained(models: Sequence[EmbeddingModel], checkpoints: dict[str, BackboneCheckpoint]) -> list[EmbeddingModel]:
     """The untrained twin of every architecture among the models."""
     twins: dict[str, str] = {}
     for model in models:
         checkpoint = checkpoints[model.name]
         twins.setdefault(json.dumps([checkpoint.name, checkpoint.settings], sort_keys=True), model.path)
     names = ["untrained"] if len(twins) == 1 else [f"untrained {i}" for i in range(1, len(twins) + 1)]
-    return [Judged(name, path, untrained=True) for name, path in zip(names, twins.values(), strict=True)]
+    return [EmbeddingModel(name, path, untrained=True) for name, path in zip(names, twins.values(), strict=True)]
 
 
-def _pixel_baselines(settings: Settings, sets: Sequence[EvaluationSet]) -> list[tuple[Judged, EvaluationSet]]:
+def _pixel_baselines(settings: Settings, sets: Sequence[EvaluationSet]) -> list[tuple[EmbeddingModel, EvaluationSet]]:
     """Raw pixels on every set, whitened pixels on those of the training faces' kind; says what is left out, and why."""
-    raw = Judged("raw pixels", pixels=PixelEmbedding())
+    raw = EmbeddingModel("raw pixels", pixels=PixelEmbedding())
     work = [(raw, s) for s in sets]
     try:
         dataset = FaceDataset(settings.path(settings.data.dataset))
@@ -140,13 +142,13 @@ def _pixel_baselines(settings: Settings, sets: Sequence[EvaluationSet]) -> list[
     fitting = []
     for s in sets:
         try:
-            dataset.contract.require(s.contract, f"dataset {dataset.folder.uri}", f"set {s.name}")
+            dataset.image_spec.require(s.image_spec, f"dataset {dataset.folder.uri}", f"set {s.name}")
             fitting.append(s)
         except DatasetError as error:
             print(f"whitened pixels are left out on {s.name}: {error}", flush=True)
     if fitting:
         faces = _sample_faces(dataset, settings.evaluate.baseline_images)
-        whitened = Judged("whitened pixels", pixels=WhitenedPixels.fit(faces))
+        whitened = EmbeddingModel("whitened pixels", pixels=WhitenedPixels.fit(faces))
         work += [(whitened, s) for s in fitting]
     return work
 
@@ -181,28 +183,28 @@ def _gains(trained: Sequence[str], results: Results, seed: int) -> dict[str, Any
 
 def _thresholds(settings: Settings, results: Results) -> dict[str, Any]:
     """Error rates on each set at thresholds fixed on evaluate.threshold_set, by model and set."""
-    ask = settings.evaluate
-    if not ask.threshold_set:
+    cfg = settings.evaluate
+    if not cfg.threshold_set:
         return {}
     found: dict[str, Any] = {}
     for name, by_set in results.items():
-        calibration = by_set[ask.threshold_set].sorted_scores() if ask.threshold_set in by_set else None
+        calibration = by_set[cfg.threshold_set].sorted_scores() if cfg.threshold_set in by_set else None
         if calibration is None:
             continue
         for set_name, measured in by_set.items():
             scores = measured.sorted_scores()
-            if set_name != ask.threshold_set and scores is not None:
-                points = transfer_thresholds(calibration, scores, ask.fars, ask.bootstrap, settings.seed)
+            if set_name != cfg.threshold_set and scores is not None:
+                points = transfer_thresholds(calibration, scores, cfg.fars, cfg.bootstrap, settings.seed)
                 found.setdefault(name, {})[set_name] = [point.to_dict() for point in points]
     if not found:
         raise JobError(
-            f"evaluate.threshold_set: {ask.threshold_set!r} sets no threshold for another set; there are "
+            f"evaluate.threshold_set: {cfg.threshold_set!r} sets no threshold for another set; there are "
             f"{', '.join(dict.fromkeys(s for by_set in results.values() for s in by_set))}, and both need pairs"
         )
     return found
 
 
-def _training_summary(model: Judged, checkpoint: BackboneCheckpoint) -> dict[str, Any]:
+def _training_summary(model: EmbeddingModel, checkpoint: BackboneCheckpoint) -> dict[str, Any]:
     """Loss and training accuracy of the chosen epoch, from the history beside the checkpoint.
 
     Empty for foreign models.
@@ -212,7 +214,7 @@ def _training_summary(model: Judged, checkpoint: BackboneCheckpoint) -> dict[str
     if not folder.exists("history.json"):
         return {}
     history = json.loads(folder.read("history.json"))
-    best = (checkpoint.contract or {}).get("training", {}).get("epoch")
+    best = (checkpoint.image_spec or {}).get("training", {}).get("epoch")
     chosen = [h for h in history if h["epoch"] == best] or history[-1:]
     names = ("epoch", "loss", "contrast_accuracy", "train_accuracy")
     return {k: v for h in chosen for k, v in h.items() if k in names}

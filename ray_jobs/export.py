@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 
 from facelib.config import Settings
 from facelib.data import Folder, encode_image
-from facelib.embedding import load_face_network
+from facelib.embedding import load_face_model
 from facelib.export import export_onnx, save_mlflow_model
 from facelib.models import read_checkpoint
 from facelib.synthesis import build_generator
@@ -22,22 +22,22 @@ from ray_jobs.errors import JobError
 
 def export(settings: Settings, run: Run) -> str:
     """Export `settings.export.model`."""
-    ask = settings.export
-    target = Folder(settings.path(ask.folder)).create()
-    checkpoint = settings.path(ask.model)
+    cfg = settings.export
+    target = Folder(settings.path(cfg.folder)).create()
+    checkpoint = settings.path(cfg.model)
     try:
-        contract = read_checkpoint(checkpoint).contract or {}
+        image_spec = read_checkpoint(checkpoint).image_spec or {}
     except FileNotFoundError as error:
         raise JobError(f"export.model: {error}; train it first, or name another checkpoint") from None
     with tempfile.TemporaryDirectory() as temporary:
         onnx = Path(temporary) / "model.onnx"
-        check = export_onnx(load_face_network(checkpoint), onnx, contract, ask.tolerance)
+        check = export_onnx(load_face_model(checkpoint), onnx, image_spec, cfg.tolerance)
         batches = ", ".join(map(str, check.batches))
         print(f"model.onnx: {check.difference:.1e} from PyTorch, relative, in batches of {batches}", flush=True)
         run.log_metrics({"onnx/difference": check.difference})
         target.write(onnx.name, onnx.read_bytes())
         run.log_file(onnx)
-        if ask.mlflow:
+        if cfg.mlflow:
             align = settings.align
             model = save_mlflow_model(
                 Path(temporary) / "mlflow_model",

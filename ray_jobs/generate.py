@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from facelib.config import Settings
 from facelib.data import MANIFEST_NAME, Folder, write_part
-from facelib.data.fingerprint import claim_folder, plan_hash
-from facelib.data.lock import hold_folder
+from facelib.data.fingerprint import claim_output_dir, spec_fingerprint
+from facelib.data.lock import directory_lock
 from facelib.tracking import Run
 from ray_jobs.cli import run_job
 from ray_jobs.datasets.dataset_report import finished_parts, part_manifest, part_name, report_dataset
-from ray_jobs.datasets.generation import AlignedChunk, Chunk, face_stream, faces_plan
+from ray_jobs.datasets.generation import AlignedChunk, Chunk, face_stream, faces_spec
 from ray_jobs.errors import JobError
 from ray_jobs.progress import ProgressReport
 from ray_jobs.validation import HELDOUT_FIRST_IDENTITY
@@ -25,12 +25,12 @@ from ray_jobs.validation import HELDOUT_FIRST_IDENTITY
 
 def generate(settings: Settings, run: Run) -> str:
     """Make the training dataset and the held-out dataset that the settings describe."""
-    ask, written = settings.generate, []
+    cfg, written = settings.generate, []
     if not settings.data.stream:
-        written.append(make_dataset(settings, settings.data.dataset, ask.first_identity, ask.identities, run))
-    if ask.heldout_identities and settings.data.heldout:
+        written.append(make_dataset(settings, settings.data.dataset, cfg.first_identity, cfg.identities, run))
+    if cfg.heldout_identities and settings.data.heldout:
         # Numbered far above any training range, so that no setting of sizes can make the two overlap.
-        heldout = make_dataset(settings, settings.data.heldout, HELDOUT_FIRST_IDENTITY, ask.heldout_identities, run)
+        heldout = make_dataset(settings, settings.data.heldout, HELDOUT_FIRST_IDENTITY, cfg.heldout_identities, run)
         written.append(heldout)
     if not written:
         raise JobError(
@@ -43,34 +43,34 @@ def generate(settings: Settings, run: Run) -> str:
 def make_dataset(settings: Settings, name: str, first: int, identities: int, run: Run) -> str:
     """Make one dataset, or finish it, or find it whole. Returns its URI."""
     folder = Folder(settings.path(name)).create()
-    plan = dataset_plan(settings, first, identities)
-    with hold_folder(folder, "generate"):
-        claim_folder(folder, plan)
+    spec = dataset_spec(settings, first, identities)
+    with directory_lock(folder, "generate"):
+        claim_output_dir(folder, spec)
         if not folder.exists(MANIFEST_NAME):
-            _make_parts(folder, settings, plan, name)
+            _make_parts(folder, settings, spec, name)
     report_dataset(folder, name, run)
     return folder.uri
 
 
-def dataset_plan(settings: Settings, first: int, identities: int) -> dict[str, Any]:
+def dataset_spec(settings: Settings, first: int, identities: int) -> dict[str, Any]:
     """Everything that decides the dataset's bytes, and nothing else."""
     own = {
         "first_identity": first,
         "identities": identities,
         "identities_per_part": settings.generate.identities_per_part,
     }
-    return {**faces_plan(settings), **own}
+    return {**faces_spec(settings), **own}
 
 
-def _make_parts(folder: Folder, settings: Settings, plan: dict[str, Any], name: str) -> None:
-    folder.remove_leftovers()
-    key = plan_hash(plan)
+def _make_parts(folder: Folder, settings: Settings, spec: dict[str, Any], name: str) -> None:
+    folder.clean_temp_files()
+    key = spec_fingerprint(spec)
     finished, chunks = finished_parts(folder, key), []
-    total_parts = -(-plan["identities"] // plan["identities_per_part"])
+    total_parts = -(-spec["identities"] // spec["identities_per_part"])
     for part in range(total_parts):
         if part not in finished:
-            chunks += _chunks(part, plan, settings.generate.identities_per_task)
-    per_identity = plan["images_per_identity"]
+            chunks += _chunks(part, spec, settings.generate.identities_per_task)
+    per_identity = spec["images_per_identity"]
     if finished:
         print(f"{name}: {len(finished)} of {total_parts} parts are there already", flush=True)
     with ProgressReport(name, sum(c.count for c in chunks) * per_identity) as progress:
@@ -82,7 +82,7 @@ def _make_parts(folder: Folder, settings: Settings, plan: dict[str, Any], name: 
             )
             requested = sum(c.chunk.count for c in done) * per_identity
             finished[part] = write_part(folder, part_name(part), table, requested, _sum_rejected(done), key)
-    manifest = part_manifest(plan, finished.values())
+    manifest = part_manifest(spec, finished.values())
     folder.write(MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
 
 
@@ -112,9 +112,9 @@ def _collect(
         raise RuntimeError(f"the stream ended with {len(waiting)} parts incomplete")
 
 
-def _chunks(part: int, plan: dict[str, Any], per_task: int) -> list[Chunk]:
-    begin = plan["first_identity"] + part * plan["identities_per_part"]
-    end = min(begin + plan["identities_per_part"], plan["first_identity"] + plan["identities"])
+def _chunks(part: int, spec: dict[str, Any], per_task: int) -> list[Chunk]:
+    begin = spec["first_identity"] + part * spec["identities_per_part"]
+    end = min(begin + spec["identities_per_part"], spec["first_identity"] + spec["identities"])
     return [Chunk(part, first, min(per_task, end - first)) for first in range(begin, end, per_task)]
 
 

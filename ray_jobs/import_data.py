@@ -14,14 +14,14 @@ from typing import Any
 import ray
 
 from facelib.config import Settings
-from facelib.data import MANIFEST_NAME, Contract, FaceDataset, Folder, decode_image
-from facelib.data.fingerprint import claim_folder, plan_hash
-from facelib.data.lock import hold_folder
+from facelib.data import MANIFEST_NAME, FaceDataset, Folder, ImageSpec, decode_image
+from facelib.data.fingerprint import claim_output_dir, spec_fingerprint
+from facelib.data.lock import directory_lock
 from facelib.data.storage import file_sha256
-from facelib.models import load_checkpoint_contract
+from facelib.models import load_checkpoint_image_spec
 from facelib.sources import FaceSource, PairList, SourceIndex, build_source, read_bin, write_bin
 from facelib.sources.bins import bin_paths
-from facelib.sources.importing import References, normalised
+from facelib.sources.importing import References, normalized
 from facelib.tracking import Run
 from ray_jobs.cli import run_job
 from ray_jobs.datasets.dataset_report import finished_parts, part_manifest, report_dataset
@@ -29,31 +29,31 @@ from ray_jobs.datasets.import_report import REPORT, make_report, print_report, w
 from ray_jobs.datasets.importing import Range, import_stream, load_embed
 from ray_jobs.errors import JobError
 from ray_jobs.progress import ProgressReport
-from ray_jobs.resources import Pool, require_actors
+from ray_jobs.resources import ActorRequest, check_resources
 
 
 def import_data(settings: Settings, run: Run) -> str:
     """Import the source that the settings describe, or finish it, or find it whole."""
-    ask = settings.import_data
-    source = build_source(ask.source, ask.path, **ask.options)
-    print(f"{ask.source}: listing {ask.path}", flush=True)
+    cfg = settings.import_data
+    source = build_source(cfg.source, cfg.path, **cfg.options)
+    print(f"{cfg.source}: listing {cfg.path}", flush=True)
     index = source.index()
-    print(f"{ask.source}: {len(index)} pictures of {len(index.names)} identities listed", flush=True)
+    print(f"{cfg.source}: {len(index)} pictures of {len(index.names)} identities listed", flush=True)
     damage = [s for s in index.skipped if s.damage]
-    if damage and ask.damaged == "fail":
+    if damage and cfg.damaged == "fail":
         raise JobError(
-            f"{ask.path}: {len(damage)} entries are damaged, the first is {damage[0]}; import_data.damaged=skip goes on"
+            f"{cfg.path}: {len(damage)} entries are damaged, the first is {damage[0]}; import_data.damaged=skip goes on"
         )
     folder = Folder(settings.path(settings.data.dataset)).create()
-    plan = import_plan(settings, source, index)
-    with hold_folder(folder, "import_data"):
-        claim_folder(folder, plan)
+    spec = import_spec(settings, source, index)
+    with directory_lock(folder, "import_data"):
+        claim_output_dir(folder, spec)
         if not folder.exists(MANIFEST_NAME):
             write_listing(folder, index)
-            _make_parts(folder, settings, plan, source, index, run)
+            _make_parts(folder, settings, spec, source, index, run)
     dataset = report_dataset(folder, settings.data.dataset, run)
-    report = {"plan": plan, **make_report(dataset, index)}
-    report["pairs"] = [_write_pairs(dataset, pairs, ask.source) for pairs in source.pair_lists()]
+    report = {"spec": spec, **make_report(dataset, index)}
+    report["pairs"] = [_write_pairs(dataset, pairs, cfg.source) for pairs in source.pair_lists()]
     folder.write(REPORT, json.dumps(report, indent=1).encode())
     run.log_json(report, REPORT)
     run.log_metrics({f"left_out/{reason}": n for reason, n in report["left_out"].items()})
@@ -61,113 +61,113 @@ def import_data(settings: Settings, run: Run) -> str:
     return ", ".join([folder.uri, *(p["file"] for p in report["pairs"])])
 
 
-def import_plan(settings: Settings, source: FaceSource, index: SourceIndex) -> dict[str, Any]:
+def import_spec(settings: Settings, source: FaceSource, index: SourceIndex) -> dict[str, Any]:
     """Everything that decides the dataset's bytes, and nothing else (no actors, no place of the source)."""
-    ask, align = settings.import_data, settings.align
-    alignment = source.alignment if ask.alignment == "auto" else ask.alignment
-    plan: dict[str, Any] = {
-        "source": ask.source,
+    cfg, align = settings.import_data, settings.align
+    alignment = source.alignment if cfg.alignment == "auto" else cfg.alignment
+    spec: dict[str, Any] = {
+        "source": cfg.source,
         "list": index.fingerprint,
         "pictures": len(index),
         "alignment": alignment,
         "template": align.template,
         "size": align.size,
-        "jpeg_quality": ask.jpeg_quality,
-        "verify": ask.verify,
-        "max_pixels": ask.max_pixels,
-        "min_images": ask.min_images,
-        "min_pixels": ask.min_pixels,
-        "min_sharpness": ask.min_sharpness,
-        "duplicates": ask.duplicates,
-        "images_per_part": ask.images_per_part,
+        "jpeg_quality": cfg.jpeg_quality,
+        "verify": cfg.verify,
+        "max_pixels": cfg.max_pixels,
+        "min_images": cfg.min_images,
+        "min_pixels": cfg.min_pixels,
+        "min_sharpness": cfg.min_sharpness,
+        "duplicates": cfg.duplicates,
+        "images_per_part": cfg.images_per_part,
     }
     if alignment != "none":
-        plan["min_score"] = align.min_score
+        spec["min_score"] = align.min_score
     if alignment == "detect":
-        plan |= {"detector": align.detector, "detector_options": align.options}
-    if ask.duplicates == "hash":
-        plan["duplicate_bits"] = ask.duplicate_bits
-    if ask.duplicates == "embedding":
-        plan["duplicate_similarity"] = ask.duplicate_similarity
-    if ask.overlap_sets:
-        plan |= {"overlap": ask.overlap, "overlap_similarity": ask.overlap_similarity}
-        plan["overlap_sets"] = [_set_hash(spec) for spec in ask.overlap_sets]
-    if ask.model:
-        plan["model"] = _file_hash(settings.path(ask.model))
-    return plan
+        spec |= {"detector": align.detector, "detector_options": align.options}
+    if cfg.duplicates == "hash":
+        spec["duplicate_bits"] = cfg.duplicate_bits
+    if cfg.duplicates == "embedding":
+        spec["duplicate_similarity"] = cfg.duplicate_similarity
+    if cfg.overlap_sets:
+        spec |= {"overlap": cfg.overlap, "overlap_similarity": cfg.overlap_similarity}
+        spec["overlap_sets"] = [_set_hash(spec) for spec in cfg.overlap_sets]
+    if cfg.model:
+        spec["model"] = _file_hash(settings.path(cfg.model))
+    return spec
 
 
 def _make_parts(
-    folder: Folder, settings: Settings, plan: dict[str, Any], source: FaceSource, index: SourceIndex, run: Run
+    folder: Folder, settings: Settings, spec: dict[str, Any], source: FaceSource, index: SourceIndex, run: Run
 ) -> None:
-    name, ask = settings.data.dataset, settings.import_data
-    if ask.model:
+    name, cfg = settings.data.dataset, settings.import_data
+    if cfg.model:
         _check_model(settings)
-    folder.remove_leftovers()
-    key = plan_hash(plan)
+    folder.clean_temp_files()
+    key = spec_fingerprint(spec)
     finished = finished_parts(folder, key)
-    ranges = [Range(number, *cut) for number, cut in enumerate(index.split(ask.images_per_part))]
+    ranges = [Range(number, *cut) for number, cut in enumerate(index.split(cfg.images_per_part))]
     missing = [r for r in ranges if r.part not in finished]
     if finished:
         print(f"{name}: {len(finished)} of {len(ranges)} parts are there already", flush=True)
     if missing:
-        require_actors(settings.ray.autoscaling, Pool("import_data", ask, 1))
-    references = _references(settings) if ask.overlap_sets and missing else None
+        check_resources(settings.ray.autoscaling, ActorRequest("import_data", cfg, 1))
+    references = _references(settings) if cfg.overlap_sets and missing else None
     left_out = 0
     with ProgressReport(name, sum(r.end - r.begin for r in missing)) as progress:
-        for done in import_stream(settings, source, index, plan["alignment"], folder, key, missing, references):
+        for done in import_stream(settings, source, index, spec["alignment"], folder, key, missing, references):
             if done.info is None:
-                raise JobError(f"{ask.path}: {done.damage}; import_data.damaged=skip counts it and goes on")
+                raise JobError(f"{cfg.path}: {done.damage}; import_data.damaged=skip counts it and goes on")
             left_out += done.info.requested - done.info.rows
             finished[done.range.part] = done.info
             progress.advance(done.range.end - done.range.begin, f"({left_out} left out)")
         run.log_metrics({"import/pictures_per_second": progress.rate})
-    manifest = part_manifest(plan, finished.values())
+    manifest = part_manifest(spec, finished.values())
     if not manifest.images:
         raise JobError(
-            f"{ask.path}: no face is left of {len(index)} pictures: {manifest.counts}; see {folder.uri}/import"
+            f"{cfg.path}: no face is left of {len(index)} pictures: {manifest.counts}; see {folder.uri}/import"
         )
     folder.write(MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
 
 
 def _check_model(settings: Settings) -> None:
     """Refuse a model that was trained on faces of another kind; published formats do not say what they trained on."""
-    contract = Contract(template=settings.align.template, size=settings.align.size)
-    trained_on = contract.overlaid(load_checkpoint_contract(settings.path(settings.import_data.model)))
-    trained_on.require(contract, f"import_data.model={settings.import_data.model}", "the imported faces")
+    image_spec = ImageSpec(template=settings.align.template, size=settings.align.size)
+    trained_on = image_spec.overlaid(load_checkpoint_image_spec(settings.path(settings.import_data.model)))
+    trained_on.require(image_spec, f"import_data.model={settings.import_data.model}", "the imported faces")
 
 
 def _references(settings: Settings) -> References:
     """Embed the evaluation sets whose people must not be in the dataset."""
-    ask = settings.import_data
-    contract = Contract(template=settings.align.template, size=settings.align.size)
+    cfg = settings.import_data
+    image_spec = ImageSpec(template=settings.align.template, size=settings.align.size)
     images: list[bytes] = []
     names: list[str] = []
-    for spec in ask.overlap_sets:
-        found = _set_pictures(spec, contract)
+    for spec in cfg.overlap_sets:
+        found = _set_pictures(spec, image_spec)
         images += found
         names += [f"{spec}, picture {i}" for i in range(len(found))]
     print(f"embedding {len(images)} pictures of import_data.overlap_sets", flush=True)
-    task = ray.remote(_embed_references).options(num_cpus=ask.cpus_per_actor, num_gpus=ask.gpus_per_actor)
+    task = ray.remote(_embed_references).options(num_cpus=cfg.cpus_per_actor, num_gpus=cfg.gpus_per_actor)
     return References(ray.get(task.remote(settings, images)), names)
 
 
 def _embed_references(settings: Settings, images: list[bytes]) -> Any:
-    return normalised(load_embed(settings)(images))
+    return normalized(load_embed(settings)(images))
 
 
-def _set_pictures(spec: str, contract: Contract) -> list[bytes]:
+def _set_pictures(spec: str, image_spec: ImageSpec) -> list[bytes]:
     """All pictures of a .bin, several as a.bin+b.bin, or of a face dataset."""
     if spec.endswith(".bin"):
         images = [image for path in bin_paths(spec) for image in read_bin(path)[0]]
-        if images and decode_image(images[0]).shape[:2] != (contract.size, contract.size):
+        if images and decode_image(images[0]).shape[:2] != (image_spec.size, image_spec.size):
             side = decode_image(images[0]).shape[0]
             raise JobError(
-                f"import_data.overlap_sets: {spec} has faces of {side} pixels, align.size is {contract.size}"
+                f"import_data.overlap_sets: {spec} has faces of {side} pixels, align.size is {image_spec.size}"
             )
         return images
     dataset = FaceDataset(spec)
-    dataset.contract.require(contract, f"import_data.overlap_sets: {spec}", "the imported faces")
+    dataset.image_spec.require(image_spec, f"import_data.overlap_sets: {spec}", "the imported faces")
     return [image for table in dataset.tables(["image"]) for image in table["image"].to_pylist()]
 
 

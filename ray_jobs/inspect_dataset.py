@@ -17,7 +17,7 @@ import ray
 from rich.console import Console
 
 from facelib.config import InspectSettings, Settings
-from facelib.data import Contract, FaceDataset, Folder, decode_image
+from facelib.data import FaceDataset, Folder, ImageSpec, decode_image
 from facelib.evaluation.protocols import parse_spec
 from facelib.inspection import (
     MEASURES,
@@ -26,24 +26,24 @@ from facelib.inspection import (
     count_repeats,
     inspect_identities,
     measure_faces,
-    spread,
+    summarize,
 )
 from facelib.plots.contact_sheet import contact_sheet
 from facelib.sources import read_bin
 from facelib.sources.duplicates import perceptual_hash
 from facelib.tracking import Run
 from ray_jobs.cli import run_job
-from ray_jobs.embedding.pool import Judged
+from ray_jobs.embedding.pool import EmbeddingModel
 from ray_jobs.errors import JobError
 from ray_jobs.progress import ProgressReport
-from ray_jobs.resources import Pool, require_actors
+from ray_jobs.resources import ActorRequest, check_resources
 
 COLUMNS = 8  # pictures in a row of a contact sheet
 BIN_CHUNK = 512
 
 
 @dataclass(frozen=True)
-class Piece:
+class FaceBatch:
     """What one task measures: a row group of a dataset, or encoded pictures without identity."""
 
     uri: str = ""
@@ -68,22 +68,22 @@ class FaceSet:
 
     name: str
     counts: dict[str, int]
-    contract: Contract
-    pieces: list[Piece]
+    image_spec: ImageSpec
+    pieces: list[FaceBatch]
 
 
 def inspect_dataset(settings: Settings, run: Run) -> str:
     """Measure all sets and compare them."""
-    ask = settings.inspect
-    sets = [open_face_set(settings, text) for text in ask.sets]
-    model = settings.path(ask.model) if ask.model else ""
+    cfg = settings.inspect
+    sets = [open_face_set(settings, text) for text in cfg.sets]
+    model = settings.path(cfg.model) if cfg.model else ""
     if model:
-        _check_contract(model, sets)
+        _check_image_spec(model, sets)
     folder = Folder(settings.path("inspection")).create()
     reports: dict[str, SetReport] = {}
     for face_set in sets:
-        found = measure(face_set, ask, model, settings.ray.autoscaling)
-        reports[face_set.name] = report_of(face_set, found, ask, settings.seed)
+        found = measure(face_set, cfg, model, settings.ray.autoscaling)
+        reports[face_set.name] = report_of(face_set, found, cfg, settings.seed)
         with tempfile.TemporaryDirectory() as temporary:
             for path in draw_sheets(face_set, found, reports[face_set.name], Path(temporary)):
                 run.log_file(path, "pictures")
@@ -108,26 +108,26 @@ def open_face_set(settings: Settings, text: str) -> FaceSet:
         if not images:
             raise JobError(f"inspect.sets: {spec.path} holds no pictures")
         images = images[:: -(-len(images) // limit)]
-        pieces = [Piece(images=tuple(images[b : b + BIN_CHUNK])) for b in range(0, len(images), BIN_CHUNK)]
-        contract = Contract(template=spec.options.get("template", "arcface"), size=decode_image(images[0]).shape[0])
-        return FaceSet(spec.name, {"aligned": len(images)}, contract, pieces)
+        pieces = [FaceBatch(images=tuple(images[b : b + BIN_CHUNK])) for b in range(0, len(images), BIN_CHUNK)]
+        image_spec = ImageSpec(template=spec.options.get("template", "arcface"), size=decode_image(images[0]).shape[0])
+        return FaceSet(spec.name, {"aligned": len(images)}, image_spec, pieces)
     dataset = FaceDataset(settings.path(spec.path))
     groups = [group for group in dataset.row_groups() if group[3]]
     if not groups:
         raise JobError(f"inspect.sets: {dataset.folder.uri} has no faces; its manifest counts why")
     step = -(-dataset.manifest.images // limit)
-    pieces = [Piece(dataset.folder.uri, part, index) for part, index, _, _ in groups[::step]]
-    return FaceSet(spec.name, dataset.manifest.counts, dataset.contract, pieces)
+    pieces = [FaceBatch(dataset.folder.uri, part, index) for part, index, _, _ in groups[::step]]
+    return FaceSet(spec.name, dataset.manifest.counts, dataset.image_spec, pieces)
 
 
-def measure(face_set: FaceSet, ask: InspectSettings, model: str, grows: bool = False) -> dict[str, Any]:
+def measure(face_set: FaceSet, cfg: InspectSettings, model: str, grows: bool = False) -> dict[str, Any]:
     """Arrays of all faces of a set, row by row: measures, `hash`, `place` (piece, row), `identity`, `embedding`."""
-    actor = ray.remote(num_cpus=ask.cpus_per_actor, num_gpus=ask.gpus_per_actor, max_restarts=3, max_task_retries=3)(
+    actor = ray.remote(num_cpus=cfg.cpus_per_actor, num_gpus=cfg.gpus_per_actor, max_restarts=3, max_task_retries=3)(
         Inspector
     )
-    count = min(ask.actors, len(face_set.pieces))
-    require_actors(grows, Pool("inspect", ask, count))
-    actors = [actor.remote(ask, model) for _ in range(count)]
+    count = min(cfg.actors, len(face_set.pieces))
+    check_resources(grows, ActorRequest("inspect", cfg, count))
+    actors = [actor.remote(cfg, model) for _ in range(count)]
     pool = ray.util.ActorPool(actors)
     found: list[dict[str, np.ndarray]] = []
     try:
@@ -147,13 +147,13 @@ def measure(face_set: FaceSet, ask: InspectSettings, model: str, grows: bool = F
 class Inspector:
     """Ray actor: measures and embeds the faces of a piece."""
 
-    def __init__(self, ask: InspectSettings, model: str) -> None:
+    def __init__(self, cfg: InspectSettings, model: str) -> None:
         import cv2
 
         cv2.setNumThreads(1)
-        self.network = Judged("model", model).load(ask) if model else None
+        self.network = EmbeddingModel("model", model).load(cfg) if model else None
 
-    def inspect(self, piece: Piece) -> dict[str, np.ndarray]:
+    def inspect(self, piece: FaceBatch) -> dict[str, np.ndarray]:
         """Arrays [N] of the piece's faces: measures, `hash` [N, 32], `identity` and `embedding` [N, D] where known."""
         data = piece.read()
         images = np.stack([decode_image(image) for image in data["images"]])
@@ -166,30 +166,30 @@ class Inspector:
         return found
 
 
-def _check_contract(model: str, sets: Sequence[FaceSet]) -> None:
+def _check_image_spec(model: str, sets: Sequence[FaceSet]) -> None:
     from facelib.models import read_checkpoint
 
-    trained = {k: v for k, v in (read_checkpoint(model).contract or {}).items() if k in Contract.model_fields}
+    trained = {k: v for k, v in (read_checkpoint(model).image_spec or {}).items() if k in ImageSpec.model_fields}
     for face_set in sets:
         # What a checkpoint does not say (published ones say nothing) is taken to be as the set has it.
-        contract = Contract(**{**face_set.contract.model_dump(), **trained})
-        contract.require(face_set.contract, f"model {model}", f"set {face_set.name}")
+        image_spec = ImageSpec(**{**face_set.image_spec.model_dump(), **trained})
+        image_spec.require(face_set.image_spec, f"model {model}", f"set {face_set.name}")
 
 
-def report_of(face_set: FaceSet, found: dict[str, Any], ask: InspectSettings, seed: int) -> SetReport:
+def report_of(face_set: FaceSet, found: dict[str, Any], cfg: InspectSettings, seed: int) -> SetReport:
     """Numbers of a measured set."""
     identities = found.get("identity")
     judged = None
     if identities is not None and "embedding" in found:
-        judged = inspect_identities(found["embedding"], identities, ask.pairs, seed)
+        judged = inspect_identities(found["embedding"], identities, cfg.pairs, seed)
     # Without identities every picture counts as a person of its own.
     numbers = np.arange(len(found["hash"])) if identities is None else identities
     return SetReport(
         name=face_set.name,
         counts=face_set.counts,
         faces=len(found["hash"]),
-        measures={name: spread(found[name], identities) for name in MEASURES if name in found},
-        repeats=count_repeats(found["hash"], numbers, ask.near_bits),
+        measures={name: summarize(found[name], identities) for name in MEASURES if name in found},
+        repeats=count_repeats(found["hash"], numbers, cfg.near_bits),
         identities=judged,
     )
 

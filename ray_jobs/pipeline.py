@@ -1,6 +1,6 @@
 """Stages one after the other: faces, training, evaluation, in one go.
 
-Stages that are done already are recognised by what they wrote and skipped; the first failure stops the pipeline with
+Stages that are done already are recognized by what they wrote and skipped; the first failure stops the pipeline with
 its reason. Ends with the time of each stage and the list of what was written.
 """
 

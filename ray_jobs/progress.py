@@ -10,7 +10,7 @@ LOG_INTERVAL_SECONDS = 10.0
 
 
 class ProgressReport:
-    """Counts units of work towards `total`.
+    """Counts units of work toward `total`.
 
     Args:
         what: name of the work.

@@ -21,15 +21,15 @@ class ActorSettings(Protocol):
     gpus_per_actor: float
 
 
-class Pool(NamedTuple):
+class ActorRequest(NamedTuple):
     """Section of the settings, its values, and how many of its actors must run at once for the job to go on."""
 
     section: str
-    ask: ActorSettings
+    cfg: ActorSettings
     count: int
 
 
-def require_actors(grows: bool, *pools: Pool) -> None:
+def check_resources(grows: bool, *pools: ActorRequest) -> None:
     """Refuse what cannot run at the same time.
 
     Args:
@@ -40,33 +40,33 @@ def require_actors(grows: bool, *pools: Pool) -> None:
     """
     if grows:
         return
-    nodes = nodes_there()
-    pieces = [{"CPU": p.ask.cpus_per_actor, "GPU": p.ask.gpus_per_actor} for p in pools for _ in range(p.count)]
-    if fits(nodes, pieces):
+    nodes = cluster_nodes()
+    pieces = [{"CPU": p.cfg.cpus_per_actor, "GPU": p.cfg.gpus_per_actor} for p in pools for _ in range(p.count)]
+    if can_place(nodes, pieces):
         return
     asked = " and ".join(
-        f"{p.count} of {p.section}.actors with {p.section}.cpus_per_actor={p.ask.cpus_per_actor:g} and gpus_per_actor="
-        f"{p.ask.gpus_per_actor:g} each"
+        f"{p.count} of {p.section}.actors with {p.section}.cpus_per_actor={p.cfg.cpus_per_actor:g} and gpus_per_actor="
+        f"{p.cfg.gpus_per_actor:g} each"
         for p in pools
     )
     raise JobError(
-        f"no room for {asked}, which must run at the same time: there are {room_there(nodes)}. Lower one of them "
-        "(fractions are fine), or set ray.autoscaling=true if the cluster grows"
+        f"no room for {asked}, which must run at the same time: there are {describe_resources(nodes)}. Lower one "
+        "of them (fractions are fine), or set ray.autoscaling=true if the cluster grows"
     )
 
 
-def nodes_there() -> list[dict[str, float]]:
+def cluster_nodes() -> list[dict[str, float]]:
     """What each node of the cluster has."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def room_there(nodes: list[dict[str, float]]) -> str:
+def describe_resources(nodes: list[dict[str, float]]) -> str:
     """`8 CPUs and 2 GPUs on 3 nodes`."""
     cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
     return f"{cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} nodes"
 
 
-def fits(nodes: Sequence[Resources], pieces: Sequence[Resources]) -> bool:
+def can_place(nodes: Sequence[Resources], pieces: Sequence[Resources]) -> bool:
     """Whether all pieces can be placed on these nodes at the same time; none is cut.
 
     The largest are placed first, and on nodes with GPUs only where nothing else has room: not every arrangement is

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from facelib.config import Settings
-from facelib.data.lock import hold_folder
+from facelib.data.lock import directory_lock
 from facelib.plots import tuning as plots
 from facelib.tracking import Run
 from facelib.tuning.report import (
@@ -19,7 +19,7 @@ from facelib.tuning.report import (
     best_settings,
     finalists,
     repeat_scores,
-    sentence,
+    summary,
     winner_of,
 )
 from facelib.tuning.statistics import Importance, Verdict, importance
@@ -35,9 +35,9 @@ BEST_NAME = "best.yaml"
 def tune(settings: Settings, run: Run) -> str:
     """Search, train the finalists again with other seeds, choose, report; return what was written."""
     folder = sweep_folder(settings)
-    with hold_folder(folder, "tune"), Sweep(settings, run) as sweep:
+    with directory_lock(folder, "tune"), Sweep(settings, run) as sweep:
         run_trials(sweep, "search")
-        chosen = finalists(sweep.journal.of_kind("search"), settings.tune)
+        chosen = finalists(sweep.store.of_kind("search"), settings.tune)
         if not chosen:
             raise JobError(f"{folder.uri}: no trial has a score; see the reasons in {folder.uri}/trials")
         if settings.tune.finalists and settings.tune.finalist_seeds:
@@ -45,7 +45,7 @@ def tune(settings: Settings, run: Run) -> str:
                 for trial in chosen:
                     sweep.add("repeat", trial, settings.seed + seed)
             run_trials(sweep, "repeat")
-        winner, verdict = winner_of(sweep.journal.trials, settings.tune)
+        winner, verdict = winner_of(sweep.store.trials, settings.tune)
         if winner is None:
             raise JobError(f"{folder.uri}: no trial has a score")
         for seed in range(settings.tune.final_seeds):
@@ -57,11 +57,11 @@ def tune(settings: Settings, run: Run) -> str:
 
 def write_report(sweep: Sweep, winner: Trial, verdict: Verdict | None) -> None:
     """The report, best.yaml and the pictures, into the sweep's folder and its run."""
-    settings, trials = sweep.settings, sweep.journal.trials
-    search = sweep.journal.of_kind("search")
+    settings, trials = sweep.settings, sweep.store.trials
+    search = sweep.store.of_kind("search")
     scored = [t for t in search if t.score is not None and t.parameters and t.state != "failed"]
     found = importance(sweep.space, [t.parameters for t in scored], [float(t.score or 0) for t in scored])
-    said = sentence(trials, verdict, winner, settings.tune)
+    said = summary(trials, verdict, winner, settings.tune)
     best = best_settings(settings, winner, f"{sweep.folder.uri}/best")
     comment = f"Found by the sweep {settings.name} ({sweep.folder.uri}).\n{said}\n" + (
         f"Train with it: python -m ray_jobs.train_{settings.tune.method} --config {sweep.folder.uri}/{BEST_NAME}"
@@ -87,7 +87,7 @@ def write_report(sweep: Sweep, winner: Trial, verdict: Verdict | None) -> None:
 def _draw(sweep: Sweep, folder: Path, found: Importance | None, verdict: Verdict | None) -> list[Path]:
     """All pictures there is something to draw for."""
     tune, metric, space = sweep.tune, sweep.tune.metric, sweep.space
-    search = sweep.journal.of_kind("search")
+    search = sweep.store.of_kind("search")
     scored = [t for t in search if t.score is not None and t.parameters]
     drawn = [plots.plot_history(search, folder / "history.png", metric, tune.mode)]
     if scored:
@@ -99,10 +99,10 @@ def _draw(sweep: Sweep, folder: Path, found: Importance | None, verdict: Verdict
         drawn.append(plots.plot_heatmap(space, scored, fields, folder / "heatmap.png", metric))
     if verdict is not None:
         labels = {t.number: t.label for t in search}
-        scores = repeat_scores([*sweep.journal.trials.values()])
+        scores = repeat_scores([*sweep.store.trials.values()])
         drawn.append(plots.plot_finalists(verdict, scores, folder / "finalists.png", metric, labels))
     if tune.scheduler == "pbt":
-        members = [t for t in search if len(t.parts) > 1]
+        members = [t for t in search if len(t.segments) > 1]
         drawn.append(plots.plot_schedules(members, space.fields, folder / "schedules.png"))
     return drawn
 

@@ -99,21 +99,21 @@ def _check_aligned(settings: Settings) -> None:
 
 
 def _check_import(settings: Settings) -> None:
-    ask, align = settings.import_data, settings.align
-    if not ask.path:
+    cfg, align = settings.import_data, settings.align
+    if not cfg.path:
         raise SettingsError("import_data.path: empty; give the folder or file to import")
     with _field("import_data.source, import_data.path, import_data.options"):
-        source = build_source(ask.source, ask.path, **ask.options)
-    alignment = source.alignment if ask.alignment == "auto" else ask.alignment
+        source = build_source(cfg.source, cfg.path, **cfg.options)
+    alignment = source.alignment if cfg.alignment == "auto" else cfg.alignment
     _check_align(align, detector=alignment == "detect")
     if alignment == "given" and source.alignment != "given":
-        raise SettingsError(f"import_data.alignment: {ask.source} knows no landmarks here; set it to detect or none")
-    if (ask.duplicates == "embedding" or ask.overlap_sets) and not ask.model:
+        raise SettingsError(f"import_data.alignment: {cfg.source} knows no landmarks here; set it to detect or none")
+    if (cfg.duplicates == "embedding" or cfg.overlap_sets) and not cfg.model:
         raise SettingsError("import_data.model: empty; duplicates=embedding and overlap_sets need a checkpoint")
-    model = settings.path(ask.model)
-    if ask.model and "://" not in model and not Path(model).is_file():
+    model = settings.path(cfg.model)
+    if cfg.model and "://" not in model and not Path(model).is_file():
         raise SettingsError(f"import_data.model: {model} does not exist")
-    _check_sets("import_data.overlap_sets", ask.overlap_sets)
+    _check_sets("import_data.overlap_sets", cfg.overlap_sets)
 
 
 def _check_training(settings: Settings) -> None:
@@ -161,20 +161,20 @@ def _check_unpg(settings: Settings) -> None:
 
 
 def _check_evaluate(settings: Settings) -> None:
-    ask = settings.evaluate
+    cfg = settings.evaluate
     with _field("evaluate.fars"):
-        check_fars(ask.fars)
-    for name, values in (("evaluate.sets", ask.sets), ("evaluate.models", ask.models)):
+        check_fars(cfg.fars)
+    for name, values in (("evaluate.sets", cfg.sets), ("evaluate.models", cfg.models)):
         if not values:
             raise SettingsError(f"{name}: empty, so there is nothing to judge")
-    if min(ask.ranks, default=1) < 1 or not all(0 < fpir < 1 for fpir in ask.fpirs):
+    if min(cfg.ranks, default=1) < 1 or not all(0 < fpir < 1 for fpir in cfg.fpirs):
         raise SettingsError(
-            f"evaluate.ranks, evaluate.fpirs: {ask.ranks} must be 1 or more, {ask.fpirs} within 0 and 1"
+            f"evaluate.ranks, evaluate.fpirs: {cfg.ranks} must be 1 or more, {cfg.fpirs} within 0 and 1"
         )
-    specs = _check_sets("evaluate.sets", [spec for spec in ask.sets if spec != "heldout"])
-    names = [spec.name for spec in specs] + ["heldout"] * ("heldout" in ask.sets)
-    if ask.threshold_set and ask.threshold_set not in names:
-        raise SettingsError(f"evaluate.threshold_set: no set is called {ask.threshold_set!r}; there are {names}")
+    specs = _check_sets("evaluate.sets", [spec for spec in cfg.sets if spec != "heldout"])
+    names = [spec.name for spec in specs] + ["heldout"] * ("heldout" in cfg.sets)
+    if cfg.threshold_set and cfg.threshold_set not in names:
+        raise SettingsError(f"evaluate.threshold_set: no set is called {cfg.threshold_set!r}; there are {names}")
 
 
 def _check_inspect(settings: Settings) -> None:

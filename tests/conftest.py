@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# PyTorch imports triton late, at the first optimiser. In a process that has loaded TensorFlow by then, triton's own
+# PyTorch imports triton late, at the first optimizer. In a process that has loaded TensorFlow by then, triton's own
 # copy of LLVM crashes; loaded first, both work. Jobs keep TensorFlow in actors of its own.
 with contextlib.suppress(ImportError):
     import triton  # noqa: F401

@@ -88,7 +88,7 @@ def test_a_few_samples_tell_nothing(watched):
 
 
 def test_processes_are_named_by_what_they_do():
-    assert kind(["ray::GenerateChunk.__call__"]) == "GenerateChunk"
+    assert kind(["ray::GeneratorActor.__call__"]) == "GeneratorActor"
     assert kind(["ray::read_faces()"]) == "read_faces"
     assert kind(["ray::IDLE"]) == "idle workers"
     assert kind(["/x/ray/core/src/ray/raylet/raylet", "--raylet_socket_name=a"]) == "raylet"

@@ -1,6 +1,6 @@
 """Pictures in, aligned crops or counted rejections out: detector, choice of one face, checks and warp.
 
-Shapes: F faces found in one image; crops [size, size, 3] uint8 in the colour order of the image.
+Shapes: F faces found in one image; crops [size, size, 3] uint8 in the color order of the image.
 """
 
 from collections import Counter
@@ -64,8 +64,8 @@ def choose_face(detections: Detections, image_shape: Sequence[int], rule: Choice
     Args:
         detections: what a detector found.
         image_shape: (H, W) or (H, W, 3) of the picture.
-        rule: `largest` box area; `central`, the box centre nearest to the picture's; `largest-central`, the largest
-            area minus twice the squared distance of the centres (pixels). The better score wins a tie.
+        rule: `largest` box area; `central`, the box center nearest to the picture's; `largest-central`, the largest
+            area minus twice the squared distance of the centers (pixels). The better score wins a tie.
 
     Raises:
         ValueError: unknown rule.

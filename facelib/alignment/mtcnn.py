@@ -4,7 +4,7 @@ Three networks in a row: PNet slides over an image pyramid and proposes boxes, R
 landmarks. The package's own driver is not used, for two reasons. Its pyramid has as many levels as `min_face_size=20`
 needs whatever the setting is, so that for larger faces on small images its last levels fall below PNet's 12 pixels,
 TensorFlow refuses them, and that error is reported as "no faces" for the whole batch. And equal scores are ordered by
-the batch, so that a face's landmarks can move by a pixel with its neighbours. Here the pyramid stops at 12 pixels,
+the batch, so that a face's landmarks can move by a pixel with its neighbors. Here the pyramid stops at 12 pixels,
 TensorFlow's errors stay errors, and ties are ordered by position.
 
 Shapes: N images of one size; B proposals as rows (image, left, top, right, bottom, score[, 5 x, 5 y]).
@@ -34,7 +34,7 @@ class MTCNN:
         score_threshold: faces the last network scores at or below it are not returned.
         proposal_thresholds: the same for the first two networks.
         min_face_size: smallest face looked for, in pixels; larger is faster.
-        scale_factor: ratio of neighbouring pyramid levels.
+        scale_factor: ratio of neighboring pyramid levels.
         max_size: images whose longer side exceeds it (pixels) are shrunk to it for detection.
         batch_size: most images in one pass; fewer when they are large.
         threads: CPU threads of TensorFlow, set once a process, before TensorFlow's first operation.

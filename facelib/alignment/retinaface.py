@@ -19,7 +19,7 @@ from facelib.alignment.detectors import Detections, check_range, detect_by_shape
 from facelib.utils.devices import check_device
 
 _STRIDES_AND_SIDES = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
-_CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
+_CENTER_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
 _MEAN_RGB = np.array([127, 117, 104], dtype=np.float32)
 # Pixels in one network call. On a CPU larger batches fall out of cache and get slower: 250x250 runs best alone.
 _CPU_BATCH_PIXELS, _CUDA_BATCH_PIXELS = 7 * 128 * 128, 64 * 256 * 256
@@ -137,7 +137,7 @@ def _open_session(threads: int, device: str) -> tuple[Any, bool]:
 
 @lru_cache(maxsize=32)
 def _anchors(height: int, width: int) -> NDArray[np.float64]:
-    """Return the anchors [A, 4] of an image (centre x, centre y, width, height; pixels) in the network's order."""
+    """Return the anchors [A, 4] of an image (center x, center y, width, height; pixels) in the network's order."""
     levels = []
     for stride, sides in _STRIDES_AND_SIDES:
         rows, columns = -(-height // stride), -(-width // stride)
@@ -152,14 +152,14 @@ def _anchors(height: int, width: int) -> NDArray[np.float64]:
 
 def _decode_boxes(offsets: NDArray[np.float32], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Offsets and anchors [K, 4] -> boxes [K, 4], left, top, right, bottom."""
-    centre = anchors[:, :2] + offsets[:, :2] * _CENTRE_VARIANCE * anchors[:, 2:]
+    center = anchors[:, :2] + offsets[:, :2] * _CENTER_VARIANCE * anchors[:, 2:]
     half = anchors[:, 2:] * np.exp(offsets[:, 2:] * _SIZE_VARIANCE) / 2
-    return np.concatenate([centre - half, centre + half], axis=1)
+    return np.concatenate([center - half, center + half], axis=1)
 
 
 def _decode_landmarks(offsets: NDArray[np.float32], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Offsets [K, 10] and anchors [K, 4] -> landmarks [K, 5, 2]."""
-    return anchors[:, None, :2] + offsets.reshape(-1, 5, 2) * _CENTRE_VARIANCE * anchors[:, None, 2:]
+    return anchors[:, None, :2] + offsets.reshape(-1, 5, 2) * _CENTER_VARIANCE * anchors[:, None, 2:]
 
 
 def _suppress(boxes: NDArray[np.float64], threshold: float) -> NDArray[np.intp]:

@@ -1,7 +1,7 @@
 """Five-point alignment: templates, the least-squares similarity transform (Umeyama, PAMI 1991), and the warp.
 
 A similarity (rotation, one scale, translation; no reflection, no shear) moves the five landmarks as near as it can to a
-template of fixed positions in a 112x112 crop. Pixel (x, y) is the centre of column x, row y, as in OpenCV.
+template of fixed positions in a 112x112 crop. Pixel (x, y) is the center of column x, row y, as in OpenCV.
 
 Shapes: N faces; landmarks [5, 2] are (x, y) in the order eyes, nose, mouth corners, the left one in the image first;
 a transform [2, 3] is the matrix A of `crop point = A @ (x, y, 1)`.
@@ -20,7 +20,7 @@ FloatArray = NDArray[np.float64]
 
 
 def padded_template(template: "str | ArrayLike", padding: float = 0.25) -> FloatArray:
-    """Shrink a template towards the middle of its 112x112 crop, so that the crop shows more around the face.
+    """Shrink a template toward the middle of its 112x112 crop, so that the crop shows more around the face.
 
     The crop is enlarged by `padding` of its size on every side and scaled back to 112 (K-FACE is aligned with 0.25).
 
@@ -91,7 +91,7 @@ def align_face(
     template: "str | ArrayLike" = "arcface",
     size: int = CROP_SIZE,
 ) -> NDArray[np.generic]:
-    """Warp a face onto a template: bilinear, black outside the image, colour order untouched.
+    """Warp a face onto a template: bilinear, black outside the image, color order untouched.
 
     Args:
         image: [H, W, 3] (or [H, W]) uint8 or float32.
@@ -133,15 +133,15 @@ def scaled_template(template: "str | ArrayLike", size: int) -> FloatArray:
 def fit_similarity(landmarks: FloatArray, template: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Fit all faces at once: landmarks [N, 5, 2] -> (matrices [N, 2, 3], fitted [N]); unfitted rows are zero.
 
-    With points as complex numbers and both sets centred, a similarity is one complex factor z, and the least-squares z
+    With points as complex numbers and both sets centerd, a similarity is one complex factor z, and the least-squares z
     is <landmarks, template> / |landmarks|^2: proper rotations only, so no reflection has to be excluded.
     """
     finite = np.isfinite(landmarks.reshape(-1, 10)).min(axis=1, initial=True)
     points = np.where(finite[:, None, None], landmarks, 0.0)
-    centre = points.mean(axis=1)
-    template_centre = template.mean(axis=0)
-    source = (points - centre[:, None]) @ np.array([1, 1j])  # [N, 5]
-    target = (template - template_centre) @ np.array([1, 1j])  # [5]
+    center = points.mean(axis=1)
+    template_center = template.mean(axis=0)
+    source = (points - center[:, None]) @ np.array([1, 1j])  # [N, 5]
+    target = (template - template_center) @ np.array([1, 1j])  # [5]
     spread = (np.abs(source) ** 2).sum(axis=1)
     overlap = (source.conj() * target).sum(axis=1)
 
@@ -156,7 +156,7 @@ def fit_similarity(landmarks: FloatArray, template: FloatArray) -> tuple[FloatAr
     matrices[:, 0, 0] = matrices[:, 1, 1] = factor.real
     matrices[:, 1, 0] = factor.imag
     matrices[:, 0, 1] = -factor.imag
-    matrices[:, :, 2] = template_centre - (matrices[:, :, :2] @ centre[:, :, None])[:, :, 0]
+    matrices[:, :, 2] = template_center - (matrices[:, :, :2] @ center[:, :, None])[:, :, 0]
     matrices[~fitted] = 0.0
     return matrices, fitted
 

@@ -29,7 +29,7 @@ def horizontal_flip(images: Tensor, mask: Tensor) -> Tensor:
 
 
 def shift_scale(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
-    """Zoom by a factor in [1/(1+a), 1+a] about the centre and shift by up to a/2 of the side, black outside.
+    """Zoom by a factor in [1/(1+a), 1+a] about the center and shift by up to a/2 of the side, black outside.
 
     Bilinear, smoothed where it shrinks. draws [n, 3]: scale, horizontal shift, vertical shift.
     """
@@ -37,8 +37,8 @@ def shift_scale(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
     shift = amplitude * (draws[:, 1:3] - 0.5)
     matrices = []
     for side, offset in ((images.shape[2], shift[:, 1]), (images.shape[3], shift[:, 0])):
-        centres = torch.arange(side, dtype=torch.float64) + 0.5 - side / 2
-        source = (centres[None] - offset[:, None] * side) / scale[:, None] + side / 2 - 0.5
+        centers = torch.arange(side, dtype=torch.float64) + 0.5 - side / 2
+        source = (centers[None] - offset[:, None] * side) / scale[:, None] + side / 2 - 0.5
         matrices.append(_resampling(source, 1 / scale, side, black_outside=True))
     return _separable(images, *matrices)
 
@@ -85,21 +85,21 @@ def additive_noise(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
 
 
 def cutout(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
-    """Cover a rectangle, each side up to `amplitude` of the image's, in one random colour.
+    """Cover a rectangle, each side up to `amplitude` of the image's, in one random color.
 
-    draws [n, 7]: height, width, centre y, centre x, red, green, blue.
+    draws [n, 7]: height, width, center y, center x, red, green, blue.
     """
     inside = []
     for axis, side in enumerate(images.shape[2:]):
         half = 0.5 * amplitude * draws[:, axis : axis + 1] * side
-        centre = draws[:, axis + 2 : axis + 3] * side
-        inside.append((torch.arange(side) + 0.5 - centre).abs() < half)
+        center = draws[:, axis + 2 : axis + 3] * side
+        inside.append((torch.arange(side) + 0.5 - center).abs() < half)
     mask = (inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(images.device, torch.uint8)
-    colour = (draws[:, 4:7] * 256).to(images.device, torch.uint8)[:, :, None, None]
-    return images * (1 - mask) + colour * mask
+    color = (draws[:, 4:7] * 256).to(images.device, torch.uint8)[:, :, None, None]
+    return images * (1 - mask) + color * mask
 
 
-def colour_jitter(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
+def color_jitter(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
     """Brightness, contrast, saturation and white balance, each by a factor in [1/(1+a), 1+a].
 
     draws [n, 5]: brightness, contrast, saturation, and the gains of red and of blue (half as strong).
@@ -109,8 +109,8 @@ def colour_jitter(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
     x = images.to(torch.float32).mul_(gains)
     mean = x.mean((1, 2, 3), keepdim=True)
     x = (x - mean).mul_(contrast[:, None, None, None]).add_(mean)
-    grey = (0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2]).unsqueeze(1)
-    return _to_uint8((x - grey).mul_(saturation[:, None, None, None]).add_(grey))
+    gray = (0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2]).unsqueeze(1)
+    return _to_uint8((x - gray).mul_(saturation[:, None, None, None]).add_(gray))
 
 
 def gamma(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:

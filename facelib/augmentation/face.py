@@ -1,6 +1,6 @@
 """One augmentation for training on faces: mirror, RandAugment, and optional distortions, all from one stream of draws.
 
-Order: mirror, shift and scale, RandAugment, colour jitter, gamma, blur, low resolution, noise, cutout, greyscale.
+Order: mirror, shift and scale, RandAugment, color jitter, gamma, blur, low resolution, noise, cutout, grayscale.
 
 Every image consumes the same number of draws whatever the settings, in the order of the batch: the result for an
 image is a function of its pixels, the settings, the seed and its position in the stream, and two runs that differ
@@ -23,7 +23,7 @@ Distortion = Callable[[Tensor, Tensor, float], Tensor]
 # Name: (function, its number of draws, its amplitude at strength 1). Before and after RandAugment, in this order.
 GEOMETRIC: dict[str, tuple[Distortion, int, float]] = {"shift_scale": (distortions.shift_scale, 3, 0.15)}
 PHOTOMETRIC: dict[str, tuple[Distortion, int, float]] = {
-    "colour_jitter": (distortions.colour_jitter, 5, 0.4),
+    "color_jitter": (distortions.color_jitter, 5, 0.4),
     "gamma": (distortions.gamma, 1, 0.5),
     "blur": (distortions.gaussian_blur, 1, 2.0),
     "low_resolution": (distortions.low_resolution, 1, 0.8),
@@ -38,10 +38,10 @@ class FaceAugmentation:
     Args:
         flip: probability of mirroring.
         num_ops, magnitude: of RandAugment; 0 operations leave it out.
-        grayscale: probability of losing colour.
-        shift_scale, colour_jitter, gamma, blur, low_resolution, noise, cutout: probability of each distortion.
+        grayscale: probability of losing color.
+        shift_scale, color_jitter, gamma, blur, low_resolution, noise, cutout: probability of each distortion.
         strength: in [0, 1], may be set between batches. Scales RandAugment's magnitude and the amplitude of every
-            distortion; at 0 only mirroring and greyscale are left, whose probabilities it does not touch.
+            distortion; at 0 only mirroring and grayscale are left, whose probabilities it does not touch.
         amplitudes: other amplitudes at strength 1, by name of the distortion (units: see `distortions`).
         seed: of the stream of draws; None takes entropy from the system.
 
@@ -56,7 +56,7 @@ class FaceAugmentation:
         magnitude: float = 16,
         grayscale: float = 0.0,
         shift_scale: float = 0.0,
-        colour_jitter: float = 0.0,
+        color_jitter: float = 0.0,
         gamma: float = 0.0,
         blur: float = 0.0,
         low_resolution: float = 0.0,
@@ -70,7 +70,7 @@ class FaceAugmentation:
             "flip": flip,
             "grayscale": grayscale,
             "shift_scale": shift_scale,
-            "colour_jitter": colour_jitter,
+            "color_jitter": color_jitter,
             "gamma": gamma,
             "blur": blur,
             "low_resolution": low_resolution,
@@ -108,7 +108,7 @@ class FaceAugmentation:
         distorting = {**GEOMETRIC, **PHOTOMETRIC}
         widths = [1, 1, self.randaugment.draws_per_image, *(1 + draws for _, draws, _ in distorting.values())]
         draws = uniforms(len(images), sum(widths), generator or self.generator)
-        flip, grey, randaugment, *others = draws.split(widths, dim=1)
+        flip, gray, randaugment, *others = draws.split(widths, dim=1)
         columns = dict(zip(distorting, others))
 
         images = distortions.horizontal_flip(images, flip[:, 0] < self.probabilities["flip"])
@@ -117,7 +117,7 @@ class FaceAugmentation:
         images = self.randaugment.transform(images, randaugment)
         for name in PHOTOMETRIC:
             self._distort(name, images, columns[name])
-        chosen = (grey[:, 0] < self.probabilities["grayscale"]).nonzero().flatten()
+        chosen = (gray[:, 0] < self.probabilities["grayscale"]).nonzero().flatten()
         put_rows(images, chosen, distortions.grayscale(rows_of(images, chosen)))
         return images
 

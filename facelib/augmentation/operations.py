@@ -1,7 +1,7 @@
 """The thirteen operations of RandAugment on batches, each image with its own magnitude.
 
 The numbers are those of Pillow's (which the published training used through torchvision): the same nearest
-neighbours, the same rounding. Operations that map a value to a value build a table of 256 entries an image, and
+neighbors, the same rounding. Operations that map a value to a value build a table of 256 entries an image, and
 look it up; geometric ones gather nearest pixels, black outside. Everything stays uint8, on whatever device the
 images are.
 
@@ -39,13 +39,13 @@ def translate_x(images: Tensor, magnitudes: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Counter-clockwise by magnitude degrees about the centre."""
+    """Counter-clockwise by magnitude degrees about the center."""
     x, y = _grid(images)
-    centre_x, centre_y = images.shape[3] / 2, images.shape[2] / 2
+    center_x, center_y = images.shape[3] / 2, images.shape[2] / 2
     radians = torch.deg2rad(magnitudes.to(torch.float64))
     cos, sin = torch.cos(radians), torch.sin(radians)
-    start_x = centre_x - cos * (centre_x - 0.5) + sin * (centre_y - 0.5)
-    start_y = centre_y - sin * (centre_x - 0.5) - cos * (centre_y - 0.5)
+    start_x = center_x - cos * (center_x - 0.5) + sin * (center_y - 0.5)
+    start_y = center_y - sin * (center_x - 0.5) - cos * (center_y - 0.5)
     return _gather_pixels(images, _affine(cos, -sin, start_x, x, y), _affine(sin, cos, start_y, x, y))
 
 
@@ -63,15 +63,15 @@ def contrast(images: Tensor, magnitudes: Tensor) -> Tensor:
 
 
 def color(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Blend with the greyscale image."""
+    """Blend with the grayscale image."""
     values = images.to(torch.float32)
-    grey = _luma(values).unsqueeze(1)
+    gray = _luma(values).unsqueeze(1)
     factors = (1 + magnitudes.to(torch.float32))[:, None, None, None]
-    return _truncate(values.sub_(grey).mul_(factors).add_(grey))
+    return _truncate(values.sub_(gray).mul_(factors).add_(gray))
 
 
 def sharpness(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Blend with a 3x3 smoothed image (centre weight 5 of 13); the border row and column stay as they are."""
+    """Blend with a 3x3 smoothed image (center weight 5 of 13); the border row and column stay as they are."""
     height, width = images.shape[2:]
     if min(height, width) < 3:
         return images

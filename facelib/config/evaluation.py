@@ -47,7 +47,7 @@ class EmbedSettings(Section):
     folder: str = Field("embeddings", description="where Parquet files go; relative to `output`")
     aligned: bool = Field(False, description="pictures of a folder are crops already; else `align` finds the faces")
     flip: bool = Field(True, description="add the embedding of the mirrored face")
-    normalise: bool = Field(True, description="bring embeddings to length 1")
+    normalize: bool = Field(True, description="bring embeddings to length 1")
     images_per_part: Count = Field(8192, description="pictures in one part file, the unit of resuming")
     images_per_task: Count = Field(256, description="pictures read and embedded at once by an actor")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast precision")

@@ -51,7 +51,7 @@ class AugmentSettings(Section):
     strength_start: Fraction | None = Field(None, description="factor at the start; ramps linearly; unset: no ramp")
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="chances of grayscale, shift_scale, colour_jitter, gamma, blur, low_resolution, noise, cutout",
+        description="chances of grayscale, shift_scale, color_jitter, gamma, blur, low_resolution, noise, cutout",
     )
 
 
@@ -83,7 +83,7 @@ class UnpgSettings(Section):
         description="further settings of the head; ArcFace: gradient; MagFace: l_margin, u_margin, l_a, u_a, lambda_g",
     )
     wisk: NonNegative | None = Field(1.5, description="whisker of the noisy-negative filter; null: no pair negatives")
-    shard_head: bool = Field(False, description="split class weights and their optimiser state over the workers")
+    shard_head: bool = Field(False, description="split class weights and their optimizer state over the workers")
     sample_rate: Fraction = Field(
         1.0, gt=0, description="share of the classes a row is compared with (Partial FC); below 1 needs shard_head"
     )

@@ -6,7 +6,7 @@ average. A query must be nearer to its own key than to the K keys of former batc
 
     logits = [q·k − margin, q·queue] / temperature,    cross-entropy to column 0
 
-The module knows tensors only. Loss, optimiser and schedule are the caller's:
+The module knows tensors only. Loss, optimizer and schedule are the caller's:
 
     moco = MoCo(build_backbone("iresnet50"))
     logits, targets = moco(query, key)
@@ -15,7 +15,7 @@ The module knows tensors only. Loss, optimiser and schedule are the caller's:
 Across ranks, wrap it as `DistributedDataParallel(moco, forward_sync_buffers=False)`: every rank enqueues the keys of
 all ranks and thus holds the same queue without any broadcast (64 MB a step at the published size). DDP copies rank 0's
 parameters, but then not its buffers, so the first queue comes from `seed` and not from the global generator. Give
-every rank the same seed and batches of one size. The optimiser may take all of `moco.parameters()`: it skips what has
+every rank the same seed and batches of one size. The optimizer may take all of `moco.parameters()`: it skips what has
 no gradient.
 
 Shapes: N batch of one rank, W ranks, B = W·N keys enqueued a step (2·W·N when symmetric), D embedding, K queue.
@@ -157,7 +157,7 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def update_key_encoder(self) -> None:
-        """Move every key parameter by 1 − momentum towards its query parameter; BatchNorm statistics stay its own."""
+        """Move every key parameter by 1 − momentum toward its query parameter; BatchNorm statistics stay its own."""
         for query_module, key_module in (
             (self.query_encoder, self.key_encoder),
             (self.query_projection, self.key_projection),
@@ -172,7 +172,7 @@ class MoCo(nn.Module):
     def _embed_key(self, images: Tensor) -> Tensor:
         """Unit keys of this rank's images, computed among images of all ranks.
 
-        BatchNorm statistics are per rank. Were a key normalised together with the keys of the same rows as its query,
+        BatchNorm statistics are per rank. Were a key normalized together with the keys of the same rows as its query,
         the network could find the positive by its batch statistics; so each rank embeds a random share of all images.
         """
         if distributed.world_size() == 1:

@@ -8,11 +8,11 @@ range) only.
 
 from facelib.data.dataset import FaceDataset
 from facelib.data.errors import DatasetError, StorageError
-from facelib.data.image_spec import Contract
+from facelib.data.image_spec import ImageSpec
 from facelib.data.images import MAX_PIXELS, decode_image, encode_image
 from facelib.data.manifest import (
     MANIFEST_NAME,
-    PLAN_NAME,
+    SPEC_NAME,
     Manifest,
     PartInfo,
     make_manifest,
@@ -25,13 +25,13 @@ from facelib.data.storage import Folder, atomic_file, file_sha256, local_copy
 __all__ = [
     "MANIFEST_NAME",
     "MAX_PIXELS",
-    "PLAN_NAME",
     "SCHEMA",
-    "Contract",
+    "SPEC_NAME",
     "DatasetError",
     "Face",
     "FaceDataset",
     "Folder",
+    "ImageSpec",
     "Manifest",
     "PartInfo",
     "StorageError",

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from facelib.data.errors import DatasetError
-from facelib.data.image_spec import Contract
-from facelib.data.manifest import MANIFEST_NAME, PLAN_NAME, Manifest
+from facelib.data.image_spec import ImageSpec
+from facelib.data.manifest import MANIFEST_NAME, SPEC_NAME, Manifest
 from facelib.data.storage import Folder, storage_error
 
 
@@ -22,7 +22,7 @@ class FaceDataset:
     def __init__(self, uri: str) -> None:
         self.folder = Folder(uri)
         if not self.folder.exists(MANIFEST_NAME):
-            state = "is unfinished: run its job again" if self.folder.exists(PLAN_NAME) else "is no face dataset"
+            state = "is unfinished: run its job again" if self.folder.exists(SPEC_NAME) else "is no face dataset"
             raise DatasetError(f"{self.folder.uri} {state} (it has no {MANIFEST_NAME})")
         try:
             self.manifest = Manifest.model_validate_json(self.folder.read(MANIFEST_NAME))
@@ -30,9 +30,9 @@ class FaceDataset:
             raise DatasetError(f"{self.folder.uri}/{MANIFEST_NAME}: damaged ({error})") from None
 
     @property
-    def contract(self) -> Contract:
+    def image_spec(self) -> ImageSpec:
         """What its pixels mean."""
-        return self.manifest.contract
+        return self.manifest.image_spec
 
     def row_groups(self) -> list[tuple[str, int, int, int]]:
         """Every row group as (part name, index in the part, identities, rows), in dataset order."""

@@ -1,6 +1,6 @@
-"""The plan of a dataset or a training.
+"""The spec of a dataset or a training: every setting that decides its content.
 
-Everything that decides its content, kept beside it so that a folder never mixes two.
+It is kept beside the result, so that a folder never mixes two, and its hash is the fingerprint that parts carry.
 """
 
 import hashlib
@@ -8,34 +8,34 @@ import json
 from typing import Any
 
 from facelib.data.errors import DatasetError
-from facelib.data.manifest import PLAN_NAME
+from facelib.data.manifest import SPEC_NAME
 from facelib.data.storage import Folder
 
 
-def plan_bytes(plan: dict[str, Any]) -> bytes:
+def spec_bytes(spec: dict[str, Any]) -> bytes:
     """Canonical JSON."""
-    return json.dumps(plan, sort_keys=True, indent=1).encode()
+    return json.dumps(spec, sort_keys=True, indent=1).encode()
 
 
-def plan_hash(plan: dict[str, Any]) -> str:
+def spec_fingerprint(spec: dict[str, Any]) -> str:
     """Hash that a part carries in its footer."""
-    return hashlib.sha256(plan_bytes(plan)).hexdigest()[:32]
+    return hashlib.sha256(spec_bytes(spec)).hexdigest()[:32]
 
 
-def read_plan(folder: Folder) -> dict[str, Any]:
-    """The plan of a folder; `DatasetError` when it is damaged."""
+def read_spec(folder: Folder) -> dict[str, Any]:
+    """The spec of a folder; `DatasetError` when it is damaged."""
     try:
-        plan = json.loads(folder.read(PLAN_NAME))
+        spec = json.loads(folder.read(SPEC_NAME))
     except ValueError as error:
-        raise DatasetError(f"{folder.uri}/{PLAN_NAME}: damaged ({error})") from None
-    if not isinstance(plan, dict):
-        raise DatasetError(f"{folder.uri}/{PLAN_NAME}: must hold a mapping")
-    return plan
+        raise DatasetError(f"{folder.uri}/{SPEC_NAME}: damaged ({error})") from None
+    if not isinstance(spec, dict):
+        raise DatasetError(f"{folder.uri}/{SPEC_NAME}: must hold a mapping")
+    return spec
 
 
-def compare_plans(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def compare_specs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Every difference as `field: old, now new`; empty when they are the same."""
-    new = json.loads(plan_bytes(new))
+    new = json.loads(spec_bytes(new))
     return [
         f"{name}: {_short(old.get(name, 'unset'))}, now {_short(new.get(name, 'unset'))}"
         for name in sorted(old.keys() | new.keys())
@@ -43,14 +43,14 @@ def compare_plans(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def claim_folder(folder: Folder, plan: dict[str, Any]) -> None:
-    """Write the plan into a new folder, or check that the folder was begun under the same one.
+def claim_output_dir(folder: Folder, spec: dict[str, Any]) -> None:
+    """Write the spec into a new folder, or check that the folder was begun under the same one.
 
     Raises:
         DatasetError: names every setting that differs, or says that the folder belongs to something else.
     """
-    if folder.exists(PLAN_NAME):
-        differences = compare_plans(read_plan(folder), plan)
+    if folder.exists(SPEC_NAME):
+        differences = compare_specs(read_spec(folder), spec)
         if differences:
             raise DatasetError(
                 f"{folder.uri} was made with other settings: {'; '.join(differences)}. "
@@ -58,10 +58,10 @@ def claim_folder(folder: Folder, plan: dict[str, Any]) -> None:
             )
     elif any(not name.startswith(".") for name in folder.names()):
         raise DatasetError(
-            f"{folder.uri} is not empty and has no {PLAN_NAME}: it is not this job's. Use another folder."
+            f"{folder.uri} is not empty and has no {SPEC_NAME}: it is not this job's. Use another folder."
         )
     else:
-        folder.write(PLAN_NAME, plan_bytes(plan))
+        folder.write(SPEC_NAME, spec_bytes(spec))
 
 
 def _short(value: Any) -> str:

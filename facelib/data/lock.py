@@ -36,7 +36,7 @@ class FolderInUseError(DatasetError):
 
 
 @contextlib.contextmanager
-def hold_folder(folder: Folder, who: str) -> Iterator[None]:
+def directory_lock(folder: Folder, who: str) -> Iterator[None]:
     """Keep other jobs out of `folder` for the length of the block; wait only to see whether a holder is still alive.
 
     Args:

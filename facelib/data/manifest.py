@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from facelib.data.errors import DatasetError
-from facelib.data.image_spec import Contract
+from facelib.data.image_spec import ImageSpec
 from facelib.data.schema import SCHEMA
 from facelib.data.storage import Folder
 
 MANIFEST_NAME = "manifest.json"
-PLAN_NAME = "plan.json"
+SPEC_NAME = "spec.json"
 
 
 class PartInfo(BaseModel):
@@ -38,18 +38,28 @@ class PartInfo(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The dataset's contract and ledger. It holds no time and no host name: the same plan gives the same bytes."""
+    """Settings, image spec and counts of a dataset. No time and no host name: the same spec gives the same bytes."""
 
     model_config = ConfigDict(extra="forbid")
 
     format: int = 1
-    contract: Contract
-    plan: dict[str, Any]
+    image_spec: ImageSpec
+    spec: dict[str, Any]
     identities: int
     images: int
     counts: dict[str, int]  # requested, aligned, and rejected:<reason>
     parts: list[PartInfo]
     versions: dict[str, str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, tree: Any) -> Any:
+        """Manifests written before version 0.1 was released say `contract`, `colour` and `plan`."""
+        if isinstance(tree, dict) and "contract" in tree:
+            tree = {**tree, "image_spec": dict(tree["contract"]), "spec": tree.get("plan", {})}
+            tree["image_spec"]["color"] = tree["image_spec"].pop("colour", "RGB")
+            del tree["contract"], tree["plan"]
+        return tree
 
 
 def write_part(
@@ -58,7 +68,7 @@ def write_part(
     table: pa.Table,
     requested: int,
     rejected: dict[str, int],
-    plan_hash: str,
+    spec_fingerprint: str,
     identities_per_row_group: int = 64,
 ) -> PartInfo:
     """Write `table` (rows sorted by identity, index) as one part, atomically: a reader sees all of it or nothing."""
@@ -67,7 +77,8 @@ def write_part(
         raise ValueError(f"{name}: identities must ascend")
     starts = np.flatnonzero(np.r_[True, np.diff(identities) != 0]) if len(identities) else np.zeros(0, int)
     cuts = [*starts[::identities_per_row_group].tolist(), len(identities)]
-    note = {"plan": plan_hash, "requested": requested, "rejected": dict(sorted(rejected.items()))}
+    # "plan" is the name that parts on disk carry; renaming it would change their bytes.
+    note = {"plan": spec_fingerprint, "requested": requested, "rejected": dict(sorted(rejected.items()))}
     schema = SCHEMA.with_metadata({"facelib": json.dumps(note, sort_keys=True)})
     sink = pa.BufferOutputStream()
     # JPEG bytes do not compress; the rest is small. No compression makes reading a copy.
@@ -78,11 +89,11 @@ def write_part(
     return read_part_info(folder, name)
 
 
-def read_part_info(folder: Folder, name: str, plan_hash: str | None = None) -> PartInfo:
+def read_part_info(folder: Folder, name: str, spec_fingerprint: str | None = None) -> PartInfo:
     """Read a part back from storage and describe it.
 
     Raises:
-        DatasetError: it is damaged, or was made under another plan than `plan_hash`.
+        DatasetError: it is damaged, or was made under other settings than `spec_fingerprint`.
     """
     data = folder.read(name)
     try:
@@ -91,8 +102,8 @@ def read_part_info(folder: Folder, name: str, plan_hash: str | None = None) -> P
         identities = parquet.read(columns=["identity"])["identity"].to_numpy()
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{folder.uri}/{name}: damaged part ({error}). Delete it and run the job again.") from None
-    if plan_hash is not None and note["plan"] != plan_hash:
-        raise DatasetError(f"{folder.uri}/{name}: made under another plan. Use another folder, or delete this one.")
+    if spec_fingerprint is not None and note["plan"] != spec_fingerprint:
+        raise DatasetError(f"{folder.uri}/{name}: made with other settings. Use another folder, or delete this one.")
     groups, begin = [], 0
     for i in range(parquet.metadata.num_row_groups):
         rows = parquet.metadata.row_group(i).num_rows
@@ -109,15 +120,15 @@ def read_part_info(folder: Folder, name: str, plan_hash: str | None = None) -> P
     )
 
 
-def make_manifest(contract: Contract, plan: dict[str, Any], parts: Sequence[PartInfo], versions: dict) -> Manifest:
+def make_manifest(image_spec: ImageSpec, spec: dict[str, Any], parts: Sequence[PartInfo], versions: dict) -> Manifest:
     """Sum the parts up. Counts satisfy requested = aligned + Σ rejected."""
     counts = {"requested": sum(p.requested for p in parts), "aligned": sum(p.rows for p in parts)}
     for part in parts:
         for reason, number in part.rejected.items():
             counts[f"rejected:{reason}"] = counts.get(f"rejected:{reason}", 0) + number
     return Manifest(
-        contract=contract,
-        plan=plan,
+        image_spec=image_spec,
+        spec=spec,
         identities=sum(g[0] for p in parts for g in p.row_groups),
         images=counts["aligned"],
         counts=dict(sorted(counts.items())),

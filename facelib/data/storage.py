@@ -84,7 +84,7 @@ class Folder:
                 self.fs.delete_file(temporary)
             raise storage_error(f"{self.uri}/{name}", "written", error) from None
 
-    def remove_leftovers(self) -> None:
+    def clean_temp_files(self) -> None:
         """Delete temporary files of writers that were killed. Call only while nobody writes here."""
         for name in self.names():
             if name.startswith(".") and name.endswith(".tmp"):

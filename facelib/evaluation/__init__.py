@@ -11,14 +11,14 @@ from facelib.evaluation.bootstrap import (
 )
 from facelib.evaluation.groups import GroupErrors, GroupsReport, evaluate_groups
 from facelib.evaluation.identification import (
+    GallerySearch,
     IdentificationReport,
-    Searches,
     evaluate_identification,
     search_gallery,
 )
 from facelib.evaluation.operating_points import OperatingPoint, transfer_thresholds
 from facelib.evaluation.report import (
-    Measures,
+    EvaluationOptions,
     Report,
     VerificationReport,
     evaluate_pairs,
@@ -41,17 +41,17 @@ from facelib.evaluation.verification import KFoldResult, kfold_accuracy
 
 __all__ = [
     "AucComparison",
+    "EvaluationOptions",
+    "GallerySearch",
     "GroupErrors",
     "GroupsReport",
     "IdentificationReport",
     "Interval",
     "KFoldResult",
-    "Measures",
     "OperatingPoint",
     "PixelEmbedding",
     "Report",
     "RocCurve",
-    "Searches",
     "SortedScores",
     "VerificationReport",
     "WhitenedPixels",

@@ -69,7 +69,7 @@ def check_finite(values: FloatArray, name: str) -> None:
 
 
 def pair_embeddings(first: Any, second: Any, issame: Any) -> tuple[NDArray[np.float64], NDArray[np.float64], BoolArray]:
-    """L2-normalised float64 embeddings [P, D] of both sides of the pairs, and their labels [P].
+    """L2-normalized float64 embeddings [P, D] of both sides of the pairs, and their labels [P].
 
     A zero embedding stays zero, as in the published evaluation code.
 
@@ -85,13 +85,13 @@ def pair_embeddings(first: Any, second: Any, issame: Any) -> tuple[NDArray[np.fl
         if len(array) != len(same):
             raise ValueError(f"{name} has {len(array)} embeddings for {len(same)} pairs in issame")
         check_finite(array, name)
-        sides.append(normalise(array.astype(np.float64)))
+        sides.append(normalize(array.astype(np.float64)))
     if sides[0].shape != sides[1].shape:
         raise ValueError(f"first has {sides[0].shape[1]} features, second has {sides[1].shape[1]}")
     return sides[0], sides[1], same
 
 
-def normalise(features: FloatArray) -> Any:
+def normalize(features: FloatArray) -> Any:
     """Rows of `features` [N, D] divided by their L2 norm; zero rows stay zero."""
     norms = np.sqrt(np.einsum("ij,ij->i", features, features))[:, None]
     return features / np.where(norms == 0, 1, norms)

@@ -1,8 +1,8 @@
 """Baselines that keep evaluations honest: what face verification achieves without learning anything about identity.
 
-A trained model must beat both. `PixelEmbedding` is the grey picture itself; `WhitenedPixels` is the picture in the
+A trained model must beat both. `PixelEmbedding` is the gray picture itself; `WhitenedPixels` is the picture in the
 principal components of given faces, each scaled to unit variance (eigenfaces, Turk & Pentland 1991, with
-whitening), which needs no labels either. Size, crop and colour of the whitened baseline were chosen for the best
+whitening), which needs no labels either. Size, crop and color of the whitened baseline were chosen for the best
 AUC on real pairs. Both add the embedding of the mirror image by default, as trained models are evaluated.
 
 Shape legend: N images, D embedding size.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 
 class PixelEmbedding:
-    """Grey pixels of the downscaled picture, mean 0 and variance 1 within each picture.
+    """Gray pixels of the downscaled picture, mean 0 and variance 1 within each picture.
 
     Args:
         size: side of the downscaled picture in pixels; D is its square.
@@ -29,9 +29,9 @@ class PixelEmbedding:
 
     def embed(self, images: Any, flip: bool = True) -> NDArray[np.float32]:
         """Embeddings [N, D] of RGB uint8 images [N, H, W, 3], those of their mirror images added if `flip`."""
-        pixels = _pixels(images, self.size, margin=0, grey=True)
+        pixels = _pixels(images, self.size, margin=0, gray=True)
         if flip:
-            pixels += _pixels(_checked(images)[:, :, ::-1], self.size, margin=0, grey=True)
+            pixels += _pixels(_checked(images)[:, :, ::-1], self.size, margin=0, gray=True)
         return pixels
 
 
@@ -59,7 +59,7 @@ class WhitenedPixels:
         Args:
             images: RGB uint8 faces [N, 112, 112, 3].
             components: embedding size D, at most 2 N - 1 and 3 size^2; left out, 256 or as many as the images support.
-            size: side of the downscaled colour picture in pixels.
+            size: side of the downscaled color picture in pixels.
             margin: pixels cut from each side before downscaling: the border shows hair and background.
 
         Raises:
@@ -70,7 +70,7 @@ class WhitenedPixels:
         wanted, components = components, min(256, limit) if components is None else components
         if not 1 <= components <= limit:
             raise ValueError(f"components is {components}; {len(images)} images of size {size} support 1 to {limit}")
-        pixels = np.concatenate([_pixels(side, size, margin, grey=False) for side in (images, images[:, :, ::-1])])
+        pixels = np.concatenate([_pixels(side, size, margin, gray=False) for side in (images, images[:, :, ::-1])])
         mean: NDArray[np.float32] = pixels.mean(axis=0, dtype=np.float64).astype(np.float32)
         pixels -= mean
         variances, directions = _principal_components(pixels, components)
@@ -83,27 +83,27 @@ class WhitenedPixels:
 
     def embed(self, images: Any, flip: bool = True) -> NDArray[np.float32]:
         """Embeddings [N, D] of RGB uint8 images [N, 112, 112, 3], those of their mirror images added if `flip`."""
-        pixels = _pixels(images, self.size, self.margin, grey=False)
+        pixels = _pixels(images, self.size, self.margin, gray=False)
         pixels -= self.mean
         if flip:
-            pixels += _pixels(_checked(images)[:, :, ::-1], self.size, self.margin, grey=False)
+            pixels += _pixels(_checked(images)[:, :, ::-1], self.size, self.margin, gray=False)
             pixels -= self.mean
         return np.asarray(pixels @ self.projection, dtype=np.float32)
 
 
-def _principal_components(centred: NDArray[np.float32], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Largest variances, descending, and their directions [features, count] of centred rows [N, features]."""
+def _principal_components(centerd: NDArray[np.float32], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Largest variances, descending, and their directions [features, count] of centerd rows [N, features]."""
     from scipy.linalg import eigh
 
-    samples, features = centred.shape
+    samples, features = centerd.shape
     # Of the two matrices with the same spectrum the smaller one is decomposed.
-    small = centred.T @ centred if features <= samples else centred @ centred.T
+    small = centerd.T @ centerd if features <= samples else centerd @ centerd.T
     size = len(small)
     variances, vectors = eigh(small.astype(np.float64) / samples, subset_by_index=[size - count, size - 1])
     variances, vectors = np.maximum(variances[::-1], 0), vectors[:, ::-1]
     if features <= samples:
         return variances, vectors
-    return variances, (centred.T @ vectors) / np.sqrt(np.maximum(variances * samples, np.finfo(np.float64).tiny))
+    return variances, (centerd.T @ vectors) / np.sqrt(np.maximum(variances * samples, np.finfo(np.float64).tiny))
 
 
 def _positive(name: str, value: int) -> int:
@@ -119,21 +119,21 @@ def _checked(images: Any) -> NDArray[np.uint8]:
     return array
 
 
-def _pixels(images: Any, size: int, margin: int, grey: bool) -> NDArray[np.float32]:
-    """Pixels [N, size * size * channels] of downscaled images, standardised within each image."""
+def _pixels(images: Any, size: int, margin: int, gray: bool) -> NDArray[np.float32]:
+    """Pixels [N, size * size * channels] of downscaled images, standardized within each image."""
     images = _checked(images)
     if 2 * margin >= min(images.shape[1:3]):
         raise ValueError(
             f"margin is {margin}; images of {images.shape[1]}x{images.shape[2]} pixels have nothing inside it"
         )
-    pixels = np.empty((len(images), size * size * (1 if grey else 3)), dtype=np.float32)
+    pixels = np.empty((len(images), size * size * (1 if gray else 3)), dtype=np.float32)
     for row, image in zip(pixels, images, strict=True):
         if margin:
             image = image[margin:-margin, margin:-margin]
-        if grey:
+        if gray:
             image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         row[:] = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).ravel()
     pixels -= pixels.mean(axis=1, keepdims=True)
-    # A picture of one colour has no variance; it becomes zero.
+    # A picture of one color has no variance; it becomes zero.
     pixels /= np.maximum(pixels.std(axis=1, keepdims=True), 1e-3)
     return pixels

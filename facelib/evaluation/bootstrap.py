@@ -5,7 +5,7 @@ Genuine and impostor pairs are resampled separately, their numbers stay what the
 All measures depend on the scores through counts between thresholds only, so a resample is one multinomial draw over
 bins: with up to `max_bins` distinct scores the bins are the scores and the draw is exactly the classical bootstrap;
 with more (IJB-C has 15.7 million) the bins are single impostor scores at the top, where small FARs are decided, and
-grow towards the bulk.
+grow toward the bulk.
 
 What the intervals cover: the chance in which pairs were drawn. Pairs of a protocol share people and images, which the
 pair bootstrap does not model; where a few people dominate, the true uncertainty is larger than shown.

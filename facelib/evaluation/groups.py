@@ -25,7 +25,7 @@ from facelib.evaluation.bootstrap import (
     resample_chunks,
     strictly_accepted,
 )
-from facelib.evaluation.report import Measures, VerificationReport, bracket, evaluate_sorted, plain_intervals
+from facelib.evaluation.report import EvaluationOptions, VerificationReport, bracket, evaluate_sorted, plain_intervals
 from facelib.evaluation.roc import SortedScores, check_fars
 
 if TYPE_CHECKING:
@@ -129,7 +129,9 @@ class GroupsReport:
         return [*tables, gaps]
 
 
-def evaluate_groups(groups: Mapping[str, tuple[VerificationReport, SortedScores]], measures: Measures) -> GroupsReport:
+def evaluate_groups(
+    groups: Mapping[str, tuple[VerificationReport, SortedScores]], measures: EvaluationOptions
+) -> GroupsReport:
     """Compare groups by their scores.
 
     Args:
@@ -179,7 +181,10 @@ def evaluate_groups(groups: Mapping[str, tuple[VerificationReport, SortedScores]
 
 
 def _resampled_errors(
-    scores: Mapping[str, SortedScores], everyone: SortedScores, targets: NDArray[np.float64], measures: Measures
+    scores: Mapping[str, SortedScores],
+    everyone: SortedScores,
+    targets: NDArray[np.float64],
+    measures: EvaluationOptions,
 ) -> NDArray[np.float64]:
     """FMR and FNMR of every group in every resample, the threshold chosen anew each time: [2, R, B, F]."""
     rng = np.random.default_rng([measures.seed, 3])

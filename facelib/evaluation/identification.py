@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.evaluation.arrays import as_float, as_numpy, check_finite, normalise
+from facelib.evaluation.arrays import as_float, as_numpy, check_finite, normalize
 from facelib.evaluation.bootstrap import Interval, bootstrap_sorted, percentile_interval
-from facelib.evaluation.report import Measures, bracket, plain_intervals
+from facelib.evaluation.report import EvaluationOptions, bracket, plain_intervals
 from facelib.evaluation.roc import SortedScores, allowed_false_accepts
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ NOT_FIRST = -2.0
 
 
 @dataclass(frozen=True)
-class Searches:
+class GallerySearch:
     """What became of every probe in one gallery.
 
     Attributes:
@@ -105,7 +105,7 @@ class IdentificationReport:
         return [table]
 
 
-def search_gallery(gallery: Any, gallery_subjects: Any, probes: Any, probe_subjects: Any) -> Searches:
+def search_gallery(gallery: Any, gallery_subjects: Any, probes: Any, probe_subjects: Any) -> GallerySearch:
     """Search every probe in a gallery by cosine similarity.
 
     Args:
@@ -130,7 +130,7 @@ def search_gallery(gallery: Any, gallery_subjects: Any, probes: Any, probe_subje
                 f"{numbers.dtype} {list(numbers.shape)}"
             )
         check_finite(array, name)
-        sides.append((normalise(array), numbers))
+        sides.append((normalize(array), numbers))
     (gallery, owners), (probes, wanted) = sides
     known, column_of = np.unique(owners, return_index=True)
     if len(known) < len(owners) or len(owners) == 0:
@@ -151,7 +151,7 @@ def search_gallery(gallery: Any, gallery_subjects: Any, probes: Any, probe_subje
         ranks.append(np.sum(scores >= mate, axis=1))
         mates.append(mate[:, 0])
     empty = np.empty(0, gallery.dtype)
-    return Searches(
+    return GallerySearch(
         len(gallery),
         np.concatenate([np.empty(0, np.int64), *ranks]),
         np.concatenate([empty, *mates]),
@@ -159,7 +159,7 @@ def search_gallery(gallery: Any, gallery_subjects: Any, probes: Any, probe_subje
     )
 
 
-def evaluate_identification(galleries: Sequence[Searches], measures: Measures) -> IdentificationReport:
+def evaluate_identification(galleries: Sequence[GallerySearch], measures: EvaluationOptions) -> IdentificationReport:
     """Rates of the searches, averaged over galleries, with intervals; galleries are resampled separately.
 
     Raises:
@@ -188,7 +188,9 @@ def evaluate_identification(galleries: Sequence[Searches], measures: Measures) -
     )
 
 
-def _gallery_rates(searches: Searches, measures: Measures, number: int) -> dict[str, tuple[float, NDArray[Any]]]:
+def _gallery_rates(
+    searches: GallerySearch, measures: EvaluationOptions, number: int
+) -> dict[str, tuple[float, NDArray[Any]]]:
     """Rate and its resamples [B] by name, of one gallery."""
     seed = measures.seed * 1000 + number
     rng = np.random.default_rng([seed, 2])
@@ -208,7 +210,7 @@ def _gallery_rates(searches: Searches, measures: Measures, number: int) -> dict[
     return rates
 
 
-def _warnings(galleries: Sequence[Searches], fpirs: Sequence[float]) -> list[str]:
+def _warnings(galleries: Sequence[GallerySearch], fpirs: Sequence[float]) -> list[str]:
     fewest = min(len(g.strangers) for g in galleries)
     if fewest == 0:
         return ["a gallery holds the subjects of all probes: FPIR cannot be measured, TPIR is left out"]

@@ -52,7 +52,7 @@ class Report(Protocol):
 
 
 @dataclass(frozen=True)
-class Measures:
+class EvaluationOptions:
     """What is asked of every protocol.
 
     Attributes:

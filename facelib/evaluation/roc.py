@@ -81,7 +81,7 @@ class SortedScores:
     @cached_property
     def eer(self) -> float:
         """Equal error rate: where the ROC, its points joined by straight lines, has FAR = 1 - TAR."""
-        # The crossing point is the highest score at which FAR >= 1 - TAR; its neighbour is the next higher score.
+        # The crossing point is the highest score at which FAR >= 1 - TAR; its neighbor is the next higher score.
         crossing = max(self._highest_crossing(self.genuine), self._highest_crossing(self.impostors))
         fmr, fnmr = self.errors(crossing)
         higher = []

@@ -1,7 +1,7 @@
 """Template features and template pair scores of IJB-B and IJB-C (Maze et al. 2018, 1:1 mixed-media verification).
 
 A template is a set of media (still pictures and videos) of one person. Its feature is the sum over its media of the
-mean feature of that medium's images, L2-normalised; a pair's score is the dot product. Pooling is one sparse matrix
+mean feature of that medium's images, L2-normalized; a pair's score is the dot product. Pooling is one sparse matrix
 [templates, images] times the features; scoring multiplies blocks of templates.
 
 Shape legend: M images, D embedding size, T templates, P template pairs.
@@ -34,7 +34,7 @@ def template_features(
             "detector score" pooling); the mean still divides by the number of images.
 
     Returns:
-        L2-normalised features [T, D] and template numbers int64 [T], ascending.
+        L2-normalized features [T, D] and template numbers int64 [T], ascending.
 
     Raises:
         ValueError: shapes that do not match, features that are not finite, a template whose features add up to zero.
@@ -62,7 +62,7 @@ def template_features(
     )
     pooled = pooling @ features
     ids = ordered[first_images]
-    _normalise_templates(pooled, ids)
+    _normalize_templates(pooled, ids)
     return pooled, ids
 
 
@@ -112,7 +112,7 @@ def _groups(templates: NDArray[np.int64], medias: NDArray[np.int64]) -> tuple[ND
     return order, np.flatnonzero(new)
 
 
-def _normalise_templates(pooled: FloatArray, ids: NDArray[np.int64]) -> None:
+def _normalize_templates(pooled: FloatArray, ids: NDArray[np.int64]) -> None:
     norms = np.sqrt(np.einsum("td,td->t", pooled, pooled))
     broken = ~np.isfinite(norms) | (norms == 0)
     if broken.any():

@@ -1,10 +1,10 @@
 """k-fold verification accuracy, the number LFW, AgeDB-30, CFP-FP, CALFW and CPLFW are reported with.
 
 Protocol (Huang et al. 2007, as computed by the insightface evaluation code): the pairs are cut into `folds` consecutive
-parts; for each part the threshold on the squared L2 distance of the normalised embeddings (0 to 4 in steps of 0.01)
+parts; for each part the threshold on the squared L2 distance of the normalized embeddings (0 to 4 in steps of 0.01)
 that is most accurate on all the other parts is applied to it. The accuracy is the mean over the parts.
 
-Only the number of pairs between two neighbouring thresholds matters, so the work is one histogram [folds, 2, bins].
+Only the number of pairs between two neighboring thresholds matters, so the work is one histogram [folds, 2, bins].
 
 Shape legend: P pairs, D embedding size, T thresholds.
 """
@@ -40,7 +40,7 @@ class KFoldResult:
 def kfold_accuracy(first: Any, second: Any, issame: Any, folds: int = 10) -> KFoldResult:
     """k-fold verification accuracy of embeddings.
 
-    With flip augmentation the caller passes f(x) + f(flipped x). Embeddings are normalised here.
+    With flip augmentation the caller passes f(x) + f(flipped x). Embeddings are normalized here.
 
     Args:
         first, second: embeddings of the left and right picture of each pair, [P, D].
@@ -55,7 +55,7 @@ def kfold_accuracy(first: Any, second: Any, issame: Any, folds: int = 10) -> KFo
 
 
 def kfold_from_distances(distances: FloatArray, issame: BoolArray, folds: int = 10) -> KFoldResult:
-    """The same from squared L2 distances [P] of normalised embeddings (0 to 4)."""
+    """The same from squared L2 distances [P] of normalized embeddings (0 to 4)."""
     counts = threshold_histogram(distances, issame, folds)
     fold_accuracies, chosen = accuracies_from_histogram(counts)
     return KFoldResult(

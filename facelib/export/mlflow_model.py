@@ -43,7 +43,7 @@ def save_mlflow_model(
         onnx: file of `export_onnx`.
         example: an encoded picture with a face, kept as the input example.
         detector, options, min_score: see `FacePipeline`.
-        metadata: JSON values kept with the model, beside the contract that the ONNX file carries.
+        metadata: JSON values kept with the model, beside the image spec that the ONNX file carries.
 
     Raises:
         FileExistsError: the folder exists.
@@ -55,7 +55,7 @@ def save_mlflow_model(
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; delete it, or choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    contract = FacePipeline(onnx).embedder.contract
+    image_spec = FacePipeline(onnx).embedder.image_spec
     settings = {"detector": detector, "options": dict(options or {}), "min_score": min_score}
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         entry, pipeline, network = (Path(temporary) / n for n in ("entry.py", "pipeline.json", "backbone.onnx"))
@@ -69,7 +69,7 @@ def save_mlflow_model(
             code_paths=[str(Path(facelib.__file__).parent)],
             signature=_signature(),
             input_example=pandas.DataFrame({"image": [example]}),
-            metadata={**(metadata or {}), "contract": contract},
+            metadata={**(metadata or {}), "image_spec": image_spec},
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in PACKAGES],
         )
         for cache in (Path(temporary) / "model").rglob("__pycache__"):

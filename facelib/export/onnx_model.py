@@ -1,7 +1,7 @@
 """Backbones as ONNX files, compared with PyTorch before they are kept.
 
-Input `images`: float32 [N, 3, S, S], RGB in [-1, 1]; output `embeddings`: float32 [N, D], not normalised; N is free.
-The file's metadata say what the faces have to look like (`facelib.contract`, JSON).
+Input `images`: float32 [N, 3, S, S], RGB in [-1, 1]; output `embeddings`: float32 [N, D], not normalized; N is free.
+The file's metadata say what the faces have to look like (`facelib.image_spec`, JSON).
 
 Shape legend: N images, S side in pixels, D embedding size.
 """
@@ -25,7 +25,7 @@ from facelib.data.storage import atomic_file
 if TYPE_CHECKING:
     from torch import nn
 
-INPUT, OUTPUT, CONTRACT = "images", "embeddings", "facelib.contract"
+INPUT, OUTPUT, IMAGE_SPEC = "images", "embeddings", "facelib.image_spec"
 OPSET = 17
 
 
@@ -44,7 +44,7 @@ class OnnxCheck:
 def export_onnx(
     backbone: nn.Module,
     path: str | os.PathLike[str],
-    contract: Mapping[str, Any] | None = None,
+    image_spec: Mapping[str, Any] | None = None,
     tolerance: float = 1e-4,
     batches: Sequence[int] = (1, 7),
 ) -> OnnxCheck:
@@ -52,7 +52,7 @@ def export_onnx(
 
     Args:
         path: file to write; it appears complete and compared, or not at all.
-        contract: of the faces the network was trained on; goes into the file's metadata.
+        image_spec: of the faces the network was trained on; goes into the file's metadata.
         tolerance: largest difference allowed, as a share of the largest embedding value.
         batches: numbers of images tried.
 
@@ -80,7 +80,7 @@ def export_onnx(
             opset_version=OPSET,
         )
         model = onnx.load(file.name)
-        onnx.helper.set_model_props(model, {CONTRACT: json.dumps(dict(contract or {}), sort_keys=True)})
+        onnx.helper.set_model_props(model, {IMAGE_SPEC: json.dumps(dict(image_spec or {}), sort_keys=True)})
         onnx.checker.check_model(model)
         onnx.save(model, file.name)
         check = _compare(network, OnnxEmbedder(file.name), size, batches)
@@ -100,7 +100,7 @@ class OnnxEmbedder:
         threads: of onnxruntime; 0 leaves it to onnxruntime.
 
     Attributes:
-        contract: what its faces look like, as far as the file says it.
+        image_spec: what its faces look like, as far as the file says it.
         size: side of the faces in pixels.
     """
 
@@ -110,8 +110,8 @@ class OnnxEmbedder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(os.fspath(path), options, onnxruntime.get_available_providers())
-        self.contract: dict[str, Any] = json.loads(
-            self._session.get_modelmeta().custom_metadata_map.get(CONTRACT, "{}")
+        self.image_spec: dict[str, Any] = json.loads(
+            self._session.get_modelmeta().custom_metadata_map.get(IMAGE_SPEC, "{}")
         )
         self.size = int(self._session.get_inputs()[0].shape[2])
 

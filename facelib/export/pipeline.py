@@ -22,7 +22,7 @@ class FacePipeline:
     """Finds the face in each picture, aligns it and embeds it.
 
     Args:
-        onnx: file of `export_onnx`; its contract says how faces are aligned.
+        onnx: file of `export_onnx`; its image spec says how faces are aligned.
         detector, options: see `build_detector`; loaded with the first picture that is no crop yet.
         min_score: faces the detector scores lower are ignored, 0 to 1.
     """
@@ -44,7 +44,7 @@ class FacePipeline:
         Args:
             pictures: JPEG, PNG, BMP or WebP bytes.
             aligned: they are crops of the right size already.
-            flip: add the embedding of the mirrored face before normalising.
+            flip: add the embedding of the mirrored face before normalizing.
 
         Returns:
             dicts with `embedding` (D floats of length 1; empty when rejected), `score`, `box` (left, top, right,
@@ -79,7 +79,7 @@ class FacePipeline:
     def _crops(self, pictures: dict[int, Any], results: list[dict[str, Any]]) -> dict[int, Any]:
         if self._aligner is None:
             name, options, min_score = self._detector
-            template = self.embedder.contract.get("template", "arcface")
+            template = self.embedder.image_spec.get("template", "arcface")
             self._aligner = Aligner(
                 build_detector(name, **options), template=template, size=self.embedder.size, min_score=min_score
             )

@@ -3,7 +3,7 @@
 from facelib.inspection.identities import IdentityReport, inspect_identities
 from facelib.inspection.measures import MEASURES, measure_faces, pose_from_landmarks
 from facelib.inspection.repeats import Repeats, count_repeats
-from facelib.inspection.report import SetReport, Spread, compare_table, spread
+from facelib.inspection.report import SetReport, Spread, compare_table, summarize
 
 __all__ = [
     "MEASURES",
@@ -16,5 +16,5 @@ __all__ = [
     "inspect_identities",
     "measure_faces",
     "pose_from_landmarks",
-    "spread",
+    "summarize",
 ]

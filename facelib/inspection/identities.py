@@ -38,7 +38,7 @@ class IdentityReport:
     eer: float
     genuine: float
     impostor: float
-    separation: float
+    d_prime: float
     rank1: float
     identity_share: float
     dimensions: float
@@ -76,24 +76,24 @@ def inspect_identities(
     values, inverse, counts = np.unique(numbers[kept], return_inverse=True, return_counts=True)
     sums = np.zeros((len(values), unit.shape[1]), np.float32)
     np.add.at(sums, inverse, unit)
-    centres = _unit(sums)
+    centers = _unit(sums)
     genuine, impostor = _pair_similarities(unit, inverse, counts, pairs, np.random.default_rng(seed))
     scores = np.concatenate([genuine, impostor])
     labels = np.arange(len(scores)) < len(genuine)
-    nearest, best = _nearest_others(centres)
-    own = np.bincount(inverse, (unit * centres[inverse]).sum(1)) / counts
+    nearest, best = _nearest_others(centers)
+    own = np.bincount(inverse, (unit * centers[inverse]).sum(1)) / counts
     scattered = np.argsort(own)[:listed]
     means = sums / counts[:, None]
     within = float(((unit - means[inverse]) ** 2).sum())
     total = float(((unit - unit.mean(0)) ** 2).sum())
-    spectrum = np.linalg.eigvalsh(np.cov(centres, rowvar=False).astype(np.float64)).clip(0)
+    spectrum = np.linalg.eigvalsh(np.cov(centers, rowvar=False).astype(np.float64)).clip(0)
     return IdentityReport(
         identities=len(values),
         auc=float(roc_auc(scores, labels)),
         eer=float(equal_error_rate(scores, labels)),
         genuine=float(genuine.mean()),
         impostor=float(impostor.mean()),
-        separation=float((genuine.mean() - impostor.mean()) / np.sqrt((genuine.var() + impostor.var()) / 2 + 1e-12)),
+        d_prime=float((genuine.mean() - impostor.mean()) / np.sqrt((genuine.var() + impostor.var()) / 2 + 1e-12)),
         rank1=_rank1(unit, inverse, sums),
         identity_share=1 - within / max(total, 1e-12),
         dimensions=float(spectrum.sum() ** 2 / max((spectrum**2).sum(), 1e-24)),
@@ -118,11 +118,11 @@ def _pair_similarities(
     return (a * b).sum(1), (a * c).sum(1)
 
 
-def _nearest_others(centres: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _nearest_others(centers: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The most similar other identity of each, and how similar it is [I]."""
-    nearest, best = np.zeros(len(centres), np.int64), np.zeros(len(centres), np.float32)
-    for start in range(0, len(centres), _ROWS_AT_ONCE):
-        block = centres[start : start + _ROWS_AT_ONCE] @ centres.T
+    nearest, best = np.zeros(len(centers), np.int64), np.zeros(len(centers), np.float32)
+    for start in range(0, len(centers), _ROWS_AT_ONCE):
+        block = centers[start : start + _ROWS_AT_ONCE] @ centers.T
         rows = np.arange(len(block))
         block[rows, rows + start] = -2
         nearest[start : start + len(block)] = block.argmax(1)
@@ -132,10 +132,10 @@ def _nearest_others(centres: NDArray[np.float32]) -> tuple[NDArray[np.int64], ND
 
 def _rank1(unit: NDArray[np.float32], inverse: NDArray[np.intp], sums: NDArray[np.float32]) -> float:
     """Share of pictures that the mean of their identity's other pictures is nearer to than any other mean."""
-    centres, hits = _unit(sums), 0
+    centers, hits = _unit(sums), 0
     for start in range(0, len(unit), _ROWS_AT_ONCE):
         rows, own = unit[start : start + _ROWS_AT_ONCE], inverse[start : start + _ROWS_AT_ONCE]
-        block = rows @ centres.T
+        block = rows @ centers.T
         block[np.arange(len(rows)), own] = -2
         hits += int(((rows * _unit(sums[own] - rows)).sum(1) > block.max(1)).sum())
     return hits / len(unit)

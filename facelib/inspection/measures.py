@@ -22,11 +22,11 @@ MEASURES: dict[str, str] = {
     "roll": "degrees, positive: clockwise",
     "mouth_width": "distance of the mouth corners in eye distances",
     "mouth_drop": "nose to mouth in nose-to-eye distances",
-    "brightness": "mean grey level, 0 to 255",
-    "contrast": "standard deviation of grey levels",
+    "brightness": "mean gray level, 0 to 255",
+    "contrast": "standard deviation of gray levels",
     "side_light": "right half minus left half in means of both, -2 to 2",
-    "warmth": "mean of red minus blue, grey levels",
-    "sharpness": "variance of the Laplacian of grey levels",
+    "warmth": "mean of red minus blue, gray levels",
+    "sharpness": "variance of the Laplacian of gray levels",
 }
 # An average face: x to the right, y down, z away from the viewer; eye distance 62, the nose tip is the origin.
 _MODEL = np.array([[-31, -33, 27], [31, -33, 27], [0, 0, 0], [-24, 31, 20], [24, 31, 20]], np.float64)
@@ -71,9 +71,9 @@ def pose_from_landmarks(landmarks: ArrayLike) -> Floats:
     """
     points = _checked(landmarks)
     model = _MODEL - _MODEL.mean(0)
-    centred = points - points.mean(1, keepdims=True)
+    centerd = points - points.mean(1, keepdims=True)
     # [N, 2, 3]: two rows of a rotation, scaled; made orthogonal by the nearest such pair.
-    affine = np.einsum("npk,pm->nkm", centred, np.linalg.pinv(model).T)
+    affine = np.einsum("npk,pm->nkm", centerd, np.linalg.pinv(model).T)
     left, _, right = np.linalg.svd(affine, full_matrices=False)
     rows = left @ right
     third = np.cross(rows[:, 0], rows[:, 1])
@@ -85,12 +85,12 @@ def pose_from_landmarks(landmarks: ArrayLike) -> Floats:
 
 
 def _light(image: NDArray[np.uint8]) -> tuple[float, float, float, float, float]:
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    half = grey.shape[1] // 2
-    left, right = float(grey[:, :half].mean()), float(grey[:, -half:].mean())
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    half = gray.shape[1] // 2
+    left, right = float(gray[:, :half].mean()), float(gray[:, -half:].mean())
     red, _, blue, _ = cv2.mean(image)
     side = 2 * (right - left) / max(right + left, 1e-9)
-    return float(grey.mean()), float(grey.std()), side, red - blue, sharpness(image)
+    return float(gray.mean()), float(gray.std()), side, red - blue, sharpness(image)
 
 
 def _length(vectors: Floats) -> Floats:

@@ -32,7 +32,7 @@ class Spread:
     between: float | None
 
 
-def spread(values: ArrayLike, identities: ArrayLike | None = None) -> Spread:
+def summarize(values: ArrayLike, identities: ArrayLike | None = None) -> Spread:
     """The spread of values [N] over the pictures of identities [N].
 
     Raises:

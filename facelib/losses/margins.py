@@ -43,19 +43,19 @@ class MarginOutput:
 
     @torch.no_grad()
     def accuracy(self, labels: Tensor) -> Tensor:
-        """Share of labelled rows (labels [N]) whose class has the largest cosine, margins left out; nan if none is."""
+        """Share of labeled rows (labels [N]) whose class has the largest cosine, margins left out; nan if none is."""
         if self.target_cosines is None:
             raise ValueError("target_cosines=None: accuracy needs an output that comes from a margin head")
-        labelled = labels >= 0
+        labeled = labels >= 0
         target = self.target_cosines[:, None]
         with_margin = self.cosines.gather(1, labels.clamp(min=0)[:, None])
         # A margin may also raise a cosine (θ + m beyond π): the own column never counts as a rival.
         rivals = (self.cosines > target).sum(dim=1) - (with_margin > target)[:, 0].long()
-        return ((rivals == 0) & labelled).sum() / labelled.sum()
+        return ((rivals == 0) & labeled).sum() / labeled.sum()
 
 
 class MarginHead(nn.Module):
-    """Base of the heads: normalised class weights, cosines and checks. Subclasses say what the margin does.
+    """Base of the heads: normalized class weights, cosines and checks. Subclasses say what the margin does.
 
     Args:
         embedding_size: D.
@@ -202,12 +202,12 @@ class MagFace(MarginHead):
         length = torch.linalg.vector_norm(embeddings, dim=1).clamp(self.l_a, self.u_a)
         slope = (self.u_margin - self.l_margin) / (self.u_a - self.l_a)
         margin = self.l_margin + slope * (length - self.l_a)
-        labelled = labels >= 0
-        per_row = torch.where(labelled, length / self.u_a**2 + 1 / length, 0.0)
+        labeled = labels >= 0
+        per_row = torch.where(labeled, length / self.u_a**2 + 1 / length, 0.0)
         with_margin = _add_angle(target, margin)
         if self.easy_margin:
             with_margin = torch.where(target > 0, with_margin, target)
-        return with_margin, self.lambda_g * per_row.sum() / labelled.sum().clamp(min=1)
+        return with_margin, self.lambda_g * per_row.sum() / labeled.sum().clamp(min=1)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Triplet and contrastive terms to add to a margin softmax, as UNPG's comparisons do.
 
 They need the extra dependency: `pip install facelib[metric-learning]` (pytorch-metric-learning). Distances are
-Euclidean between unit embeddings, 0..2; each rank takes the pairs of its own batch; rows labelled −1 take no part.
+Euclidean between unit embeddings, 0..2; each rank takes the pairs of its own batch; rows labeled −1 take no part.
 
     loss = unpg(head(embeddings, labels), embeddings, labels) + triplet_loss(embeddings, labels)
 
@@ -27,7 +27,7 @@ def triplet_loss(embeddings: Tensor, labels: Tensor, margin: float = 0.5) -> Ten
         from pytorch_metric_learning.losses import TripletMarginLoss
     except ImportError as error:
         raise ImportError(_HINT) from error
-    return TripletMarginLoss(margin=margin)(*_labelled(embeddings, labels))
+    return TripletMarginLoss(margin=margin)(*_labeled(embeddings, labels))
 
 
 def contrastive_loss(embeddings: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
@@ -42,11 +42,11 @@ def contrastive_loss(embeddings: Tensor, labels: Tensor, margin: float = 1.0) ->
         from pytorch_metric_learning.losses import ContrastiveLoss
     except ImportError as error:
         raise ImportError(_HINT) from error
-    return ContrastiveLoss(pos_margin=0.0, neg_margin=margin)(*_labelled(embeddings, labels))
+    return ContrastiveLoss(pos_margin=0.0, neg_margin=margin)(*_labeled(embeddings, labels))
 
 
 _HINT = "pytorch-metric-learning is missing: pip install facelib[metric-learning]"
 
 
-def _labelled(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _labeled(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return at_least_float32(embeddings)[labels >= 0], labels[labels >= 0]

@@ -6,7 +6,7 @@ gradients equal those of the unsharded head with `UnifiedNegativeLoss` on the gl
 rank compares with the batch's true classes and a random share of the others (Partial FC, An et al., CVPR 2022, arXiv
 2203.15565).
 
-The module stays OUTSIDE DistributedDataParallel (every rank owns other classes), the backbone inside; the optimiser
+The module stays OUTSIDE DistributedDataParallel (every rank owns other classes), the backbone inside; the optimizer
 takes both. Every rank returns the same loss; gradients are scaled so that, after DDP has averaged the backbone's, all
 are those of that loss.
 
@@ -44,7 +44,7 @@ class ShardedMarginLoss(nn.Module):
         num_classes: C of the whole data set.
         whisker: as in `UnifiedNegativeLoss`; None: no pair negatives.
         sample_rate: share of its classes a rank compares with, in 0..1; the batch's true classes are always among them.
-            Classes left out get gradient zero, but the optimiser's momentum and weight decay still move them.
+            Classes left out get gradient zero, but the optimizer's momentum and weight decay still move them.
         seed: of the first weights and of the sampling; the same on every rank.
         settings: the head's own, as scale and margin.
 
@@ -95,24 +95,24 @@ class ShardedMarginLoss(nn.Module):
         check_batch(embeddings, labels, (self.num_classes, self.embedding_size))
         all_embeddings = distributed.gather_with_gradient(at_least_float32(embeddings))  # [B, D]
         all_labels = distributed.gather(labels)
-        labelled = all_labels >= 0
+        labeled = all_labels >= 0
         with torch.autocast(embeddings.device.type, enabled=False):
-            mine = labelled & (all_labels >= self.first) & (all_labels < self.end)
+            mine = labeled & (all_labels >= self.first) & (all_labels < self.end)
             weight, local_labels = self._sample(torch.where(mine, all_labels - self.first, -1))
             # What follows differs by rank and its gradients add up to one loss's; DDP then divides by the ranks.
             output = self.head.compare(_scale_gradient(all_embeddings, distributed.world_size()), local_labels, weight)
             logits = output.scale * output.cosines
             positives = torch.where(mine, logits.gather(1, local_labels.clamp(min=0)[:, None])[:, 0], 0.0)
-            self.accuracy = _accuracy_over_ranks(output, local_labels, labelled)
-            normaliser = _logsumexp_over_ranks(torch.logsumexp(logits, dim=1))
+            self.accuracy = _accuracy_over_ranks(output, local_labels, labeled)
+            normalizer = _logsumexp_over_ranks(torch.logsumexp(logits, dim=1))
             positives = _sum_over_ranks(positives)
             penalty = _sum_over_ranks(output.penalty * mine.sum()) if isinstance(output.penalty, Tensor) else 0.0
             if self.whisker is not None:
                 # The same on every rank and with the whole gradient on each, so not scaled: it counts once.
                 negatives = pair_negatives(all_embeddings, all_labels, self.whisker)
-                normaliser = add_negatives(normaliser, negatives, output.scale)
-            rows = torch.where(labelled, normaliser - positives, 0.0)
-            return (rows.sum() + penalty) / labelled.sum().clamp(min=1)
+                normalizer = add_negatives(normalizer, negatives, output.scale)
+            rows = torch.where(labeled, normalizer - positives, 0.0)
+            return (rows.sum() + penalty) / labeled.sum().clamp(min=1)
 
     def full_state_dict(self) -> dict[str, Tensor] | None:
         """{"weight": [C, D], "steps"} on the CPU of rank 0, None elsewhere. All ranks must call it.
@@ -140,7 +140,7 @@ class ShardedMarginLoss(nn.Module):
     def gather_classes(self, tensor: Tensor) -> Tensor | None:
         """[own classes, ...] of every rank -> [C, ...] on the CPU of rank 0, None elsewhere; all ranks must call it.
 
-        For the weight and for what an optimiser keeps beside it (momentum).
+        For the weight and for what an optimizer keeps beside it (momentum).
         """
         ranks = distributed.world_size()
         parts = []
@@ -188,8 +188,8 @@ def _first_weights(first: int, end: int, embedding_size: int, seed: int) -> Tens
 
 
 @torch.no_grad()
-def _accuracy_over_ranks(output: MarginOutput, labels: Tensor, labelled: Tensor) -> Tensor:
-    """Share of labelled rows [B] whose class, on whichever rank, has the largest cosine; margins left out."""
+def _accuracy_over_ranks(output: MarginOutput, labels: Tensor, labeled: Tensor) -> Tensor:
+    """Share of labeled rows [B] whose class, on whichever rank, has the largest cosine; margins left out."""
     mine = labels >= 0
     assert output.target_cosines is not None
     target = distributed.all_reduce(torch.where(mine, output.target_cosines, 0.0))
@@ -197,7 +197,7 @@ def _accuracy_over_ranks(output: MarginOutput, labels: Tensor, labelled: Tensor)
     # A margin may also raise a cosine: the own column never counts as a rival.
     own = output.cosines.gather(1, labels.clamp(min=0)[:, None])[:, 0] > target
     rivals = distributed.all_reduce(above - (own & mine).long())
-    return ((rivals == 0) & labelled).sum() / labelled.sum()
+    return ((rivals == 0) & labeled).sum() / labeled.sum()
 
 
 def _logsumexp_over_ranks(own: Tensor) -> Tensor:

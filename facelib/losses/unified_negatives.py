@@ -62,18 +62,18 @@ class UnifiedNegativeLoss(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             logits = output.scale * output.cosines
             positives = logits.gather(1, labels.clamp(min=0)[:, None])[:, 0]
-            normaliser = torch.logsumexp(logits, dim=1)
+            normalizer = torch.logsumexp(logits, dim=1)
             if self.whisker is not None:
                 everybody = at_least_float32(embeddings)
                 if self.gather:
                     everybody = distributed.gather_with_gradient(everybody)
                 negatives = pair_negatives(everybody, all_labels, self.whisker)
-                normaliser = add_negatives(normaliser, negatives, output.scale)
-            labelled = labels >= 0
-            rows = torch.where(labelled, normaliser - positives, 0.0)
+                normalizer = add_negatives(normalizer, negatives, output.scale)
+            labeled = labels >= 0
+            rows = torch.where(labeled, normalizer - positives, 0.0)
             # Ranks may differ in rows with a label: weigh by rows, so that the mean over ranks is the global mean.
             ranks = len(all_labels) / len(labels)
-            return (rows.sum() + output.penalty * labelled.sum()) * ranks / (all_labels >= 0).sum().clamp(min=1)
+            return (rows.sum() + output.penalty * labeled.sum()) * ranks / (all_labels >= 0).sum().clamp(min=1)
 
 
 class MarginSoftmax(nn.Module):
@@ -103,11 +103,11 @@ def pair_negatives(embeddings: Tensor, labels: Tensor, whisker: float) -> Tensor
         return filter_negatives(_NegativePairs.apply(F.normalize(at_least_float32(embeddings)), labels), whisker)
 
 
-def add_negatives(normaliser: Tensor, negatives: Tensor, scale: float) -> Tensor:
+def add_negatives(normalizer: Tensor, negatives: Tensor, scale: float) -> Tensor:
     """logsumexp [N] over each row's logits -> the same with cosines [P], possibly none, beside every row."""
     if len(negatives) == 0:
-        return normaliser
-    return torch.logaddexp(normaliser, torch.logsumexp(scale * negatives, dim=0))
+        return normalizer
+    return torch.logaddexp(normalizer, torch.logsumexp(scale * negatives, dim=0))
 
 
 def filter_negatives(similarities: Tensor, whisker: float) -> Tensor:

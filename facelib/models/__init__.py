@@ -4,7 +4,7 @@ from facelib.models.checkpoints import (
     BackboneCheckpoint,
     CheckpointError,
     load_backbone,
-    load_checkpoint_contract,
+    load_checkpoint_image_spec,
     read_checkpoint,
     save_backbone,
 )
@@ -22,7 +22,7 @@ __all__ = [
     "backbone_names",
     "build_backbone",
     "load_backbone",
-    "load_checkpoint_contract",
+    "load_checkpoint_image_spec",
     "read_checkpoint",
     "save_backbone",
 ]

@@ -1,8 +1,8 @@
 """Backbone files: ours, and the three published formats, read without running anything they contain.
 
 Ours is one `torch.save` of a plain dictionary (it loads with weights_only=True): `format`, `version`, `name` and
-`settings` of the architecture, `state_dict`, and `contract`: what the images it was trained on look like (template,
-size, colour order, normalisation), so that evaluation can refuse images of another kind.
+`settings` of the architecture, `state_dict`, and `image_spec`: what the images it was trained on look like (template,
+size, color order, normalization), so that evaluation can refuse images of another kind.
 
 Published: USynthFace `checkpoint_NNN.pth` (state_dict of MoCo, the query encoder is `encoder_q.*`), UNPG `.pt` (the
 whole module pickled under `backbone`), arcface_torch `.pth` (plain state_dict). Their architecture is read off the
@@ -38,13 +38,13 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class BackboneCheckpoint:
-    """What a backbone file holds. `contract` is None for published formats: they do not say what they trained on."""
+    """What a backbone file holds. `image_spec` is None for published formats: they do not say what they trained on."""
 
     format: str
     name: str
     settings: dict[str, Any]
     state_dict: dict[str, Tensor]
-    contract: dict[str, Any] | None
+    image_spec: dict[str, Any] | None
 
 
 def load_backbone(path: str | os.PathLike[str]) -> nn.Module:
@@ -67,21 +67,21 @@ def save_backbone(
     backbone: nn.Module,
     name: str,
     settings: Mapping[str, Any],
-    contract: Mapping[str, Any],
+    image_spec: Mapping[str, Any],
 ) -> None:
-    """Write `backbone = build_backbone(name, **settings)` with the contract of its training images, all or nothing.
+    """Write `backbone = build_backbone(name, **settings)` with the image spec of its training images, all or nothing.
 
     Args:
-        contract: JSON values; template, size, colour order and normalisation of the images.
+        image_spec: JSON values; template, size, color order and normalization of the images.
 
     Raises:
         CheckpointError: `backbone` does not have the parameters of build_backbone(name, **settings).
-        ValueError: settings or contract hold something JSON cannot.
+        ValueError: settings or image_spec hold something JSON cannot.
     """
     path = Path(path)
     state = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
     stored = BackboneCheckpoint(
-        FORMAT, name, _json_values("settings", settings), state, _json_values("contract", contract)
+        FORMAT, name, _json_values("settings", settings), state, _json_values("image_spec", image_spec)
     )
     with torch.device("meta"):
         _check_parameters(path, stored, build_backbone(name, **stored.settings))
@@ -90,7 +90,7 @@ def save_backbone(
         "version": VERSION,
         "name": name,
         "settings": stored.settings,
-        "contract": stored.contract,
+        "image_spec": stored.image_spec,
         "state_dict": state,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,16 +107,16 @@ def save_backbone(
         raise
 
 
-def load_checkpoint_contract(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+def load_checkpoint_image_spec(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The contract of the images that a backbone file was trained on; None for formats that carry none.
 
     Raises: as `load_backbone`.
     """
-    return read_checkpoint(path).contract
+    return read_checkpoint(path).image_spec
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> BackboneCheckpoint:
-    """Architecture, tensors and contract of a file of any known format, a path or a URI. Raises as `load_backbone`."""
+    """Architecture, tensors and image spec of a file of any known format, a path or a URI; raises as `load_backbone`."""
     with local_copy(path) as local:
         return _read_local(local)
 
@@ -149,7 +149,8 @@ def _read_local(path: Path) -> BackboneCheckpoint:
 def _read_own(path: Path, content: dict[str, Any]) -> BackboneCheckpoint:
     if content.get("version") != VERSION:
         raise CheckpointError(f"{path}: version {content.get('version')!r} of {FORMAT}, this library reads {VERSION}")
-    kinds = {"name": str, "settings": dict, "contract": dict, "state_dict": dict}
+    kinds = {"name": str, "settings": dict, "image_spec": dict, "state_dict": dict}
+    content.setdefault("image_spec", content.get("contract"))  # its name in files of 2026
     for field, kind in kinds.items():
         if not isinstance(content.get(field), kind):
             raise CheckpointError(f"{path}: field {field!r} is missing or no {kind.__name__}; the file is damaged")

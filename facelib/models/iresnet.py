@@ -22,7 +22,7 @@ REDUCTION = 16  # of the squeeze-and-excitation bottleneck
 
 
 class IResNet(nn.Module):
-    """Images float [N, 3, H, W] in [-1, 1] -> embeddings float32 [N, D], not normalised.
+    """Images float [N, 3, H, W] in [-1, 1] -> embeddings float32 [N, D], not normalized.
 
     Args:
         layers: residual blocks in each of the four stages.
@@ -89,9 +89,9 @@ class IResNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(stages[3] * (image_size // 16) ** 2, embedding_size)
         self.features = nn.BatchNorm1d(embedding_size)
-        # The embedding's scale belongs to the loss, so the last normalisation learns a shift only.
+        # The embedding's scale belongs to the loss, so the last normalization learns a shift only.
         self.features.weight.requires_grad = False
-        self._initialise()
+        self._initialize()
 
     def forward(self, images: Tensor) -> Tensor:
         """Float [N, 3, H, W] in [-1, 1] -> [N, D].
@@ -107,7 +107,7 @@ class IResNet(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             return self.features(self.fc(x.to(self.fc.weight.dtype)))
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, mean=0.0, std=0.1)

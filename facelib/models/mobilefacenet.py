@@ -1,7 +1,7 @@
 """MobileFaceNet (Chen et al. 2018, arXiv 1804.07573): a million parameters, for phones and servers without GPUs.
 
 Inverted residual bottlenecks with depthwise convolutions; a global depthwise convolution replaces average pooling,
-so that the corners of the 7x7 map may weigh less than its centre, and a linear 1x1 convolution gives the embedding.
+so that the corners of the 7x7 map may weigh less than its center, and a linear 1x1 convolution gives the embedding.
 
 Depthwise convolutions do few multiplications but move as much memory as dense ones: on processors with matrix units the
 narrow IResNets train faster (see docs of the measured results).
@@ -19,7 +19,7 @@ BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2
 
 
 class MobileFaceNet(nn.Module):
-    """Images float [N, 3, H, W] in [-1, 1] -> embeddings float32 [N, D], not normalised.
+    """Images float [N, 3, H, W] in [-1, 1] -> embeddings float32 [N, D], not normalized.
 
     Args:
         embedding_size: D (the paper uses 128).
@@ -57,7 +57,7 @@ class MobileFaceNet(nn.Module):
         self.fc = nn.Linear(last, embedding_size, bias=False)
         self.features = nn.BatchNorm1d(embedding_size)
         self.features.weight.requires_grad = False  # as in IResNet: the embedding's scale belongs to the loss
-        self._initialise()
+        self._initialize()
 
     def forward(self, images: Tensor) -> Tensor:
         """Float [N, 3, H, W] in [-1, 1] -> [N, D].
@@ -71,14 +71,14 @@ class MobileFaceNet(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             return self.features(self.fc(x.to(self.fc.weight.dtype)))
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
 
 
 class ConvolutionUnit(nn.Module):
-    """Convolution, batch normalisation and, unless the unit is linear, PReLU."""
+    """Convolution, batch normalization and, unless the unit is linear, PReLU."""
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ BACKBONES: Mapping[str, tuple[Callable[..., nn.Module], Mapping[str, Any]]] = {
 def build_backbone(
     name: str, embedding_size: int = 512, dropout: float = 0.0, use_se: bool = False, **settings: Any
 ) -> nn.Module:
-    """A network from float images [N, 3, H, W] in [-1, 1] to embeddings float32 [N, D], not normalised.
+    """A network from float images [N, 3, H, W] in [-1, 1] to embeddings float32 [N, D], not normalized.
 
     Args:
         name: one of `backbone_names()`.

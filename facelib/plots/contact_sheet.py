@@ -28,7 +28,7 @@ def contact_sheet(
 
     Args:
         images: RGB uint8 [rows, columns, H, W, 3], or a list of rows, each a list of images [H, W, 3] or None (left
-            grey). Rows may differ in length, images in size (each stands in the top left of its cell).
+            gray). Rows may differ in length, images in size (each stands in the top left of its cell).
         path: PNG file to write; its folder is created.
         row_labels: one text per row, written left of it.
         title: text above the grid.

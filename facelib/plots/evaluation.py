@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.evaluation.arrays import as_labels, as_numpy, normalise
+from facelib.evaluation.arrays import as_labels, as_numpy, normalize
 from facelib.evaluation.bootstrap import bootstrap_sorted
 from facelib.evaluation.roc import RocCurve, SortedScores
-from facelib.plots.style import COLOURS, PathLike
+from facelib.plots.style import COLORS, PathLike
 from facelib.plots.style import save as _save
 from facelib.plots.style import tidy as _tidy
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ScoredPairs = Mapping[str, tuple[Any, Any]]
 
 MARKS = ("o", "s", "^", "D")
-GENUINE, IMPOSTOR = COLOURS[0], COLOURS[1]
+GENUINE, IMPOSTOR = COLORS[0], COLORS[1]
 MAX_CURVE_POINTS = 4000
 
 
@@ -52,14 +52,14 @@ def plot_roc(models: ScoredPairs, path: PathLike, title: str = "ROC", bootstrap:
         curve = scores.curve()
         lowest = min(lowest, 1 / curve.impostors)
         far, tar = _thinned(curve)
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         if bootstrap:
             grid = np.geomspace(1 / curve.impostors, 1, 80)
             samples = bootstrap_sorted(scores, grid, bootstrap, seed)
             low, high = np.quantile(samples.tar, [0.025, 0.975], axis=0)
-            axes.fill_between(grid, low, high, color=colour, alpha=0.15, linewidth=0, step="post")
+            axes.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0, step="post")
         label = f"{name}: AUC {scores.auc:.4f}, EER {100 * scores.eer:.1f} % ({_counts(curve)})"
-        axes.plot(far, tar, color=colour, label=label, drawstyle="steps-post")
+        axes.plot(far, tar, color=color, label=label, drawstyle="steps-post")
     chance = np.geomspace(lowest, 1, 200)
     axes.plot(chance, chance, color="#888888", linestyle=":", linewidth=1, label="chance")
     axes.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.01), title=title)
@@ -81,13 +81,13 @@ def plot_det(models: ScoredPairs, path: PathLike, title: str = "DET") -> Path:
         fnmr = 1 - tar
         lowest_far = min(lowest_far, 1 / curve.impostors)
         lowest_fnmr = min(lowest_fnmr, 1 / curve.genuine)
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         # Rates of zero have no place on a logarithmic axis: they are drawn along its edge.
         x, y = np.maximum(far, 0.5 / curve.impostors), np.maximum(fnmr, 0.5 / curve.genuine)
         axes.plot(
-            x, y, color=colour, drawstyle="steps-post", label=f"{name}: EER {100 * scores.eer:.1f} % ({_counts(curve)})"
+            x, y, color=color, drawstyle="steps-post", label=f"{name}: EER {100 * scores.eer:.1f} % ({_counts(curve)})"
         )
-        axes.plot(scores.eer, scores.eer, marker="o", color=colour, markersize=5)
+        axes.plot(scores.eer, scores.eer, marker="o", color=color, markersize=5)
     low = min(lowest_far, lowest_fnmr)
     axes.plot([low, 1], [low, 1], color="#888888", linestyle=":", linewidth=1, label="equal error")
     axes.set(xscale="log", yscale="log", xlim=(lowest_far, 1), ylim=(lowest_fnmr, 1), title=title)
@@ -112,10 +112,10 @@ def plot_score_histograms(
     )
     if edges[0] == edges[-1]:
         edges = np.linspace(edges[0] - 0.5, edges[0] + 0.5, bins + 1)
-    for name, part, colour in (("impostor", scores.impostors, IMPOSTOR), ("genuine", scores.genuine, GENUINE)):
+    for name, part, color in (("impostor", scores.impostors, IMPOSTOR), ("genuine", scores.genuine, GENUINE)):
         label = f"{name} ({len(part):,} pairs, mean {part.mean(dtype=np.float64):.3f})"
         axes.hist(
-            part, edges.tolist(), density=True, color=colour, alpha=0.45, label=label, edgecolor="white", linewidth=0.3
+            part, edges.tolist(), density=True, color=color, alpha=0.45, label=label, edgecolor="white", linewidth=0.3
         )
     if threshold is not None:
         axes.axvline(threshold, color="#333333", linestyle="--", linewidth=1, label=f"threshold {threshold:.3f}")
@@ -147,7 +147,7 @@ def plot_training_curves(history: Sequence[Mapping[str, Any]], path: PathLike, t
         axes = figure.add_subplot(rows, columns, position + 1)
         for number, (name, points) in enumerate(series.items()):
             epochs, values = zip(*points, strict=True)
-            axes.plot(epochs, values, marker=".", color=COLOURS[number % len(COLOURS)], label=name)
+            axes.plot(epochs, values, marker=".", color=COLORS[number % len(COLORS)], label=name)
         axes.set(xlabel="epoch", title=kind)
         axes.locator_params(axis="x", integer=True)
         _tidy(axes)
@@ -209,7 +209,7 @@ def plot_embedding_map(
     seed: int = 0,
 ) -> Path:
     """Some people's faces in the plane: by principal components, which keep distances, and by t-SNE, which keeps
-    neighbours. Points of one person have one colour and mark.
+    neighbors. Points of one person have one color and mark.
 
     Args:
         embeddings: [N, D], any length; directions are drawn.
@@ -225,21 +225,21 @@ def plot_embedding_map(
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    rows, colours, left_out = _map_members(as_numpy(identities), len(embeddings), people, faces)
-    points = normalise(as_numpy(embeddings)[rows].astype(np.float64))
+    rows, colors, left_out = _map_members(as_numpy(identities), len(embeddings), people, faces)
+    points = normalize(as_numpy(embeddings)[rows].astype(np.float64))
     # The first 50 components hold what t-SNE can show; with fewer points there are fewer of them.
     reduced = PCA(min(50, *points.shape), random_state=seed).fit_transform(points)
-    neighbours = TSNE(perplexity=min(30.0, (len(points) - 1) / 3), init="pca", random_state=seed).fit_transform(reduced)
+    neighbors = TSNE(perplexity=min(30.0, (len(points) - 1) / 3), init="pca", random_state=seed).fit_transform(reduced)
     figure = Figure(figsize=(11, 5.2), layout="constrained")
-    count = int(colours.max()) + 1
+    count = int(colors.max()) + 1
     figure.suptitle(f"{title}: {len(points)} faces of {count} people" + (f" (of {left_out + count})" * (left_out > 0)))
     for axes, (name, flat) in zip(
-        figure.subplots(1, 2), (("principal components 1 and 2", reduced[:, :2]), ("t-SNE", neighbours)), strict=True
+        figure.subplots(1, 2), (("principal components 1 and 2", reduced[:, :2]), ("t-SNE", neighbors)), strict=True
     ):
         for number in range(count):
-            mine = colours == number
-            mark = MARKS[number // len(COLOURS) % len(MARKS)]
-            axes.scatter(*flat[mine].T, s=26, color=COLOURS[number % len(COLOURS)], marker=mark, linewidths=0)
+            mine = colors == number
+            mark = MARKS[number // len(COLORS) % len(MARKS)]
+            axes.scatter(*flat[mine].T, s=26, color=COLORS[number % len(COLORS)], marker=mark, linewidths=0)
         axes.set(title=name, xticks=[], yticks=[])
         _tidy(axes)
     return _save(figure, path)

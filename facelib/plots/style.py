@@ -1,4 +1,4 @@
-"""What all pictures of numbers share: colours, quiet axes, and a file that is whole or absent.
+"""What all pictures of numbers share: colors, quiet axes, and a file that is whole or absent.
 
 Figures are Matplotlib's own objects on the Agg canvas: no window, no global pyplot state, safe in any worker.
 """
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PathLike = str | os.PathLike[str]
-# Okabe-Ito: told apart by colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
+# Okabe-Ito: told apart by color-blind readers too.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 
 
 def tidy(axes: Axes) -> None:

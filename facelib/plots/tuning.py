@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facelib.plots.style import COLOURS, PathLike, save, tidy
+from facelib.plots.style import COLORS, PathLike, save, tidy
 from facelib.tuning.space import SearchSpace
 from facelib.tuning.statistics import Importance, Verdict
 from facelib.tuning.trials import Trial
@@ -39,12 +39,12 @@ def plot_history(trials: Sequence[Trial], path: PathLike, metric: str, mode: str
     ):
         for state, marker in MARKERS.items():
             chosen = [t for t in members if t.state == state]
-            colour = COLOURS[list(MARKERS).index(state)]
+            color = COLORS[list(MARKERS).index(state)]
             axes.scatter(
                 [place(t) for t in chosen],
                 [float(t.score or 0) for t in chosen],
                 marker=marker,
-                color=colour,
+                color=color,
                 label=state,
             )
         full = [t for t in members if t.state == "finished"]
@@ -64,7 +64,7 @@ def plot_history(trials: Sequence[Trial], path: PathLike, metric: str, mode: str
 def plot_parallel(
     space: SearchSpace, trials: Sequence[Trial], path: PathLike, metric: str, importance: Importance | None = None
 ) -> Path:
-    """A line for each trial through the values of its fields, coloured by its score; good ones on top.
+    """A line for each trial through the values of its fields, colored by its score; good ones on top.
 
     Fields stand in the order of their importance, if that is given.
     """
@@ -78,14 +78,14 @@ def plot_parallel(
     scores = np.array([t.score for t in scored], dtype=np.float64)
     low, high = (np.quantile(scores, 0.1), scores.max()) if len(scores) else (0.0, 1.0)
     norm = Normalize(low, high if high > low else low + 1)
-    colours = matplotlib.colormaps["viridis"]
+    colors = matplotlib.colormaps["viridis"]
     figure = Figure(figsize=(2.1 * len(names) + 3, 4.8), layout="constrained")
     axes = figure.add_subplot()
     for index in np.argsort(scores):
         trial = scored[int(index)]
         places = [_place(space, name, trial.parameters) for name in names]
         style = "-" if trial.state == "finished" else ":"
-        axes.plot(range(len(names)), places, style, color=colours(norm(scores[index])), linewidth=1.6, alpha=0.85)
+        axes.plot(range(len(names)), places, style, color=colors(norm(scores[index])), linewidth=1.6, alpha=0.85)
     for column, name in enumerate(names):
         axes.axvline(column, color="#888888", linewidth=0.8)
         for place, text in _ticks(space, name):
@@ -96,7 +96,7 @@ def plot_parallel(
     axes.set_title("Parallel coordinates (dotted: stopped early; at the foot: the field did not apply)", fontsize=10)
     for side in axes.spines.values():
         side.set_visible(False)
-    figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=metric)
+    figure.colorbar(ScalarMappable(norm, colors), ax=axes, label=metric)
     return save(figure, path)
 
 
@@ -107,7 +107,7 @@ def plot_importance(found: Importance, path: PathLike, metric: str, trials: int)
     names = sorted(found.shares, key=lambda n: found.shares[n])
     figure = Figure(figsize=(7, 0.5 * len(names) + 1.8), layout="constrained")
     axes = figure.add_subplot()
-    axes.barh(names, [found.shares[n] for n in names], color=COLOURS[0])
+    axes.barh(names, [found.shares[n] for n in names], color=COLORS[0])
     axes.axvline(0, color="#333333", linewidth=0.8)
     verdict = "" if found.explained > 0 else ": no better than the mean, the bars mean nothing"
     axes.set(
@@ -179,7 +179,7 @@ def plot_finalists(
     for place, number in enumerate(numbers):
         found = verdict.finalists[number]
         margin = 0 if np.isnan(found.low) else found.mean - found.low
-        axes.errorbar(place, found.mean, yerr=margin, fmt="o", color=COLOURS[0], capsize=5, zorder=2)
+        axes.errorbar(place, found.mean, yerr=margin, fmt="o", color=COLORS[0], capsize=5, zorder=2)
     axes.set_xticks(range(len(numbers)), [labels[n] for n in numbers])
     axes.set(xlabel="finalist (best first)", ylabel=metric, xlim=(-0.5, len(numbers) - 0.5))
     axes.set_title("Finalists over seeds the search has not seen: mean and 95 % interval", fontsize=10)
@@ -195,11 +195,11 @@ def plot_schedules(trials: Sequence[Trial], fields: Sequence[str], path: PathLik
     for column, name in enumerate(fields):
         axes = figure.add_subplot(1, len(fields), column + 1)
         for number, trial in enumerate(trials):
-            stops = [0, *(p.stop_epoch for p in trial.parts)]
-            values: list[Any] = [p.parameters.get(name) for p in trial.parts]
+            stops = [0, *(p.stop_epoch for p in trial.segments)]
+            values: list[Any] = [p.parameters.get(name) for p in trial.segments]
             if all(isinstance(v, int | float) for v in values):
-                colour = COLOURS[number % len(COLOURS)]
-                axes.step(stops, [values[0], *values], where="pre", color=colour, label=trial.label)
+                color = COLORS[number % len(COLORS)]
+                axes.step(stops, [values[0], *values], where="pre", color=color, label=trial.label)
         axes.set(xlabel="epoch", title=name)
         tidy(axes)
         if not column and len(trials) <= 12:
@@ -211,9 +211,9 @@ def _curves(axes: Axes, trials: Sequence[Trial], metric: str) -> None:
     """The metric of each trial over its epochs."""
     for number, trial in enumerate(trials):
         epochs, values = [r.epoch for r in trial.reports], [r.value for r in trial.reports]
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot(epochs, values, color=colour, linewidth=1, alpha=0.8)
-        axes.plot(epochs[-1], values[-1], marker=MARKERS[trial.state], color=colour, markersize=5)
+        color = COLORS[number % len(COLORS)]
+        axes.plot(epochs, values, color=color, linewidth=1, alpha=0.8)
+        axes.plot(epochs[-1], values[-1], marker=MARKERS[trial.state], color=color, markersize=5)
     axes.set(xlabel="epoch", ylabel=metric, title="Curves")
     axes.locator_params(axis="x", integer=True)
     tidy(axes)

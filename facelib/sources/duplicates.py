@@ -1,6 +1,6 @@
 """Repeated pictures: exact fingerprints, perceptual hashes, and what counts as the same picture.
 
-The perceptual hash is the sign of the 16x16 lowest frequencies of a discrete cosine transform of the grey picture at
+The perceptual hash is the sign of the 16x16 lowest frequencies of a discrete cosine transform of the gray picture at
 64x64 against their median, without the mean (pHash; its usual 64 bits do not tell aligned faces apart). On 3,200 pairs
 of aligned LFW development faces: re-encoded at quality 30, resized, blurred or relit copies differ in 14 of 256 bits
 at most, copies shifted by a pixel in 38, other photographs of one person in 44 and more (half of them in 112 and
@@ -28,8 +28,8 @@ def exact_fingerprint(data: bytes) -> NDArray[np.uint8]:
 
 def perceptual_hash(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Hash of an RGB picture uint8 [H, W, 3], 256 bits as uint8 [32]: near pictures have near hashes."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(gray, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:16, :16].ravel()
     bits = low > np.median(low[1:])
     # The first term is the mean: brightness says nothing about which picture it is.
@@ -53,7 +53,7 @@ def repeated_hashes(hashes: NDArray[np.uint8], most_bits: int) -> NDArray[np.int
 
 
 def repeated_embeddings(embeddings: NDArray[np.float32], least_similarity: float) -> NDArray[np.int64]:
-    """The same by cosine similarity of embeddings, normalised float32 [N, D]."""
+    """The same by cosine similarity of embeddings, normalized float32 [N, D]."""
     return _first_match(len(embeddings), lambda i, kept: embeddings[kept] @ embeddings[i] >= least_similarity)
 
 

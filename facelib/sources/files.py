@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from facelib.sources.source import Skipped, UnusablePicture
+from facelib.sources.source import Skipped, UnreadableImageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # Nothing that shows one face is larger; a file that is would only fill the memory.
@@ -81,20 +81,20 @@ def read_picture(root: Path, place: str, follow_links: bool = False) -> bytes:
     """Bytes of a picture file below `root`.
 
     Raises:
-        UnusablePicture: it is missing, unreadable, empty, larger than 64 MiB, or not below `root`.
+        UnreadableImageError: it is missing, unreadable, empty, larger than 64 MiB, or not below `root`.
     """
     path = root / place
     if not follow_links and not is_inside(os.path.realpath(path), root):
-        raise UnusablePicture("outside_folder", f"it leads to {os.path.realpath(path)}")
+        raise UnreadableImageError("outside_folder", f"it leads to {os.path.realpath(path)}")
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise UnusablePicture("missing_file", "it was listed but is gone") from None
+        raise UnreadableImageError("missing_file", "it was listed but is gone") from None
     except OSError as error:
-        raise UnusablePicture("unreadable_file", str(error.strerror)) from None
+        raise UnreadableImageError("unreadable_file", str(error.strerror)) from None
     if not data:
-        raise UnusablePicture("empty_file", "0 bytes")
+        raise UnreadableImageError("empty_file", "0 bytes")
     if len(data) > MAX_BYTES:
-        raise UnusablePicture("file_too_large", f"more than {MAX_BYTES >> 20} MiB")
+        raise UnreadableImageError("file_too_large", f"more than {MAX_BYTES >> 20} MiB")
     return data

@@ -24,7 +24,7 @@ from facelib.config import AlignSettings, ImportSettings
 from facelib.data import Face, decode_image, encode_image
 from facelib.data.image_headers import declared_size, ends_properly
 from facelib.sources.duplicates import exact_fingerprint, perceptual_hash, repeated_embeddings, repeated_hashes
-from facelib.sources.source import Entry, FaceSource, Skipped, UnusablePicture
+from facelib.sources.source import Entry, FaceSource, Skipped, UnreadableImageError
 
 # Pictures decoded at a time, by each thread and by the aligner: bounds the memory, whatever the size of a part.
 BATCH = 16
@@ -36,7 +36,7 @@ Embed = Callable[[Sequence[bytes]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class References:
-    """People who must not be in the dataset: embeddings float32 [E, D], normalised, and the name of each picture."""
+    """People who must not be in the dataset: embeddings float32 [E, D], normalized, and the name of each picture."""
 
     embeddings: NDArray[np.float32]
     names: list[str]
@@ -107,19 +107,19 @@ class PartImporter:
         self,
         source: FaceSource,
         source_name: str,
-        ask: ImportSettings,
+        cfg: ImportSettings,
         align: AlignSettings,
         detector: FaceDetector | None = None,
         embed: Embed | None = None,
         references: References | None = None,
     ) -> None:
-        self.source, self.source_name, self.ask, self.align = source, source_name, ask, align
+        self.source, self.source_name, self.cfg, self.align = source, source_name, cfg, align
         self.embed, self.references = embed, references
         self._aligner = None
         if detector is not None:
             self._aligner = Aligner(detector, template=align.template, size=align.size, min_score=align.min_score)
         self._needs_pixels = (
-            ask.alignment != "none" or ask.verify == "decode" or ask.min_sharpness > 0 or ask.duplicates == "hash"
+            cfg.alignment != "none" or cfg.verify == "decode" or cfg.min_sharpness > 0 or cfg.duplicates == "hash"
         )
 
     def run(self, entries: Sequence[Entry]) -> ImportedPart:
@@ -156,12 +156,12 @@ class PartImporter:
             found = self._overlap(first, embeddings[kept])
             if found is not None:
                 part.overlaps.append(found)
-                if self.ask.overlap == "drop":
+                if self.cfg.overlap == "drop":
                     detail = f"{found.similarity:.3f} to {found.picture}"
                     part.skipped += [Skipped("overlap", person[i].entry.place, detail) for i in kept]
                     return
-        if len(kept) < self.ask.min_images:
-            detail = f"identity {first.name} has {len(kept)} left, min_images is {self.ask.min_images}"
+        if len(kept) < self.cfg.min_images:
+            detail = f"identity {first.name} has {len(kept)} left, min_images is {self.cfg.min_images}"
             part.skipped += [Skipped("few_images", person[i].entry.place, detail) for i in kept]
             return
         for i in kept:
@@ -176,11 +176,11 @@ class PartImporter:
 
     def _loaded(self, entries: Sequence[Entry]) -> Iterator[list[_Picture | Skipped]]:
         """Batches of pictures; each thread reads and decodes one ahead."""
-        with ThreadPoolExecutor(self.ask.threads) as pool:
+        with ThreadPoolExecutor(self.cfg.threads) as pool:
             ahead: deque[Future[list[_Picture | Skipped]]] = deque()
             for begin in range(0, len(entries), BATCH):
                 ahead.append(pool.submit(self._load_all, entries[begin : begin + BATCH]))
-                if len(ahead) > self.ask.threads:
+                if len(ahead) > self.cfg.threads:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
@@ -191,7 +191,7 @@ class PartImporter:
     def _load(self, entry: Entry) -> _Picture | Skipped:
         try:
             data = self.source.read(entry)
-        except UnusablePicture as error:
+        except UnreadableImageError as error:
             return Skipped(error.reason, entry.place, error.detail, damage=True)
         except Exception as error:  # A source that does not keep to its contract must not cost the place.
             return Skipped("source_error", entry.place, f"{type(error).__name__}: {error}", damage=True)
@@ -199,13 +199,13 @@ class PartImporter:
             height, width = declared_size(data)
         except ValueError as error:
             return Skipped("not_a_picture", entry.place, str(error), damage=True)
-        if height * width > self.ask.max_pixels:
-            detail = f"{width}x{height} announced, max_pixels is {self.ask.max_pixels}"
+        if height * width > self.cfg.max_pixels:
+            detail = f"{width}x{height} announced, max_pixels is {self.cfg.max_pixels}"
             return Skipped("too_many_pixels", entry.place, detail, damage=True)
         pixels = None
         if self._needs_pixels:
             try:
-                pixels = decode_image(data, self.ask.max_pixels)
+                pixels = decode_image(data, self.cfg.max_pixels)
             except ValueError as error:
                 return Skipped("damaged_picture", entry.place, str(error), damage=True)
         elif not ends_properly(data):
@@ -216,17 +216,17 @@ class PartImporter:
         self, batch: list[_Picture | Skipped], borrowed: dict[str, _Crop | Skipped]
     ) -> Iterator[_Crop | Skipped]:
         """A crop or a reason for every picture, in order."""
-        if self.ask.alignment == "detect":
+        if self.cfg.alignment == "detect":
             wanted = [p.entry.landmark_place for p in batch if isinstance(p, _Picture) and p.entry.landmark_place]
             self._borrow([place for place in dict.fromkeys(wanted) if place not in borrowed], borrowed)
         own = [p for p in batch if isinstance(p, _Picture) and not p.entry.landmark_place]
-        detected = iter(self._detect(own)) if self.ask.alignment == "detect" else iter(())
+        detected = iter(self._detect(own)) if self.cfg.alignment == "detect" else iter(())
         for picture in batch:
             if isinstance(picture, Skipped):
                 yield picture
-            elif self.ask.alignment == "none":
+            elif self.cfg.alignment == "none":
                 yield self._as_is(picture)
-            elif self.ask.alignment == "given":
+            elif self.cfg.alignment == "given":
                 yield self._warp(picture, picture.entry.landmarks, picture.entry.score)
             elif picture.entry.landmark_place:
                 lent = borrowed[picture.entry.landmark_place]
@@ -272,7 +272,7 @@ class PartImporter:
         matrix = similarity_transform(landmarks, self.align.template)
         # One pixel of a 112-pixel crop is 1/scale source pixels, whatever the size it is stored at.
         covers = 112 / math.hypot(matrix[0, 0], matrix[1, 0])
-        data = encode_image(image, self.ask.jpeg_quality)
+        data = encode_image(image, self.cfg.jpeg_quality)
         return _Crop(picture.entry, data, image, score, landmarks.astype(np.float32), covers)
 
     def _as_is(self, picture: _Picture) -> _Crop | Skipped:
@@ -293,25 +293,25 @@ class PartImporter:
         side = self.align.size
         how = cv2.INTER_AREA if height > side else cv2.INTER_CUBIC
         pixels = np.asarray(cv2.resize(pixels, (side, side), interpolation=how), np.uint8)
-        return replace(crop, data=encode_image(pixels, self.ask.jpeg_quality), pixels=pixels, resized=True)
+        return replace(crop, data=encode_image(pixels, self.cfg.jpeg_quality), pixels=pixels, resized=True)
 
     def _check_quality(self, crop: _Crop) -> _Crop | Skipped:
         """The crop, without pixels that nobody needs any more, or why it is not good enough."""
-        if crop.covers < self.ask.min_pixels:
-            detail = f"its crop covers {crop.covers:.0f} pixels a side, min_pixels is {self.ask.min_pixels}"
+        if crop.covers < self.cfg.min_pixels:
+            detail = f"its crop covers {crop.covers:.0f} pixels a side, min_pixels is {self.cfg.min_pixels}"
             return Skipped("few_pixels", crop.entry.place, detail)
-        if self.ask.min_sharpness > 0:
+        if self.cfg.min_sharpness > 0:
             assert crop.pixels is not None
             found = sharpness(crop.pixels)
-            if found < self.ask.min_sharpness:
-                detail = f"sharpness {found:.1f} is below {self.ask.min_sharpness:g}"
+            if found < self.cfg.min_sharpness:
+                detail = f"sharpness {found:.1f} is below {self.cfg.min_sharpness:g}"
                 return Skipped("blurred", crop.entry.place, detail)
-        return crop if self.ask.duplicates == "hash" else replace(crop, pixels=None)
+        return crop if self.cfg.duplicates == "hash" else replace(crop, pixels=None)
 
     def _fingerprints(self, person: list[_Crop]) -> NDArray[np.uint8] | None:
-        if self.ask.duplicates == "exact":
+        if self.cfg.duplicates == "exact":
             return np.stack([exact_fingerprint(crop.data) for crop in person])
-        if self.ask.duplicates == "hash":
+        if self.cfg.duplicates == "hash":
             return np.stack([perceptual_hash(crop.pixels) for crop in person if crop.pixels is not None])
         return None
 
@@ -319,32 +319,32 @@ class PartImporter:
         self, prints: NDArray[np.uint8] | None, embeddings: NDArray[np.float32] | None, count: int
     ) -> NDArray[np.int64]:
         if prints is not None:
-            return repeated_hashes(prints, self.ask.duplicate_bits if self.ask.duplicates == "hash" else 0)
-        if self.ask.duplicates == "embedding" and embeddings is not None:
-            return repeated_embeddings(embeddings, self.ask.duplicate_similarity)
+            return repeated_hashes(prints, self.cfg.duplicate_bits if self.cfg.duplicates == "hash" else 0)
+        if self.cfg.duplicates == "embedding" and embeddings is not None:
+            return repeated_embeddings(embeddings, self.cfg.duplicate_similarity)
         return np.full(count, -1, np.int64)
 
     def _embeddings(self, crops: list[_Crop]) -> NDArray[np.float32] | None:
-        if self.embed is None or not crops or not (self.ask.duplicates == "embedding" or self.references):
+        if self.embed is None or not crops or not (self.cfg.duplicates == "embedding" or self.references):
             return None
-        return normalised(self.embed([crop.data for crop in crops]))
+        return normalized(self.embed([crop.data for crop in crops]))
 
     def _overlap(self, entry: Entry, embeddings: NDArray[np.float32]) -> Overlap | None:
         assert self.references is not None
-        mean = normalised(embeddings.mean(axis=0, keepdims=True))[0]
+        mean = normalized(embeddings.mean(axis=0, keepdims=True))[0]
         similarities = self.references.embeddings @ mean
         best = int(similarities.argmax())
-        if similarities[best] < self.ask.overlap_similarity:
+        if similarities[best] < self.cfg.overlap_similarity:
             return None
         return Overlap(entry.identity, entry.name, float(similarities[best]), self.references.names[best])
 
 
 def sharpness(image: NDArray[np.uint8]) -> float:
-    """Variance of the Laplacian of the grey picture: low where nothing has an edge."""
+    """Variance of the Laplacian of the gray picture: low where nothing has an edge."""
     return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
 
 
-def normalised(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+def normalized(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows of length one, float32 [N, D]; a zero row stays zero."""
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     return np.asarray(embeddings / np.maximum(lengths, 1e-12), np.float32)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from facelib.data import Contract, DatasetError, FaceDataset, decode_image
+from facelib.data import DatasetError, FaceDataset, ImageSpec, decode_image
 from facelib.sources.bins import bin_paths, read_bin
 
 
@@ -23,7 +23,7 @@ class PairSet:
         images: M encoded pictures.
         first, second: int64 [P], the two images of each pair.
         issame: bool [P], True for genuine pairs.
-        contract: what the pixels mean; a `.bin` does not say its template, which is `arcface` in the published sets.
+        image_spec: what the pixels mean; a `.bin` does not say its template, which is `arcface` in the published sets.
     """
 
     name: str
@@ -31,7 +31,7 @@ class PairSet:
     first: np.ndarray
     second: np.ndarray
     issame: np.ndarray
-    contract: Contract
+    image_spec: ImageSpec
 
 
 def load_pair_set(spec: str, pairs: int = 3000, seed: int = 0, template: str = "arcface") -> PairSet:
@@ -54,8 +54,8 @@ def load_pair_set(spec: str, pairs: int = 3000, seed: int = 0, template: str = "
             raise ValueError(f"{path}: holds no pairs")
         issame = np.concatenate([np.asarray(b[1], bool) for b in bins])
         first = np.arange(0, len(images), 2)
-        contract = Contract(template=template, size=decode_image(images[0]).shape[0])
-        return PairSet(name or "-".join(Path(p).stem for p in paths), images, first, first + 1, issame, contract)
+        image_spec = ImageSpec(template=template, size=decode_image(images[0]).shape[0])
+        return PairSet(name or "-".join(Path(p).stem for p in paths), images, first, first + 1, issame, image_spec)
     return _from_dataset(name or Path(path).name, FaceDataset(path), pairs, seed)
 
 
@@ -105,7 +105,7 @@ def _from_dataset(name: str, dataset: FaceDataset, pairs: int, seed: int) -> Pai
         raise DatasetError(f"{dataset.folder.uri}: {error}") from None
     used, inverse = np.unique(np.concatenate([first, second]), return_inverse=True)
     images = table["image"].take(pa.array(used)).to_pylist()
-    return PairSet(name, images, inverse[: len(first)], inverse[len(first) :], issame, dataset.contract)
+    return PairSet(name, images, inverse[: len(first)], inverse[len(first) :], issame, dataset.image_spec)
 
 
 def _in_turns(counts: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:

@@ -137,10 +137,10 @@ class RecordIOReader:
                 f"but the last record of {self.idx.name} is {keys[-1]}"
             )
         first = int(labels[0])
-        # float32 rounds numbers above 2^24: look at the neighbours for the first record without an image.
+        # float32 rounds numbers above 2^24: look at the neighbors for the first record without an image.
         if first > EXACT_FLOAT32:
-            neighbours = [key for key in range(first - 2, first + 3) if keys[0] <= key <= keys[-1]]
-            first = next((key for key in neighbours if not self.record(key)[1]), first)
+            neighbors = [key for key in range(first - 2, first + 3) if keys[0] <= key <= keys[-1]]
+            first = next((key for key in neighbors if not self.record(key)[1]), first)
         self.image_keys = keys[(keys > 0) & (keys < first)]
         self._identity_keys = keys[keys >= first]
 

@@ -24,7 +24,7 @@ from facelib.sources.source import (
     Skipped,
     SourceError,
     SourceIndex,
-    UnusablePicture,
+    UnreadableImageError,
     register_source,
 )
 
@@ -93,13 +93,13 @@ class RecordIOSource(FaceSource):
         try:
             labels, image = self.file.record(entry.offset, entry.place)
         except RecordIOError as error:
-            raise UnusablePicture("damaged_record", str(error)) from None
+            raise UnreadableImageError("damaged_record", str(error)) from None
         if not image:
-            raise UnusablePicture("damaged_record", f"{self.file.path}: no image at byte {entry.offset:,}")
+            raise UnreadableImageError("damaged_record", f"{self.file.path}: no image at byte {entry.offset:,}")
         label = _whole(float(labels[0])) if len(labels) else NO_LABEL
         if str(label) != entry.name:
             detail = f"{self.file.path}: its label is {labels[:1].tolist()}, listed under identity {entry.name}"
-            raise UnusablePicture("wrong_label", detail)
+            raise UnreadableImageError("wrong_label", detail)
         return image
 
     def _indexed(self, skipped: list[Skipped]) -> tuple[NDArray[np.int64], pa.Array, NDArray[np.int64]]:

@@ -17,7 +17,7 @@ To add a source, write one file:
                 builder.add(person, file)          # or builder.skip("damaged_line", place, detail)
             return builder.build()
 
-        def read(self, entry: Entry) -> bytes:     # or raise UnusablePicture("damaged_file", "why")
+        def read(self, entry: Entry) -> bytes:     # or raise UnreadableImageError("damaged_file", "why")
             return (self.folder / entry.place).read_bytes()
 
 or, from a package of your own, name the class in its pyproject.toml and skip the decorator:
@@ -55,7 +55,7 @@ class SourceError(ValueError):
     """A source that cannot be used at all."""
 
 
-class UnusablePicture(ValueError):  # noqa: N818 - it is a finding about one picture, counted like the others
+class UnreadableImageError(ValueError):
     """One picture that cannot be read.
 
     Args:
@@ -282,7 +282,7 @@ class FaceSource(ABC):
         """The encoded picture of an entry.
 
         Raises:
-            UnusablePicture: this one cannot be read.
+            UnreadableImageError: this one cannot be read.
         """
 
     def pair_lists(self) -> list[PairList]:

@@ -33,7 +33,7 @@ class FolderGenerator:
         image_size: R; other pictures are resized to it. None takes the size of the first picture and refuses others.
         missing: what to do for an image beyond an identity's last: `error`, or `blank` for a black picture, which any
             face detector rejects, so that identities may have different numbers of pictures.
-        licence: the terms of the pictures, kept with all that is made of them.
+        license: the terms of the pictures, kept with all that is made of them.
 
     Raises:
         FileNotFoundError: no such folder, or no pictures in it.
@@ -42,7 +42,7 @@ class FolderGenerator:
 
     name = "folder"
     identity_size = 1
-    licence: str
+    license: str
     identities: int | None
 
     def __init__(
@@ -50,13 +50,13 @@ class FolderGenerator:
         folder: str,
         image_size: int | None = None,
         missing: str = "error",
-        licence: str = "that of the picture set, see its authors",
+        license: str = "that of the picture set, see its authors",
     ) -> None:
         if image_size is not None and not 16 <= image_size <= 4096:
             raise ValueError(f"image_size is {image_size}, expected 16 to 4096 pixels")
         if missing not in ("error", "blank"):
             raise ValueError(f"missing is {missing!r}: choose 'error' or 'blank'")
-        self.folder, self.missing, self.licence = Path(folder), missing, licence
+        self.folder, self.missing, self.license = Path(folder), missing, license
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; it should hold a folder of pictures for each identity")
         self._people, self.weights_hash = _scan(self.folder)

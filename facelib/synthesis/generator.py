@@ -45,7 +45,7 @@ class FaceGenerator(Protocol):
         identity_size: I, length of an identity code.
         factors: factor names and sizes, in the order they lie in a row of F numbers.
         identities: how many identities there are, None when unlimited.
-        licence: the terms of pictures made with it, one sentence.
+        license: the terms of pictures made with it, one sentence.
         weights_hash: SHA-256 of the weights it runs on, None when it has none.
 
     A generator may also have a `version`, a whole number that is raised when the same latents give other pictures than
@@ -57,7 +57,7 @@ class FaceGenerator(Protocol):
     identity_size: int
     factors: dict[str, int]
     identities: int | None
-    licence: str
+    license: str
     weights_hash: str | None
 
     def identity_codes(self, seed: int, identities: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """Latents as pure functions of (seed, identity, image), independent of batch, order and worker.
 
-Counter-based: every number is a hash (SplitMix64 finaliser) of (seed, stream, identity, image, column), turned into
+Counter-based: every number is a hash (SplitMix64 finalizer) of (seed, stream, identity, image, column), turned into
 N(0, 1) by the inverse normal distribution. There is no generator state, so image 7 of identity 5 can be drawn alone,
 and two workers never share or repeat a stream.
 
@@ -54,7 +54,7 @@ def factor_slices(factors: dict[str, int]) -> dict[str, slice]:
 
 
 def mix64(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The SplitMix64 finaliser: a bijection of uint64 whose output bits all depend on all input bits."""
+    """The SplitMix64 finalizer: a bijection of uint64 whose output bits all depend on all input bits."""
     with np.errstate(over="ignore"):
         x = x + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -11,7 +11,7 @@ import yaml
 from facelib.config import Settings, TuneSettings, change_settings
 from facelib.tuning.space import SearchSpace
 from facelib.tuning.statistics import Estimate, Importance, Verdict, judge
-from facelib.tuning.trials import Part, Trial, best_first, lineage
+from facelib.tuning.trials import Trial, TrialSegment, best_first, lineage
 
 INPUTS = ("data.dataset", "data.heldout", "model.init_from")  # relative to `output`, unless absolute
 
@@ -111,7 +111,7 @@ def as_text(
         f"{len(search)} trials ({counted}) of `train_{tune.method}`, {settings.train.epochs} epochs, {how}; "
         f"compared by `{tune.metric}` ({tune.mode}).",
         "",
-        f"**{sentence(trials, verdict, winner, tune)}**",
+        f"**{summary(trials, verdict, winner, tune)}**",
         "",
         *_finalist_table(trials, verdict),
         *_importance_lines(found),
@@ -129,7 +129,7 @@ def as_text(
     return "\n".join(lines) + "\n"
 
 
-def sentence(trials: Mapping[int, Trial], verdict: Verdict | None, winner: Trial, tune: TuneSettings) -> str:
+def summary(trials: Mapping[int, Trial], verdict: Verdict | None, winner: Trial, tune: TuneSettings) -> str:
     """The result, and how sure it is, in a sentence or two."""
     values = ", ".join(f"{k}={_short(v)}" for k, v in winner.parameters.items()) or "the settings as they are"
     if verdict is None:
@@ -177,19 +177,21 @@ def _importance_lines(found: Importance | None) -> list[str]:
 
 def _schedule_lines(trials: Mapping[int, Trial], winner: Trial, names: Sequence[str]) -> list[str]:
     """What the winner of a population was trained with, interval by interval."""
-    parts = lineage(dict(trials), winner.number)
-    if len(parts) < 2:
+    segments = lineage(dict(trials), winner.number)
+    if len(segments) < 2:
         return []
     lines = ["## Schedule of the winner", "", f"| up to epoch | {' | '.join(names)} |", "|" + "---|" * (1 + len(names))]
-    lines += [f"| {p.stop_epoch} | {' | '.join(_short(p.parameters.get(n, '–')) for n in names)} |" for p in parts]
+    lines += [f"| {p.stop_epoch} | {' | '.join(_short(p.parameters.get(n, '–')) for n in names)} |" for p in segments]
     return [*lines, "", "`best.yaml` holds the last row; repeats follow the whole schedule.", ""]
 
 
-def own_parts(parts: Sequence[Part], number: int) -> list[Part]:
+def own_segments(segments: Sequence[TrialSegment], number: int) -> list[TrialSegment]:
     """The same schedule for a trial of its own, trained from the beginning."""
     return [
-        Part(parameters=p.parameters, stop_epoch=p.stop_epoch, begins_with=(number, index - 1) if index else None)
-        for index, p in enumerate(parts)
+        TrialSegment(
+            parameters=p.parameters, stop_epoch=p.stop_epoch, warm_start_from=(number, index - 1) if index else None
+        )
+        for index, p in enumerate(segments)
     ]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from facelib.config import TuneSettings
 from facelib.tuning.space import Parameters, SearchSpace
-from facelib.tuning.trials import Part, Trial
+from facelib.tuning.trials import Trial, TrialSegment
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -43,14 +43,14 @@ def next_parameters(tune: TuneSettings, space: SearchSpace, trials: Sequence[Tri
 
 def next_generation(
     tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial], epochs: int, seed: int
-) -> dict[int, Part]:
+) -> dict[int, TrialSegment]:
     """The next part of every member of the population, by trial number; empty when the training is over.
 
     Call it when all members have ended their last parts. The worst share of the population (`tune.quantile`), and
     whoever failed, goes on from the state of one of the best with parameters near its; the others go on as they are.
     """
-    generation = len(trials[0].parts)
-    reached = trials[0].parts[-1].stop_epoch
+    generation = len(trials[0].segments)
+    reached = trials[0].segments[-1].stop_epoch
     if reached >= epochs:
         return {}
     stop = min(reached + tune.interval, epochs)
@@ -63,7 +63,7 @@ def next_generation(
     count = min(math.ceil(len(ranked) * tune.quantile), len(ranked) // 2)
     best = alive[: max(count, 1)]
     replaced = {t.number for t in ranked[len(ranked) - count :]} | {t.number for t in ranked if t not in alive}
-    parts = {}
+    segments = {}
     for trial in trials:
         rng = np.random.default_rng([seed, 1, generation, trial.number])
         if trial.number in replaced - {t.number for t in best}:
@@ -71,10 +71,10 @@ def next_generation(
             parameters = space.perturbed(parent.parameters, RESAMPLE, rng)
         else:
             parent, parameters = trial, trial.parameters
-        parts[trial.number] = Part(
-            parameters=parameters, stop_epoch=stop, begins_with=(parent.number, len(parent.parts) - 1)
+        segments[trial.number] = TrialSegment(
+            parameters=parameters, stop_epoch=stop, warm_start_from=(parent.number, len(parent.segments) - 1)
         )
-    return parts
+    return segments
 
 
 def _value_at(trial: Trial, epoch: int) -> float:
@@ -84,7 +84,7 @@ def _value_at(trial: Trial, epoch: int) -> float:
 
 def _draw_new(space: SearchSpace, trials: Sequence[Trial], rng: np.random.Generator) -> Parameters:
     """A random draw; a small space repeats itself by chance, which would tell nothing new."""
-    before = [t.parts[0].parameters for t in trials]
+    before = [t.segments[0].parameters for t in trials]
     drawn = space.sample(rng)
     for _ in range(ATTEMPTS):
         if drawn not in before:
@@ -101,7 +101,7 @@ def _ask_optuna(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial],
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is one since 2021
         sampler = optuna.samplers.TPESampler(
             multivariate=True,
-            group=True,  # Fields that apply to some trials only are modelled apart.
+            group=True,  # Fields that apply to some trials only are modeled apart.
             constant_liar=True,  # Trials that run now are not asked for again.
             n_startup_trials=tune.startup_trials,
             seed=int(np.random.default_rng([seed, 2, len(trials)]).integers(2**31)),
@@ -109,7 +109,7 @@ def _ask_optuna(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial],
     study = optuna.create_study(sampler=sampler, direction="maximize" if tune.mode == "max" else "minimize")
     for trial in trials:
         study.add_trial(_as_optuna(trial, space))
-    before = [t.parts[0].parameters for t in trials]
+    before = [t.segments[0].parameters for t in trials]
     for _ in range(ATTEMPTS):  # What was asked in vain counts as running, so the next answer is another place.
         asked = study.ask()
         drawn = space.fill(lambda name, chosen: chosen.suggest(asked, space.optuna_name(name, chosen)))  # noqa: B023

@@ -103,7 +103,7 @@ class Range:
         return list(self.values) if self.values else [self._whole(self.low), self._whole(self.high)]
 
     def perturbed(self, value: Any, rng: np.random.Generator) -> Any:
-        """A value near this one: a fifth larger or smaller, a neighbour on a grid, any other choice."""
+        """A value near this one: a fifth larger or smaller, a neighbor on a grid, any other choice."""
         if self.kind == "choice":
             return self.values[int(rng.integers(len(self.values)))]
         up = bool(rng.integers(2))

@@ -15,19 +15,19 @@ from facelib.data import DatasetError, Folder
 BASE = 0  # number of the trial that has the settings as they are
 
 
-class Part(BaseModel):
+class TrialSegment(BaseModel):
     """A piece of a trial, trained without a break.
 
     Args:
         parameters: values by dotted field, over the settings.
         stop_epoch: last epoch of this part, counted from the beginning of the training.
-        begins_with: (trial, part) whose last state it begins with; None: untrained.
+        warm_start_from: (trial, part) whose last state it begins with; None: untrained.
         done: whether it has ended, well or not.
     """
 
     parameters: dict[str, Any]
     stop_epoch: int
-    begins_with: tuple[int, int] | None = None
+    warm_start_from: tuple[int, int] | None = None
     done: bool = False
 
 
@@ -54,7 +54,7 @@ class Trial(BaseModel):
     kind: Literal["search", "repeat", "final"] = "search"
     of: int | None = None
     seed: int
-    parts: list[Part]
+    segments: list[TrialSegment]
     state: Literal["open", "finished", "stopped", "failed"] = "open"
     reason: str = ""
     run_id: str = ""
@@ -66,12 +66,12 @@ class Trial(BaseModel):
     @property
     def parameters(self) -> dict[str, Any]:
         """Those of its last part."""
-        return self.parts[-1].parameters
+        return self.segments[-1].parameters
 
     @property
     def current(self) -> int:
         """Number of the part that is trained now, or next."""
-        return next(index for index, part in enumerate(self.parts) if not part.done)
+        return next(index for index, segment in enumerate(self.segments) if not segment.done)
 
     @property
     def label(self) -> str:
@@ -79,13 +79,13 @@ class Trial(BaseModel):
         return "base" if self.number == BASE and not self.parameters and self.kind == "search" else f"{self.number}"
 
 
-class Journal:
+class TrialStore:
     """The trials below a folder or URI, `<number>.json` each."""
 
     def __init__(self, uri: str) -> None:
         self.folder = Folder(uri).create()
         self.trials: dict[int, Trial] = {}
-        self.folder.remove_leftovers()
+        self.folder.clean_temp_files()
         for name in self.folder.names():
             if name.endswith(".json"):
                 trial = read_trial(self.folder, name)
@@ -121,12 +121,12 @@ def best_first(trials: list[Trial], mode: str) -> list[Trial]:
     return sorted(scored, key=lambda t: (t.state != "finished", sign * float(t.score or 0)))
 
 
-def lineage(trials: dict[int, Trial], number: int) -> list[Part]:
+def lineage(trials: dict[int, Trial], number: int) -> list[TrialSegment]:
     """The parts that led to a trial's last state, from the untrained network on."""
-    parts: list[Part] = []
-    place: tuple[int, int] | None = (number, len(trials[number].parts) - 1)
+    segments: list[TrialSegment] = []
+    place: tuple[int, int] | None = (number, len(trials[number].segments) - 1)
     while place is not None:
-        part = trials[place[0]].parts[place[1]]
-        parts.append(part)
-        place = part.begins_with
-    return parts[::-1]
+        segment = trials[place[0]].segments[place[1]]
+        segments.append(segment)
+        place = segment.warm_start_from
+    return segments[::-1]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def is_distributed() -> bool:
-    """True inside an initialised process group, also one of a single rank."""
+    """True inside an initialized process group, also one of a single rank."""
     return dist.is_available() and dist.is_initialized()
 
 

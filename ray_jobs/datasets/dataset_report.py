@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from facelib.data import (
     MANIFEST_NAME,
-    Contract,
     FaceDataset,
     Folder,
+    ImageSpec,
     Manifest,
     PartInfo,
     decode_image,
@@ -31,7 +31,7 @@ def part_name(part: int) -> str:
 
 
 def finished_parts(folder: Folder, key: str) -> dict[int, PartInfo]:
-    """Parts in the folder, by number; `DatasetError` when one is damaged or was made under another plan than `key`."""
+    """Parts in the folder, by number; `DatasetError` when one is damaged or was made with other settings than `key`."""
     finished = {}
     for name in folder.names():
         if match := re.fullmatch(r"part-(\d{7})\.parquet", name):
@@ -39,9 +39,9 @@ def finished_parts(folder: Folder, key: str) -> dict[int, PartInfo]:
     return finished
 
 
-def part_manifest(plan: dict[str, Any], parts: Iterable[PartInfo]) -> Manifest:
-    """The manifest of a dataset made of `parts` under `plan`, which holds its template and size."""
-    return make_manifest(Contract(template=plan["template"], size=plan["size"]), plan, list(parts), versions())
+def part_manifest(spec: dict[str, Any], parts: Iterable[PartInfo]) -> Manifest:
+    """The manifest of a dataset made of `parts` under `spec`, which holds its template and size."""
+    return make_manifest(ImageSpec(template=spec["template"], size=spec["size"]), spec, list(parts), versions())
 
 
 def report_dataset(folder: Folder, name: str, run: Run) -> FaceDataset:

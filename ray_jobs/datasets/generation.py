@@ -19,7 +19,7 @@ import ray
 
 from facelib.config import AlignSettings, GenerateSettings, Settings
 from facelib.data import SCHEMA, Face, encode_image, faces_to_table
-from ray_jobs.resources import Pool, require_actors
+from ray_jobs.resources import ActorRequest, check_resources
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class AlignedChunk:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "AlignedChunk":
-        """What `AlignChunk` returned."""
+        """What `AlignerActor` returned."""
         chunk = Chunk(row["part"], row["first"], row["count"], row["first_image"])
         return cls(chunk, pa.ipc.open_stream(row["table"]).read_all(), json.loads(row["rejected"]))
 
@@ -52,19 +52,19 @@ def face_stream(settings: Settings, chunks: Sequence[Chunk]) -> Iterator[Aligned
     generate, align = settings.generate, settings.align
     rows = [asdict(chunk) for chunk in chunks]
     # The generators start first: all of them, and then there must be room for an aligner.
-    generators = Pool("generate", generate, min(generate.actors, len(rows)))
-    require_actors(settings.ray.autoscaling, generators, Pool("align", align, 1))
+    generators = ActorRequest("generate", generate, min(generate.actors, len(rows)))
+    check_resources(settings.ray.autoscaling, generators, ActorRequest("align", align, 1))
     stream = (
         ray.data.from_items(rows, override_num_blocks=min(len(rows), 2000))
         .map(
-            GenerateChunk,
+            GeneratorActor,
             fn_constructor_args=(settings.seed, generate),
             compute=ray.data.ActorPoolStrategy(size=min(generate.actors, len(rows))),
             num_cpus=generate.cpus_per_actor,
             num_gpus=generate.gpus_per_actor,
         )
         .map(
-            AlignChunk,
+            AlignerActor,
             fn_constructor_args=(align, generate.generator, generate.jpeg_quality),
             compute=ray.data.ActorPoolStrategy(size=min(align.actors, len(rows))),
             num_cpus=align.cpus_per_actor,
@@ -75,7 +75,7 @@ def face_stream(settings: Settings, chunks: Sequence[Chunk]) -> Iterator[Aligned
         yield AlignedChunk.from_row(row)
 
 
-def faces_plan(settings: Settings) -> dict[str, Any]:
+def faces_spec(settings: Settings) -> dict[str, Any]:
     """Everything but the range of identities that decides the bytes of made faces: no actors, no CPUs."""
     from facelib.synthesis import build_generator, generator_version
 
@@ -85,7 +85,7 @@ def faces_plan(settings: Settings) -> dict[str, Any]:
         "generator": generator.name,
         "generator_version": generator_version(generator),
         "generator_options": generate.options,
-        "generator_licence": generator.licence,
+        "generator_licence": generator.license,
         "generator_weights": generator.weights_hash,
         "seed": settings.seed,
         "images_per_identity": generate.images_per_identity,
@@ -98,13 +98,13 @@ def faces_plan(settings: Settings) -> dict[str, Any]:
     }
 
 
-class GenerateChunk:
+class GeneratorActor:
     """Actor: renders all images of a chunk's identities."""
 
     def __init__(self, seed: int, generate: GenerateSettings) -> None:
         from facelib.synthesis import build_generator
 
-        own_process(generate.gpus_per_actor)
+        limit_actor_threads(generate.gpus_per_actor)
         self.seed, self.images_per_identity = seed, generate.images_per_identity
         self.generator = build_generator(
             generate.generator, **device_options(generate.options, generate.gpus_per_actor)
@@ -125,13 +125,13 @@ class GenerateChunk:
         }
 
 
-class AlignChunk:
+class AlignerActor:
     """Actor: finds the face in each picture, cuts it out and encodes it."""
 
     def __init__(self, align: AlignSettings, source: str, jpeg_quality: int) -> None:
         from facelib.alignment import Aligner, build_detector
 
-        own_process(align.gpus_per_actor)
+        limit_actor_threads(align.gpus_per_actor)
         detector = build_detector(align.detector, **device_options(align.options, align.gpus_per_actor))
         self.aligner = Aligner(detector, template=align.template, size=align.size, min_score=align.min_score)
         self.source, self.jpeg_quality = source, jpeg_quality
@@ -165,7 +165,7 @@ def device_options(options: dict[str, Any], gpus: float) -> dict[str, Any]:
     return {"device": "cuda", **options} if gpus > 0 else dict(options)
 
 
-def own_process(gpus: float) -> None:
+def limit_actor_threads(gpus: float) -> None:
     """Keep an actor to what it holds.
 
     No GPU unless it has a share of one, and one thread of each library: actors are the parallelism, thread pools inside

@@ -62,25 +62,25 @@ def import_stream(
 
     Args:
         alignment: none, given or detect.
-        key: hash of the plan, for the parts' footers.
+        key: hash of the spec, for the parts' footers.
     """
     if not ranges:
         return
-    ask = settings.import_data
+    cfg = settings.import_data
     shared = ray.put(Shared(source, dataclasses.replace(index, skipped=[]), references))
     stream = ray.data.from_items([r._asdict() for r in ranges], override_num_blocks=min(len(ranges), 2000)).map(
-        MakePart,
+        ImportActor,
         fn_constructor_args=(settings, alignment, folder.uri, key, shared),
-        compute=ray.data.ActorPoolStrategy(size=min(ask.actors, len(ranges))),
-        num_cpus=ask.cpus_per_actor,
-        num_gpus=ask.gpus_per_actor,
+        compute=ray.data.ActorPoolStrategy(size=min(cfg.actors, len(ranges))),
+        num_cpus=cfg.cpus_per_actor,
+        num_gpus=cfg.gpus_per_actor,
     )
     for row in stream.iter_rows():
         info = PartInfo.model_validate_json(row["info"]) if row["info"] else None
         yield PartDone(Range(row["part"], row["begin"], row["end"]), info, row["damage"])
 
 
-class MakePart:
+class ImportActor:
     """Actor: makes parts."""
 
     def __init__(
@@ -93,23 +93,23 @@ class MakePart:
     ) -> None:
         # Actors are the parallelism. PyTorch, seconds and half a gigabyte, is loaded by those alone that embed.
         cv2.setNumThreads(1)
-        ask = settings.import_data.model_copy(update={"alignment": alignment})
-        self.ask, self.key = ask, key
+        cfg = settings.import_data.model_copy(update={"alignment": alignment})
+        self.cfg, self.key = cfg, key
         self.folder, self.account = Folder(uri), Folder(account_uri(uri))
         source, self.index, references = ray.get(shared)
         self.importer = PartImporter(
             source,
-            ask.source,
-            ask,
+            cfg.source,
+            cfg,
             settings.align,
             detector=_detector(settings) if alignment == "detect" else None,
-            embed=load_embed(settings) if ask.model else None,
+            embed=load_embed(settings) if cfg.model else None,
             references=references,
         )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         part = self.importer.run(self.index.entries(row["begin"], row["end"]))
-        damage = next((str(s) for s in part.skipped if s.damage), "") if self.ask.damaged == "fail" else ""
+        damage = next((str(s) for s in part.skipped if s.damage), "") if self.cfg.damaged == "fail" else ""
         if damage:
             return {**row, "info": "", "damage": damage}
         # The account first: a part that is there has one.
@@ -147,12 +147,12 @@ def load_embed(settings: Settings) -> Embed:
     """Embedding of encoded faces by `import_data.model`, mirrored faces added, on a GPU if the actor holds one."""
     import torch
 
-    from facelib.embedding import embed_images, load_face_network
+    from facelib.embedding import embed_images, load_face_model
     from facelib.utils.devices import actor_device
 
-    ask: ImportSettings = settings.import_data
-    device = actor_device(ask.gpus_per_actor, cpus=1)
-    backbone = load_face_network(settings.path(ask.model)).to(device).to(memory_format=torch.channels_last)
+    cfg: ImportSettings = settings.import_data
+    device = actor_device(cfg.gpus_per_actor, cpus=1)
+    backbone = load_face_model(settings.path(cfg.model)).to(device).to(memory_format=torch.channels_last)
     return lambda images: embed_images(backbone, images, batch_size=64)
 
 

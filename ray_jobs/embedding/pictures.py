@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from facelib.data import Folder
-from facelib.evaluation.protocols import EvaluationSet, Measured
+from facelib.evaluation.protocols import EvaluationResult, EvaluationSet
 from facelib.plots import plot_det, plot_embedding_map, plot_roc, plot_score_histograms, plot_worst_pairs
 from facelib.tracking import Run
 
@@ -19,7 +19,7 @@ def write_pictures(
     folder: Folder,
     run: Run,
     sets: Sequence[EvaluationSet],
-    results: dict[str, dict[str, Measured]],
+    results: dict[str, dict[str, EvaluationResult]],
     trained: Sequence[str],
 ) -> None:
     """Every picture of the sets that have pairs; baselines are in the curves only."""
@@ -76,5 +76,5 @@ class _Side(Sequence[np.ndarray]):
         return self.pairs
 
     def __getitem__(self, pair: Any) -> Any:
-        number = self.face_set.shown(int(pair))[self.side]
+        number = self.face_set.pair_images(int(pair))[self.side]
         return self.face_set.faces.part(number, number + 1).decode()[0]

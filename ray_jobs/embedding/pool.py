@@ -24,7 +24,7 @@ from facelib.data.storage import local_copy
 from facelib.evaluation import PixelEmbedding, WhitenedPixels
 from facelib.evaluation.protocols import EvaluationSet, FaceImages
 from ray_jobs.progress import ProgressReport
-from ray_jobs.resources import Pool, require_actors
+from ray_jobs.resources import ActorRequest, check_resources
 
 PART = 4096  # Faces in one cached part.
 LOADED = 2  # Networks an actor keeps, so that changing from one model to the next costs one load.
@@ -33,7 +33,7 @@ Network = Callable[[np.ndarray, bool], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Judged:
+class EmbeddingModel:
     """Something that embeds faces.
 
     Args:
@@ -65,35 +65,35 @@ class Judged:
                 digest.update(path.read_bytes())
         return digest.hexdigest()
 
-    def load(self, ask: EvaluateSettings | InspectSettings) -> Network:
+    def load(self, cfg: EvaluateSettings | InspectSettings) -> Network:
         """What turns uint8 [N, H, W, 3] and flip into embeddings [N, D], on the GPU if the actor has one."""
         if self.pixels is not None:
             return self.pixels.embed
         import torch
 
-        from facelib.embedding import embed_images, load_face_network
+        from facelib.embedding import embed_images, load_face_model
         from facelib.models import build_backbone, read_checkpoint
         from facelib.utils.devices import actor_device
 
-        device = actor_device(ask.gpus_per_actor, ask.cpus_per_actor)
+        device = actor_device(cfg.gpus_per_actor, cfg.cpus_per_actor)
         if self.untrained:
             checkpoint = read_checkpoint(self.path)
             torch.manual_seed(0)
             backbone = build_backbone(checkpoint.name, **checkpoint.settings)
         else:
-            backbone = load_face_network(self.path)
+            backbone = load_face_model(self.path)
         backbone = backbone.to(device).eval().to(memory_format=torch.channels_last)
-        return lambda images, flip: embed_images(backbone, images, flip, ask.batch_size, ask.precision)
+        return lambda images, flip: embed_images(backbone, images, flip, cfg.batch_size, cfg.precision)
 
 
 class Embedder:
     """Ray actor. Its calls run in threads: several decode while one, at a time, has the network."""
 
-    def __init__(self, models: Sequence[Judged], ask: EvaluateSettings) -> None:
+    def __init__(self, models: Sequence[EmbeddingModel], cfg: EvaluateSettings) -> None:
         import cv2
 
         cv2.setNumThreads(1)
-        self.models, self.ask = models, ask
+        self.models, self.cfg = models, cfg
         self.networks: dict[int, Network] = {}
         self.turn = threading.Lock()
 
@@ -104,7 +104,7 @@ class Embedder:
             if model not in self.networks:
                 while len(self.networks) >= LOADED:
                     self.networks.pop(next(iter(self.networks)))
-                self.networks[model] = self.models[model].load(self.ask)
+                self.networks[model] = self.models[model].load(self.cfg)
             return self.networks[model](pixels, flip)
 
 
@@ -112,7 +112,7 @@ class Embedder:
 class _Job:
     """One set by one model: where its embeddings are collected."""
 
-    judged: Judged
+    judged: EmbeddingModel
     face_set: EvaluationSet
     model: int  # its number among the models
     flip: bool
@@ -126,7 +126,7 @@ class _Job:
         self.embeddings[begin : begin + len(piece)] = piece
         self.missing -= len(piece)
 
-    def finished(self) -> tuple[Judged, EvaluationSet, np.ndarray]:
+    def finished(self) -> tuple[EmbeddingModel, EvaluationSet, np.ndarray]:
         """What `embed_sets` yields; the memory is the caller's from here on."""
         assert self.embeddings is not None
         embeddings, self.embeddings = self.embeddings, None
@@ -134,8 +134,11 @@ class _Job:
 
 
 def embed_sets(
-    work: Sequence[tuple[Judged, EvaluationSet]], ask: EvaluateSettings, cache: Folder | None, grows: bool = False
-) -> Iterator[tuple[Judged, EvaluationSet, np.ndarray]]:
+    work: Sequence[tuple[EmbeddingModel, EvaluationSet]],
+    cfg: EvaluateSettings,
+    cache: Folder | None,
+    grows: bool = False,
+) -> Iterator[tuple[EmbeddingModel, EvaluationSet, np.ndarray]]:
     """Embed each set by each model; a set's embeddings [N, D] come as soon as they are complete.
 
     Args:
@@ -148,8 +151,8 @@ def embed_sets(
     hashes = {model.name: model.fingerprint() if cache else "" for model in models}
     tasks = []
     for model, face_set in work:
-        flip = ask.flip if face_set.flip is None else face_set.flip
-        parts = [hashes[model.name], face_set.faces.fingerprint if cache else "", flip, ask.precision]
+        flip = cfg.flip if face_set.flip is None else face_set.flip
+        parts = [hashes[model.name], face_set.faces.fingerprint if cache else "", flip, cfg.precision]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
         job = _Job(model, face_set, numbers[model.name], flip, key, missing=len(face_set.faces))
         ranges = _missing_parts(job, cache)
@@ -159,7 +162,7 @@ def embed_sets(
     if not tasks:
         return
     with ProgressReport("embedding", sum(end - begin for _, begin, end in tasks)) as progress:
-        for job, begin, end in _run(tasks, models, ask, progress, grows):
+        for job, begin, end in _run(tasks, models, cfg, progress, grows):
             if cache is not None:
                 _store(cache, job, begin, end)
             if job.missing == 0:
@@ -168,28 +171,28 @@ def embed_sets(
 
 def _run(
     tasks: Sequence[tuple[_Job, int, int]],
-    models: Sequence[Judged],
-    ask: EvaluateSettings,
+    models: Sequence[EmbeddingModel],
+    cfg: EvaluateSettings,
     progress: ProgressReport,
     grows: bool,
 ) -> Iterator[tuple[_Job, int, int]]:
     """Work the parts off, batch by batch; yields each part when its last batch has come."""
     batches = [
-        (number, job, start, min(start + ask.batch_size, end))
+        (number, job, start, min(start + cfg.batch_size, end))
         for number, (job, begin, end) in enumerate(tasks)
-        for start in range(begin, end, ask.batch_size)
+        for start in range(begin, end, cfg.batch_size)
     ]
     open_batches = np.bincount([number for number, *_ in batches])
     actor_class = ray.remote(
-        num_cpus=ask.cpus_per_actor,
-        num_gpus=ask.gpus_per_actor,
-        max_concurrency=1 + ask.decoders,
+        num_cpus=cfg.cpus_per_actor,
+        num_gpus=cfg.gpus_per_actor,
+        max_concurrency=1 + cfg.decoders,
         max_restarts=3,
         max_task_retries=3,
     )(Embedder)
-    count = min(ask.actors, len(batches))
-    require_actors(grows, Pool("evaluate", ask, count))
-    actors = [actor_class.remote(models, ask) for _ in range(count)]
+    count = min(cfg.actors, len(batches))
+    check_resources(grows, ActorRequest("evaluate", cfg, count))
+    actors = [actor_class.remote(models, cfg) for _ in range(count)]
     waiting, running = iter(batches), {}
 
     def submit(actor: Any) -> None:
@@ -199,7 +202,7 @@ def _run(
             running[actor.embed.remote(job.model, job.face_set.faces.part(start, end), job.flip)] = (actor, *batch)
 
     try:
-        for _ in range(1 + ask.decoders):
+        for _ in range(1 + cfg.decoders):
             for actor in actors:
                 submit(actor)
         while running:

@@ -17,9 +17,9 @@ import ray
 
 from facelib.alignment import Aligner, Rejection, build_detector
 from facelib.config import AlignSettings, EmbedSettings, Settings
-from facelib.data import Contract, DatasetError, FaceDataset, Folder, decode_image
+from facelib.data import DatasetError, FaceDataset, Folder, ImageSpec, decode_image
 from ray_jobs.datasets.generation import device_options
-from ray_jobs.resources import Pool, require_actors
+from ray_jobs.resources import ActorRequest, check_resources
 
 
 @dataclass(frozen=True)
@@ -46,47 +46,47 @@ class Task:
 
 
 def embedding_stream(
-    settings: Settings, model: str, contract: Contract, tasks: Sequence[Task]
+    settings: Settings, model: str, image_spec: ImageSpec, tasks: Sequence[Task]
 ) -> Iterator[tuple[Task, pa.Table]]:
     """Embed `tasks`; they come back in the order they are finished, each as a table without metadata.
 
     Args:
         model: path or URI of the checkpoint.
-        contract: what the faces it was made for look like.
+        image_spec: what the faces it was made for look like.
     """
-    ask, align = settings.embed, settings.align
-    aligners = Pool("align", align, min(align.actors, len(tasks)))
-    require_actors(settings.ray.autoscaling, aligners, Pool("embed", ask, 1))
+    cfg, align = settings.embed, settings.align
+    aligners = ActorRequest("align", align, min(align.actors, len(tasks)))
+    check_resources(settings.ray.autoscaling, aligners, ActorRequest("embed", cfg, 1))
     rows = [{"task": json.dumps(asdict(task))} for task in tasks]
     stream = (
         ray.data.from_items(rows, override_num_blocks=min(len(rows), 2000))
         .map(
-            ReadCrops,
-            fn_constructor_args=(align, contract, ask.aligned),
+            CropActor,
+            fn_constructor_args=(align, image_spec, cfg.aligned),
             compute=ray.data.ActorPoolStrategy(size=min(align.actors, len(tasks))),
             num_cpus=align.cpus_per_actor,
             num_gpus=align.gpus_per_actor,
         )
         .map(
-            EmbedCrops,
-            fn_constructor_args=(model, ask, contract.size),
-            compute=ray.data.ActorPoolStrategy(size=min(ask.actors, len(tasks))),
-            num_cpus=ask.cpus_per_actor,
-            num_gpus=ask.gpus_per_actor,
+            CropEmbeddingActor,
+            fn_constructor_args=(model, cfg, image_spec.size),
+            compute=ray.data.ActorPoolStrategy(size=min(cfg.actors, len(tasks))),
+            num_cpus=cfg.cpus_per_actor,
+            num_gpus=cfg.gpus_per_actor,
         )
     )
     for row in stream.iter_rows():
         yield Task(**json.loads(row["task"])), pa.ipc.open_stream(row["table"]).read_all()
 
 
-class ReadCrops:
+class CropActor:
     """Actor: reads pictures, and finds and cuts out their faces unless they are crops."""
 
-    def __init__(self, align: AlignSettings, contract: Contract, aligned: bool) -> None:
+    def __init__(self, align: AlignSettings, image_spec: ImageSpec, aligned: bool) -> None:
         import cv2
 
         cv2.setNumThreads(1)
-        self.align, self.template, self.size, self.aligned = align, contract.template, contract.size, aligned
+        self.align, self.template, self.size, self.aligned = align, image_spec.template, image_spec.size, aligned
         self.aligner: Aligner | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -151,25 +151,25 @@ class ReadCrops:
         return self.aligner
 
 
-class EmbedCrops:
+class CropEmbeddingActor:
     """Actor: one network."""
 
-    def __init__(self, model: str, ask: EmbedSettings, size: int) -> None:
+    def __init__(self, model: str, cfg: EmbedSettings, size: int) -> None:
         import torch
 
-        from facelib.embedding import load_face_network
+        from facelib.embedding import load_face_model
         from facelib.utils.devices import actor_device
 
-        device = actor_device(ask.gpus_per_actor, ask.cpus_per_actor)
-        self.backbone = load_face_network(model).to(device).to(memory_format=torch.channels_last)
-        self.ask, self.size = ask, size
+        device = actor_device(cfg.gpus_per_actor, cfg.cpus_per_actor)
+        self.backbone = load_face_model(model).to(device).to(memory_format=torch.channels_last)
+        self.cfg, self.size = cfg, size
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         from facelib.embedding import embed_images
 
         crops = np.frombuffer(bytearray(row["crops"]), np.uint8).reshape(-1, self.size, self.size, 3)
-        embeddings = embed_images(self.backbone, crops, self.ask.flip, precision=self.ask.precision)
-        if self.ask.normalise:
+        embeddings = embed_images(self.backbone, crops, self.cfg.flip, precision=self.cfg.precision)
+        if self.cfg.normalize:
             embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         table = embedding_table(json.loads(row["columns"]), embeddings)
         sink = pa.BufferOutputStream()

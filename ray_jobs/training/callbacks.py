@@ -17,7 +17,7 @@ from ray_jobs.errors import user_error
 LOGGED = "logged"  # key of a report whose value, metrics of an epoch by name, goes to MLflow
 
 
-class LogEpochs(UserCallback):
+class MLflowCallback(UserCallback):
     """Logs a training's epochs.
 
     Args:
@@ -36,7 +36,7 @@ class LogEpochs(UserCallback):
             self.run.log_metrics(logged, step=metrics[0]["epoch"])
 
 
-class EndOnMistake(UserCallback):
+class FailFastCallback(UserCallback):
     """Ends a training that cannot succeed."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:

@@ -16,7 +16,7 @@ import torch
 from ray_jobs.training.checkpoint import keep_checkpoint
 
 
-class Place(Protocol):
+class TrainContext(Protocol):
     """What a worker asks of its place."""
 
     rank: int
@@ -29,7 +29,7 @@ class Place(Protocol):
         ...
 
 
-class GroupPlace:
+class RayTrainContext:
     """A rank of Ray Train's worker group."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class GroupPlace:
         ray.train.report(metrics, checkpoint=checkpoint)
 
 
-class OwnPlace:
+class LocalContext:
     """This process, alone: no worker group is started, which for a tiny training would take longer than itself.
 
     Args:
@@ -53,33 +53,33 @@ class OwnPlace:
         listeners: told of every report as Ray Train's callbacks are (`after_report`).
     """
 
-    def __init__(self, storage: str, keep: int, listeners: Sequence[Any]) -> None:
+    def __init__(self, storage: str, keep: int, callbacks: Sequence[Any]) -> None:
         self.rank, self.world, self.local_world = 0, 1, 1
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.storage, self.keep, self.listeners = storage, keep, listeners
+        self.storage, self.keep, self.callbacks = storage, keep, callbacks
 
     def report(self, metrics: dict[str, Any], folder: str | Path | None = None) -> None:
         """Keep the checkpoint, then tell the listeners."""
         if folder is not None:
             name = f"checkpoint_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S.%f}"
             keep_checkpoint(self.storage, name, Path(folder), self.keep)
-        for listener in self.listeners:
-            listener.after_report(None, [metrics], None)
+        for callback in self.callbacks:
+            callback.after_report(None, [metrics], None)
 
 
 @dataclass(frozen=True)
-class Piece:
+class TrainingSpan:
     """A piece of a training, for a sweep; by default the whole.
 
     Args:
-        begins_with: storage of another piece with whose last state this one begins; empty: untrained.
+        warm_start_from: storage of another piece with whose last state this one begins; empty: untrained.
         stop_epoch: last epoch of the piece (0: of the training).
         in_process: train in the caller's process.
     """
 
-    begins_with: str = ""
+    warm_start_from: str = ""
     stop_epoch: int = 0
     in_process: bool = False
 
 
-WHOLE = Piece()
+FULL_RUN = TrainingSpan()

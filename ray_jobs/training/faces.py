@@ -5,8 +5,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from facelib.data import Contract, DatasetError, FaceDataset
-from ray_jobs.training.sampler import Sampling, Window
+from facelib.data import DatasetError, FaceDataset, ImageSpec
+from ray_jobs.training.sampler import SamplingSpec, ShuffleWindow
 
 
 class TrainingFaces(Protocol):
@@ -15,7 +15,7 @@ class TrainingFaces(Protocol):
     Attributes:
         uri: what messages call it.
         identities: in one epoch; labels below it are class numbers.
-        contract: what the pixels mean.
+        image_spec: what the pixels mean.
         silence: seconds that a reader may send nothing before another takes its place.
     """
 
@@ -26,16 +26,16 @@ class TrainingFaces(Protocol):
     def identities(self) -> int: ...
 
     @property
-    def contract(self) -> Contract: ...
+    def image_spec(self) -> ImageSpec: ...
 
     @property
-    def silence(self) -> float: ...
+    def stall_timeout(self) -> float: ...
 
     def row_groups(self) -> list[tuple[str, int, int, int]]:
         """Every row group as (part name, index in the part, identities, rows)."""
         ...
 
-    def read(self, window: Window, sampling: Sampling) -> tuple[pa.Array, np.ndarray]:
+    def read(self, window: ShuffleWindow, sampling: SamplingSpec) -> tuple[pa.Array, np.ndarray]:
         """Encoded pictures of a window and their labels int64, group by group; an identity's pictures together."""
         ...
 
@@ -47,13 +47,13 @@ class StoredFaces:
         DatasetError: see `FaceDataset`.
     """
 
-    silence = 60.0  # a storage that does not answer; a window is read in seconds, a piece is one batch
+    stall_timeout = 60.0  # a storage that does not answer; a window is read in seconds, a piece is one batch
 
     def __init__(self, uri: str) -> None:
         self.dataset = FaceDataset(uri)
         self.uri = self.dataset.folder.uri
         self.identities = self.dataset.manifest.identities
-        self.contract = self.dataset.contract
+        self.image_spec = self.dataset.image_spec
 
     def __reduce__(self) -> tuple[type["StoredFaces"], tuple[str]]:
         return StoredFaces, (self.uri,)  # a reader opens it anew: the manifest of a large dataset is large
@@ -62,7 +62,7 @@ class StoredFaces:
         """See `FaceDataset.row_groups`."""
         return self.dataset.row_groups()
 
-    def read(self, window: Window, sampling: Sampling) -> tuple[pa.Array, np.ndarray]:
+    def read(self, window: ShuffleWindow, sampling: SamplingSpec) -> tuple[pa.Array, np.ndarray]:
         """Read the window's row groups; the label is the number of the identity in the dataset."""
         tables, labels = [], []
         for group in window.groups:

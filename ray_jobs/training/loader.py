@@ -27,10 +27,10 @@ from facelib.config import AugmentSettings, DataSettings
 from facelib.data import decode_image
 from ray_jobs.training.faces import TrainingFaces
 from ray_jobs.training.optim import seed_step
-from ray_jobs.training.sampler import BatchPlan, Sampling, Window, draw_rows
+from ray_jobs.training.sampler import DistributedBatchSampler, SamplingSpec, ShuffleWindow, draw_rows
 
-PATIENCE = 30.0  # seconds for a reader to begin, also to begin again after its node was lost
-STARVED_PATIENCE = 1.0  # the same after one that did not, until one does again
+START_TIMEOUT_S = 30.0  # seconds for a reader to begin, also to begin again after its node was lost
+DEGRADED_TIMEOUT_S = 1.0  # the same after one that did not, until one does again
 STEP = 0.5  # seconds between looks whether a reader that is waited for is alive
 
 
@@ -57,27 +57,27 @@ class Augmentation:
 
     def build(self) -> FaceAugmentation:
         """The operation, for one reader process."""
-        ask = self.settings
-        return FaceAugmentation(flip=ask.flip, num_ops=ask.num_ops, magnitude=ask.magnitude, **ask.options)
+        cfg = self.settings
+        return FaceAugmentation(flip=cfg.flip, num_ops=cfg.num_ops, magnitude=cfg.magnitude, **cfg.options)
 
     def strength(self, step: int) -> float:
         """Strength at a step: constant, or a linear ramp over the training."""
-        ask = self.settings
-        start = ask.strength if ask.strength_start is None else ask.strength_start
-        return start + (ask.strength - start) * step / self.total_steps
+        cfg = self.settings
+        start = cfg.strength if cfg.strength_start is None else cfg.strength_start
+        return start + (cfg.strength - start) * step / self.total_steps
 
 
 @dataclass(frozen=True)
-class Reading:
+class LoaderSpec:
     """What a reader must know besides its window: how to draw, where steps begin, how to augment."""
 
-    sampling: Sampling
+    sampling: SamplingSpec
     batch_size: int
     steps_per_epoch: int
     augmentation: Augmentation | None = None
 
 
-def read_window(faces: TrainingFaces, window: Window, reading: Reading) -> Iterator[Batch]:
+def read_window(faces: TrainingFaces, window: ShuffleWindow, reading: LoaderSpec) -> Iterator[Batch]:
     """Samples of a window in their shuffled order, decoded and augmented, cut where a step of the training begins.
 
     Cut there, every piece is known by (epoch, step, rank) and its place in the step, wherever a resumed run began:
@@ -86,7 +86,7 @@ def read_window(faces: TrainingFaces, window: Window, reading: Reading) -> Itera
     images, label = faces.read(window, reading.sampling)
     key = [window.seed, window.epoch, window.rank, window.world, window.position]
     rows = draw_rows(label, reading.sampling, np.random.default_rng(key))
-    # Pictures made on the way may be rejected; the plan counts on all, so the others fill their places.
+    # Pictures made on the way may be rejected; the sampler counts on all, so the others fill their places.
     rows = np.resize(rows, (sum(reading.sampling.samples(g) for g in window.groups), reading.sampling.views))
     augmentation = reading.augmentation
     augment = augmentation.build() if augmentation else None
@@ -124,7 +124,7 @@ def rebatch(pieces: Iterator[Batch], batch_size: int) -> Iterator[Batch]:
 
 def batch_stream(
     faces: TrainingFaces,
-    plan: BatchPlan,
+    sampler: DistributedBatchSampler,
     rank: int,
     first_step: int,
     last_step: int,
@@ -132,9 +132,9 @@ def batch_stream(
     augmentation: Augmentation | None = None,
 ) -> Iterator[Batch]:
     """This rank's batches of steps `first_step` … `last_step − 1`, read, decoded and augmented ahead by Ray tasks."""
-    reading = Reading(plan.sampling, plan.batch_size, plan.steps_per_epoch, augmentation)
-    readers = Readers(faces, reading, data)
-    windows = plan.windows(rank, first_step, last_step)
+    reading = LoaderSpec(sampler.sampling, sampler.batch_size, sampler.steps_per_epoch, augmentation)
+    readers = PrefetchLoader(faces, reading, data)
+    windows = sampler.windows(rank, first_step, last_step)
 
     def pieces() -> Iterator[Batch]:
         # One window is being used up, the others are read meanwhile.
@@ -143,18 +143,18 @@ def batch_stream(
             yield from readers.pieces(*running.popleft())
             running.extend((w, readers.start(w)) for w in itertools.islice(windows, 1))
 
-    yield from rebatch(pieces(), plan.batch_size)
+    yield from rebatch(pieces(), sampler.batch_size)
 
 
-class Readers:
+class PrefetchLoader:
     """Starts the tasks that read windows, and follows them."""
 
-    def __init__(self, faces: TrainingFaces, reading: Reading, data: DataSettings) -> None:
+    def __init__(self, faces: TrainingFaces, reading: LoaderSpec, data: DataSettings) -> None:
         self.faces, self.reading, self.data = faces, reading, data
         self.task = ray.remote(read_faces)
-        self.starved = False
+        self.degraded = False
 
-    def start(self, window: Window, here: bool = False) -> ray.ObjectRefGenerator:
+    def start(self, window: ShuffleWindow, here: bool = False) -> ray.ObjectRefGenerator:
         """Begin to read a window on any node that has the CPUs, or on this one without asking for any."""
         node = ray.get_runtime_context().get_node_id()
         task = self.task.options(
@@ -167,38 +167,38 @@ class Readers:
         )
         return task.remote(self.faces, window, self.reading)
 
-    def pieces(self, window: Window, stream: ray.ObjectRefGenerator) -> Iterator[Batch]:
+    def pieces(self, window: ShuffleWindow, stream: ray.ObjectRefGenerator) -> Iterator[Batch]:
         """A window's pieces in order, from its reader, or from another that takes its place."""
         reader, left = _Reader(stream), window.stop - window.start
         while left:  # never to the stream's end: what ends a stream that lost its node waits for a CPU too
             piece = reader.next()
             if piece is not None:
-                self.starved = self.starved and reader.here
+                self.degraded = self.degraded and reader.here
                 left -= len(piece.labels)
                 yield piece
-            elif not reader.here and reader.waited >= self._patience(reader):
-                self._say_starved(reader)
+            elif not reader.here and reader.stall_seconds >= self._timeout(reader):
+                self._report_degraded(reader)
                 ray.cancel(reader.stream)
                 rest = replace(window, start=window.stop - left)
                 reader = _Reader(self.start(rest, here=True), here=True)
 
-    def _patience(self, reader: "_Reader") -> float:
+    def _timeout(self, reader: "_Reader") -> float:
         if reader.runs:
-            return self.faces.silence
-        return STARVED_PATIENCE if self.starved else PATIENCE
+            return self.faces.stall_timeout
+        return DEGRADED_TIMEOUT_S if self.degraded else START_TIMEOUT_S
 
-    def _say_starved(self, reader: "_Reader") -> None:
-        if not self.starved:
-            what = f"no reader began for {PATIENCE:g} s"
+    def _report_degraded(self, reader: "_Reader") -> None:
+        if not self.degraded:
+            what = f"no reader began for {START_TIMEOUT_S:g} s"
             if reader.node:
-                silent = f"a reader has sent nothing for {self.faces.silence:g} s"
-                what = silent if reader.runs else f"a reader was lost with its node {PATIENCE:g} s ago"
+                silent = f"a reader has sent nothing for {self.faces.stall_timeout:g} s"
+                what = silent if reader.runs else f"a reader was lost with its node {START_TIMEOUT_S:g} s ago"
             print(
                 f"{what} (data.cpus_per_reader={self.data.cpus_per_reader:g}): reading beside the trainer, "
                 "without a reservation, until one does",
                 flush=True,
             )
-        self.starved = True
+        self.degraded = True
 
 
 @dataclass
@@ -216,7 +216,7 @@ class _Reader:
     here: bool = False
     node: str = ""
     announced: ray.ObjectRef | None = None
-    waited: float = 0.0
+    stall_seconds: float = 0.0
 
     @property
     def runs(self) -> bool:
@@ -231,17 +231,17 @@ class _Reader:
         # Waited for, not asked for with a timeout, which would begin the transfer anew each time. A piece that was
         # lost with its node is made again.
         if self.announced is None or not ray.wait([self.announced], timeout=STEP)[0]:
-            self.waited += time.monotonic() - begin
+            self.stall_seconds += time.monotonic() - begin
             return None
         piece: Batch | str = ray.get(self.announced)
-        self.announced, self.waited = None, 0.0
+        self.announced, self.stall_seconds = None, 0.0
         if isinstance(piece, Batch):
             return piece
         self.node = piece
         return None
 
 
-def read_faces(faces: TrainingFaces, window: Window, reading: Reading) -> Iterator[Batch | str]:
+def read_faces(faces: TrainingFaces, window: ShuffleWindow, reading: LoaderSpec) -> Iterator[Batch | str]:
     """Ray task: the id of its node, and the pieces of one window."""
     yield ray.get_runtime_context().get_node_id()
     torch.set_num_threads(1)

@@ -21,11 +21,11 @@ from facelib.losses import (
     triplet_loss,
 )
 from facelib.models import build_backbone, load_backbone
-from ray_jobs.training.sampler import Sampling
+from ray_jobs.training.sampler import SamplingSpec
 
 
-class Step(NamedTuple):
-    """What a forward pass gives: a loss to minimise, and numbers to watch (each a scalar tensor)."""
+class StepOutput(NamedTuple):
+    """What a forward pass gives: a loss to minimize, and numbers to watch (each a scalar tensor)."""
 
     loss: torch.Tensor
     metrics: dict[str, torch.Tensor]
@@ -34,7 +34,7 @@ class Step(NamedTuple):
 class Method(Protocol):
     """What the engine asks of a method, besides being an `nn.Module`."""
 
-    sampling: Sampling
+    sampling: SamplingSpec
 
     def __init__(self, settings: Settings, classes: int) -> None: ...
 
@@ -43,18 +43,18 @@ class Method(Protocol):
         """The embedding network that training is for."""
         ...
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> Step:
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> StepOutput:
         """Loss and metrics of one batch."""
         ...
 
 
-class SelfSupervised(nn.Module):
+class MoCoMethod(nn.Module):
     """USynthFace: MoCo on two views of each synthetic identity; labels are not looked at."""
 
     def __init__(self, settings: Settings, classes: int) -> None:
         super().__init__()
         ssl = settings.ssl
-        self.sampling = Sampling(views=2, per_identity=ssl.pairs_per_identity)
+        self.sampling = SamplingSpec(views=2, per_identity=ssl.pairs_per_identity)
         self.moco = MoCo(
             initial_backbone(settings.model),
             embedding_size=settings.model.embedding_size,
@@ -72,7 +72,7 @@ class SelfSupervised(nn.Module):
         """The query encoder."""
         return self.moco.query_encoder
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> Step:
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> StepOutput:
         """Contrastive loss of one batch."""
         # Identities are looked at only to leave out negatives that are the query itself, when that option is on.
         logits, targets = self.moco(images[0], images[1], labels if self.moco.exclude_same_identity else None)
@@ -81,7 +81,7 @@ class SelfSupervised(nn.Module):
             positive = logits[:, 0].mean() * self.moco.temperature + self.moco.margin
             negatives = logits[:, 1:]
             negative = negatives[negatives.isfinite()].mean() * self.moco.temperature
-        return Step(
+        return StepOutput(
             loss,
             {
                 "contrast_accuracy": contrast_accuracy(logits),
@@ -91,13 +91,13 @@ class SelfSupervised(nn.Module):
         )
 
 
-class Supervised(nn.Module):
+class MarginSoftmaxMethod(nn.Module):
     """UNPG: a margin head over the identities, with the in-batch pairs as further negatives."""
 
     def __init__(self, settings: Settings, classes: int) -> None:
         super().__init__()
         unpg, size = settings.unpg, settings.model.embedding_size
-        self.sampling = Sampling(views=1)
+        self.sampling = SamplingSpec(views=1)
         self.network = initial_backbone(settings.model)
         # MagFace has no fixed margin: it grows with the feature norm.
         margin = {} if unpg.head == "magface" else {"margin": unpg.margin}
@@ -117,7 +117,7 @@ class Supervised(nn.Module):
         """The embedding network."""
         return self.network
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> Step:
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> StepOutput:
         """Margin-softmax loss of one batch, with the terms beside it."""
         embeddings = self.network(images[0])
         loss = self.softmax(embeddings, labels)
@@ -126,14 +126,14 @@ class Supervised(nn.Module):
             value = term(embeddings, labels)
             metrics[term.__name__] = value.detach()
             loss = loss + weight * value
-        return Step(loss, metrics)
+        return StepOutput(loss, metrics)
 
 
 HEADS: dict[str, Any] = {"arcface": ArcFace, "cosface": CosFace, "magface": MagFace}
-METHODS: dict[str, Any] = {"ssl": SelfSupervised, "unpg": Supervised}
+METHODS: dict[str, Any] = {"ssl": MoCoMethod, "unpg": MarginSoftmaxMethod}
 
 
-def architecture(model: ModelSettings) -> dict[str, Any]:
+def backbone_kwargs(model: ModelSettings) -> dict[str, Any]:
     """What `build_backbone(model.name, **…)` takes, and a checkpoint says of its network."""
     fixed = {"embedding_size": model.embedding_size, "dropout": model.dropout, "use_se": model.use_se}
     return {**fixed, **model.options}
@@ -141,7 +141,7 @@ def architecture(model: ModelSettings) -> dict[str, Any]:
 
 def new_backbone(model: ModelSettings) -> nn.Module:
     """The network that the settings describe, with random weights."""
-    return build_backbone(model.name, **architecture(model))
+    return build_backbone(model.name, **backbone_kwargs(model))
 
 
 def initial_backbone(model: ModelSettings) -> nn.Module:

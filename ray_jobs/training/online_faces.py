@@ -21,10 +21,10 @@ import pyarrow as pa
 import ray
 
 from facelib.config import AlignSettings, GenerateSettings, Settings
-from facelib.data import Contract, DatasetError
-from ray_jobs.datasets.generation import AlignChunk, AlignedChunk, Chunk, GenerateChunk, faces_plan
+from facelib.data import DatasetError, ImageSpec
+from ray_jobs.datasets.generation import AlignedChunk, AlignerActor, Chunk, GeneratorActor, faces_spec
 from ray_jobs.training.faces import StoredFaces, TrainingFaces
-from ray_jobs.training.sampler import RowGroup, Sampling, Window
+from ray_jobs.training.sampler import RowGroup, SamplingSpec, ShuffleWindow
 
 REQUESTS_PER_ACTOR = 2  # of one reader: one that is worked on, one that waits
 
@@ -32,48 +32,48 @@ REQUESTS_PER_ACTOR = 2  # of one reader: one that is worked on, one that waits
 def training_faces(settings: Settings, pool: str = "") -> TrainingFaces:
     """The faces that the settings train on: stored, or with `data.stream` made on the way by the pool of that name."""
     if settings.data.stream:
-        return StreamedFaces(settings, FacePool(pool, settings.generate.actors, settings.align.actors))
+        return OnlineFaces(settings, FacePool(pool, settings.generate.actors, settings.align.actors))
     return StoredFaces(settings.path(settings.data.dataset))
 
 
-def training_faces_plan(settings: Settings, faces: TrainingFaces) -> dict[str, Any]:
-    """What decides the bytes of those faces, for the plan of a training."""
+def training_faces_spec(settings: Settings, faces: TrainingFaces) -> dict[str, Any]:
+    """What decides the bytes of those faces, for the spec of a training."""
     if not settings.data.stream:
         assert isinstance(faces, StoredFaces)
         return {"data.dataset parts": [p.sha256 for p in faces.dataset.manifest.parts]}
-    ask = settings.generate
-    own = {name: getattr(ask, name) for name in ("first_identity", "identities", "identities_per_task")}
-    return {f"data.stream {name}": value for name, value in {**faces_plan(settings), **own}.items()}
+    cfg = settings.generate
+    own = {name: getattr(cfg, name) for name in ("first_identity", "identities", "identities_per_task")}
+    return {f"data.stream {name}": value for name, value in {**faces_spec(settings), **own}.items()}
 
 
-class StreamedFaces:
+class OnlineFaces:
     """Made faces as `TrainingFaces`: a row group is what one task of the generator makes.
 
     Args:
         pool: makes them; it need not run where nothing is read.
     """
 
-    silence = 1800.0  # A window takes as long as its generators take, and another reader would ask the same ones.
+    stall_timeout = 1800.0  # A window takes as long as its generators take, and another reader would ask the same ones.
 
     def __init__(self, settings: Settings, pool: "FacePool") -> None:
-        self.ask, self.pool = settings.generate, pool
-        self.uri = f"generator {self.ask.generator}"
-        self.identities = self.ask.identities
-        self.contract = Contract(template=settings.align.template, size=settings.align.size)
+        self.cfg, self.pool = settings.generate, pool
+        self.uri = f"generator {self.cfg.generator}"
+        self.identities = self.cfg.identities
+        self.image_spec = ImageSpec(template=settings.align.template, size=settings.align.size)
 
     def row_groups(self) -> list[tuple[str, int, int, int]]:
         """One epoch's tasks, each of `generate.identities_per_task` identities."""
-        per_task, images = self.ask.identities_per_task, self.ask.images_per_identity
+        per_task, images = self.cfg.identities_per_task, self.cfg.images_per_identity
         counts = [min(per_task, self.identities - first) for first in range(0, self.identities, per_task)]
         return [("", number, count, count * images) for number, count in enumerate(counts)]
 
-    def chunk(self, group: RowGroup, epoch: int, sampling: Sampling) -> Chunk:
+    def chunk(self, group: RowGroup, epoch: int, sampling: SamplingSpec) -> Chunk:
         """What a row group stands for in an epoch (counted from 0)."""
         people, pictures = (epoch, 0) if sampling.views == 2 else (0, epoch)
-        first = self.ask.first_identity + people * self.identities + group.first_class
-        return Chunk(group.index, first, group.identities, pictures * self.ask.images_per_identity)
+        first = self.cfg.first_identity + people * self.identities + group.first_class
+        return Chunk(group.index, first, group.identities, pictures * self.cfg.images_per_identity)
 
-    def read(self, window: Window, sampling: Sampling) -> tuple[pa.Array, np.ndarray]:
+    def read(self, window: ShuffleWindow, sampling: SamplingSpec) -> tuple[pa.Array, np.ndarray]:
         """Have the window's faces made; the label is the identity's number, counted from the first of the training.
 
         Raises:
@@ -91,7 +91,7 @@ class StreamedFaces:
                 f"rejected ({', '.join(f'{k} {v}' for k, v in sorted(reasons.items()))}): see align.min_score and the "
                 "generator's settings"
             )
-        return table["image"].combine_chunks(), table["identity"].to_numpy() - self.ask.first_identity
+        return table["image"].combine_chunks(), table["identity"].to_numpy() - self.cfg.first_identity
 
 
 @dataclass(frozen=True)
@@ -109,20 +109,20 @@ class FacePool:
         generate, align = settings.generate, settings.align
         pool = cls(f"faces-{uuid.uuid4().hex[:12]}", generate.actors, align.actors)
         kinds: tuple[tuple[Sequence[str], type, tuple[Any, ...], GenerateSettings | AlignSettings], ...] = (
-            (pool._names("generate"), GenerateChunk, (settings.seed, generate), generate),
-            (pool._names("align"), AlignChunk, (align, generate.generator, generate.jpeg_quality), align),
+            (pool._names("generate"), GeneratorActor, (settings.seed, generate), generate),
+            (pool._names("align"), AlignerActor, (align, generate.generator, generate.jpeg_quality), align),
         )
         actors = [
             ray.remote(kind)
             .options(
                 name=name,
-                num_cpus=ask.cpus_per_actor,
-                num_gpus=ask.gpus_per_actor,
+                num_cpus=cfg.cpus_per_actor,
+                num_gpus=cfg.gpus_per_actor,
                 max_restarts=-1,
                 max_task_retries=-1,
             )
             .remote(*arguments)
-            for names, kind, arguments, ask in kinds
+            for names, kind, arguments, cfg in kinds
             for name in names
         ]
         try:

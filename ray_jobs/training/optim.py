@@ -1,4 +1,4 @@
-"""The pieces of a training run that are functions of numbers: optimiser, learning rate, selection, random state.
+"""The pieces of a training run that are functions of numbers: optimizer, learning rate, selection, random state.
 
 Nothing here knows Ray or a method.
 """
@@ -17,7 +17,7 @@ from facelib.config import TrainSettings
 def build_optimizer(parameters: Iterable[nn.Parameter], train: TrainSettings) -> torch.optim.Optimizer:
     """SGD with momentum 0.9, or AdamW.
 
-    AdamW leaves biases and normalisation weights undecayed; SGD decays all, as published.
+    AdamW leaves biases and normalization weights undecayed; SGD decays all, as published.
     """
     trained = [p for p in parameters if p.requires_grad]
     if train.optimizer == "sgd":
@@ -29,7 +29,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], train: TrainSettings) ->
     return torch.optim.AdamW(groups, lr=1.0)
 
 
-class LearningRate:
+class LRScheduler:
     """Learning rate of each step: warm-up, then the schedule; `plateau` also remembers how often it was cut.
 
     Args:
@@ -72,7 +72,7 @@ class LearningRate:
         self.plateau_factor, self.best, self.waited = state["plateau_factor"], state["best"], int(state["waited"])
 
 
-class Selection:
+class BestCheckpoint:
     """The best evaluation so far, its weights, and how long ago it was."""
 
     def __init__(self, patience: int) -> None:

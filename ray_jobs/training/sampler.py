@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingSpec:
     """How a method draws from identities.
 
     Args:
@@ -46,7 +46,7 @@ class RowGroup:
 
 
 @dataclass(frozen=True)
-class Window:
+class ShuffleWindow:
     """Row groups that one task reads and shuffles, and the slice of their samples that is used.
 
     Args:
@@ -63,7 +63,7 @@ class Window:
     stop: int
 
 
-class BatchPlan:
+class DistributedBatchSampler:
     """Which samples each rank sees at which step.
 
     Args:
@@ -74,7 +74,13 @@ class BatchPlan:
     """
 
     def __init__(
-        self, faces: "TrainingFaces", sampling: Sampling, batch_size: int, window_row_groups: int, seed: int, world: int
+        self,
+        faces: "TrainingFaces",
+        sampling: SamplingSpec,
+        batch_size: int,
+        window_row_groups: int,
+        seed: int,
+        world: int,
     ) -> None:
         self.sampling, self.batch_size, self.window_row_groups = sampling, batch_size, window_row_groups
         self.seed, self.world = seed, world
@@ -92,14 +98,14 @@ class BatchPlan:
                 f"{world} workers with train.batch_size={batch_size}: make more identities or lower the batch size"
             )
 
-    def windows(self, rank: int, first_step: int, last_step: int) -> Iterator[Window]:
+    def windows(self, rank: int, first_step: int, last_step: int) -> Iterator[ShuffleWindow]:
         """Windows with this rank's samples of steps `first_step` … `last_step − 1`, counted from the first epoch."""
         for epoch in range(first_step // self.steps_per_epoch, -(-last_step // self.steps_per_epoch)):
             begin = max(first_step - epoch * self.steps_per_epoch, 0) * self.batch_size
             end = min(last_step - epoch * self.steps_per_epoch, self.steps_per_epoch) * self.batch_size
             yield from self._epoch_windows(rank, epoch, begin, end)
 
-    def _epoch_windows(self, rank: int, epoch: int, begin: int, end: int) -> Iterator[Window]:
+    def _epoch_windows(self, rank: int, epoch: int, begin: int, end: int) -> Iterator[ShuffleWindow]:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.groups))
         mine = [self.groups[i] for i in order[rank :: self.world]]
         position, number = 0, 0
@@ -111,11 +117,11 @@ class BatchPlan:
             count = sum(self.sampling.samples(g) for g in groups)
             start, stop = max(begin - position, 0), min(end - position, count)
             if start < stop:
-                yield Window(self.seed, epoch, rank, self.world, position, groups, start, stop)
+                yield ShuffleWindow(self.seed, epoch, rank, self.world, position, groups, start, stop)
             position += count
 
 
-def draw_rows(labels: np.ndarray, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
+def draw_rows(labels: np.ndarray, sampling: SamplingSpec, rng: np.random.Generator) -> np.ndarray:
     """Rows of each sample, [samples, V]: two different images of an identity, or one image."""
     if sampling.views == 1:
         return rng.permutation(len(labels))[:, None]

@@ -1,7 +1,7 @@
 """What the engine does about parameters that live on one rank each (a sharded head): DDP, clipping, checkpoints.
 
 Every such parameter belongs to a `ShardedMarginLoss` somewhere in the method. DDP leaves it alone, the gradient norm
-counts every rank's share, and checkpoints hold it whole, with the optimiser's state beside it, so that they do not
+counts every rank's share, and checkpoints hold it whole, with the optimizer's state beside it, so that they do not
 depend on the number of ranks. Without a sharded module each function is the plain thing.
 """
 
@@ -49,7 +49,7 @@ def clip_gradients(method: nn.Module, max_norm: float) -> torch.Tensor:
 def gather_state(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """{"method", "optimizer"}: state dicts, whole on rank 0. All ranks must call it."""
     states = {"method": method.state_dict(), "optimizer": optimizer.state_dict()}
-    # Its inner mappings are the optimiser's own: what is put into them here must not stay there.
+    # Its inner mappings are the optimizer's own: what is put into them here must not stay there.
     states["optimizer"]["state"] = {k: dict(v) for k, v in states["optimizer"]["state"].items()}
     for name, module in shards(method).items():
         for holder, key in _places(states, name, method, optimizer):
@@ -71,7 +71,7 @@ def _places(
 ) -> list[tuple[dict[Any, Any], Any]]:
     """(mapping, key) of the parameter in both states: the weight, and momentum and the like, which have its rows."""
     weight = dict(method.named_parameters())[name]
-    # An optimiser's state_dict numbers parameters in the order of its groups.
+    # An optimizer's state_dict numbers parameters in the order of its groups.
     ordered = [p for group in optimizer.param_groups for p in group["params"]]
     index = next(i for i, p in enumerate(ordered) if p is weight)
     beside = states["optimizer"]["state"].get(index, {})

@@ -22,14 +22,14 @@ from ray_jobs.errors import JobError
 from ray_jobs.progress import format_seconds
 from ray_jobs.training.callbacks import LOGGED
 from ray_jobs.training.checkpoint import STATE_NAME, newest_checkpoint, read_state, write_state
-from ray_jobs.training.context import GroupPlace, Place
+from ray_jobs.training.context import RayTrainContext, TrainContext
 from ray_jobs.training.loader import Augmentation, Batch, batch_stream
-from ray_jobs.training.methods import METHODS, Step
+from ray_jobs.training.methods import METHODS, StepOutput
 from ray_jobs.training.online_faces import training_faces
-from ray_jobs.training.optim import LearningRate, Selection, build_optimizer, resumed_step, seed_step
-from ray_jobs.training.sampler import BatchPlan
+from ray_jobs.training.optim import BestCheckpoint, LRScheduler, build_optimizer, resumed_step, seed_step
+from ray_jobs.training.sampler import DistributedBatchSampler
 from ray_jobs.training.sharded_state import clip_gradients, gather_state, keep_from_ddp, load_state
-from ray_jobs.training.validator import Monitor
+from ray_jobs.training.validator import Validator
 
 # Seconds. Steps leave freed memory scattered in the C library's arenas: 0.4 GB of a trainer's 1.1 after two minutes,
 # and growing. To give it back takes a third of a second.
@@ -38,20 +38,20 @@ RETURN_MEMORY_EVERY = 120.0
 
 def train_worker(config: dict[str, Any]) -> None:
     """One DDP rank."""
-    work(GroupPlace(), config)
+    work(RayTrainContext(), config)
 
 
-def work(place: Place, config: dict[str, Any]) -> None:
+def work(place: TrainContext, config: dict[str, Any]) -> None:
     """What a rank does, wherever it is."""
-    worker = Worker(Settings.model_validate(config["settings"]), config["method"], place, config["face_pool"])
-    worker.restore(config["storage"], config["begins_with"])
+    worker = Trainer(Settings.model_validate(config["settings"]), config["method"], place, config["face_pool"])
+    worker.restore(config["storage"], config["warm_start_from"])
     worker.fit(config["stop_epoch"])
 
 
-class Worker:
+class Trainer:
     """The state of one rank, and the loop over epochs and steps."""
 
-    def __init__(self, settings: Settings, method: str, place: Place, face_pool: str = "") -> None:
+    def __init__(self, settings: Settings, method: str, place: TrainContext, face_pool: str = "") -> None:
         self.settings, self.place = settings, place
         self.rank, self.world, self.device = place.rank, place.world, place.device
         configure_data(settings)
@@ -67,7 +67,7 @@ class Worker:
         self.method.to(self.device)
         if settings.train.channels_last:
             self.method.to(memory_format=torch.channels_last)
-        self.plan = BatchPlan(
+        self.sampler = DistributedBatchSampler(
             self.faces,
             self.method.sampling,
             settings.train.batch_size,
@@ -77,20 +77,22 @@ class Worker:
         )
         self.wrapped = self._wrap()
         self.optimizer = build_optimizer(self.method.parameters(), settings.train)
-        self.rate = LearningRate(settings.train, self.plan.steps_per_epoch, settings.train.batch_size * self.world)
-        self.selection = Selection(settings.train.patience)
-        self.augmentation = Augmentation(settings.augment, settings.train.epochs * self.plan.steps_per_epoch)
+        self.rate = LRScheduler(settings.train, self.sampler.steps_per_epoch, settings.train.batch_size * self.world)
+        self.selection = BestCheckpoint(settings.train.patience)
+        self.augmentation = Augmentation(settings.augment, settings.train.epochs * self.sampler.steps_per_epoch)
         self.augmentation.build()  # A wrong setting is an error here, not in a reader.
-        self.monitor = Monitor(settings, self.faces.contract) if self.rank == 0 else None
+        self.validator = Validator(settings, self.faces.image_spec) if self.rank == 0 else None
         self.history: list[dict[str, float]] = []
         self.step, self.stopped = 0, False
 
     def fit(self, stop_epoch: int = 0) -> None:
         """Train from `self.step` to the end of `stop_epoch` (0: of the training), reporting every epoch."""
-        train, per_epoch = self.settings.train, self.plan.steps_per_epoch
+        train, per_epoch = self.settings.train, self.sampler.steps_per_epoch
         last = (stop_epoch or train.epochs) * per_epoch
-        stream = batch_stream(self.faces, self.plan, self.rank, self.step, last, self.settings.data, self.augmentation)
-        meter = Meter(train.batch_size * self.world)
+        stream = batch_stream(
+            self.faces, self.sampler, self.rank, self.step, last, self.settings.data, self.augmentation
+        )
+        meter = MetricAccumulator(train.batch_size * self.world)
         started, first_step = time.monotonic(), self.step
         returned = started
         self.method.train()
@@ -103,7 +105,7 @@ class Worker:
             if self.step % per_epoch == 0:
                 left = (time.monotonic() - started) / (self.step - first_step) * (last - self.step)
                 self._end_epoch(meter.result(self.device), left)
-                meter = Meter(train.batch_size * self.world)
+                meter = MetricAccumulator(train.batch_size * self.world)
             elif train.checkpoint_every and self.step % train.checkpoint_every == 0:
                 self._require_finite()
                 self._checkpoint({"step": self.step})
@@ -111,10 +113,10 @@ class Worker:
                 return_memory()
                 returned = time.monotonic()
 
-    def restore(self, storage: str, begins_with: str = "") -> None:
+    def restore(self, storage: str, warm_start_from: str = "") -> None:
         """Take up the newest checkpoint that is whole, of this training or else of the one it begins with."""
         chosen: tuple[str, str] | None = None
-        for place in (storage, begins_with):
+        for place in (storage, warm_start_from):
             name = newest_checkpoint(place) if place and self.rank == 0 and chosen is None else None
             chosen = (place, name) if name else chosen
         shared = [chosen]
@@ -129,9 +131,9 @@ class Worker:
         self.history, self.stopped = state["history"], state["stopped"]
         # Counted in epochs and samples, so that another number of workers takes up at the same place.
         batch = self.settings.train.batch_size * self.world
-        self.step = resumed_step(state["epoch"], state["epoch_samples"], batch, self.plan.steps_per_epoch)
+        self.step = resumed_step(state["epoch"], state["epoch_samples"], batch, self.sampler.steps_per_epoch)
         if self.rank == 0:
-            print(f"resumed at epoch {self.step / self.plan.steps_per_epoch:.2f}", flush=True)
+            print(f"resumed at epoch {self.step / self.sampler.steps_per_epoch:.2f}", flush=True)
 
     def _wrap(self) -> nn.Module:
         if self.settings.train.compile:
@@ -162,7 +164,7 @@ class Worker:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
-            result: Step = self.wrapped(images, labels)
+            result: StepOutput = self.wrapped(images, labels)
         result.loss.backward()
         metrics = {"loss": result.loss.detach(), **result.metrics}
         if train.clip_norm:
@@ -173,18 +175,18 @@ class Worker:
         return metrics
 
     def _end_epoch(self, metrics: dict[str, float], seconds_left: float) -> None:
-        train, epoch = self.settings.train, self.step // self.plan.steps_per_epoch
+        train, epoch = self.settings.train, self.step // self.sampler.steps_per_epoch
         self._require_finite()
-        if self.monitor is not None:
+        if self.validator is not None:
             if epoch % train.evaluate_every == 0 or epoch == train.epochs:
-                evaluation = self.monitor.evaluate(self.method.backbone)
+                evaluation = self.validator.evaluate(self.method.backbone)
                 metrics |= evaluation.metrics
                 chosen = evaluation.selected if train.selection != "last" else float(epoch)
                 self.selection.observe(chosen, epoch, self.method.backbone)
                 self.rate.observe(chosen)
             metrics["epoch"] = epoch
             self.history.append(metrics)
-            print(self.monitor.line(metrics, train.epochs) + f", {format_seconds(seconds_left)} left", flush=True)
+            print(self.validator.line(metrics, train.epochs) + f", {format_seconds(seconds_left)} left", flush=True)
         if self.world > 1:
             self._agree()
         self.stopped = self.selection.exhausted
@@ -195,7 +197,7 @@ class Worker:
         """Before every checkpoint: a diverged state must not replace a good one."""
         if not all(bool(p.isfinite().all()) for p in self.method.parameters()):
             raise JobError(
-                f"epoch {self.step / self.plan.steps_per_epoch:.1f}: the training diverged, weights are no longer "
+                f"epoch {self.step / self.sampler.steps_per_epoch:.1f}: the training diverged, weights are no longer "
                 f"numbers. Lower train.learning_rate (now {self.settings.train.learning_rate}) or set train.clip_norm, "
                 "and start in a new output folder."
             )
@@ -220,14 +222,14 @@ class Worker:
                 "selection": self.selection.state_dict(),
                 "history": self.history,
                 "stopped": self.stopped,
-                "epoch": self.step // self.plan.steps_per_epoch,
-                "epoch_samples": self.step % self.plan.steps_per_epoch * self.settings.train.batch_size * self.world,
+                "epoch": self.step // self.sampler.steps_per_epoch,
+                "epoch_samples": self.step % self.sampler.steps_per_epoch * self.settings.train.batch_size * self.world,
             }
             write_state(Path(folder) / STATE_NAME, state)
             self.place.report(metrics, folder)
 
 
-class Meter:
+class MetricAccumulator:
     """Means of an epoch's metrics, kept on the device so that no step waits for a number."""
 
     def __init__(self, samples_per_step: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from facelib.config import Settings
-from facelib.data import Contract
+from facelib.data import ImageSpec
 from facelib.embedding import embed_images
 from facelib.evaluation import kfold_accuracy, roc_auc
 from facelib.evaluation.protocols import SetSpec, parse_spec
@@ -17,21 +17,21 @@ from facelib.sources.pair_sets import PairSet, load_pair_set
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ValidationResult:
     """Metrics by name, and the one that models are chosen by."""
 
     metrics: dict[str, float]
     selected: float
 
 
-class Monitor:
+class Validator:
     """Holds the sets and judges a backbone on them.
 
     Args:
-        contract: of the training faces; a set with another one is refused.
+        image_spec: of the training faces; a set with another one is refused.
     """
 
-    def __init__(self, settings: Settings, contract: Contract) -> None:
+    def __init__(self, settings: Settings, image_spec: ImageSpec) -> None:
         self.by_sets = settings.train.selection == "sets"
         self.precision, self.batch_size = settings.train.precision, settings.evaluate.batch_size
         self.heldout: PairSet | None = None
@@ -40,9 +40,9 @@ class Monitor:
             self.heldout = load_pair_set(f"heldout={uri}", settings.evaluate.pairs, settings.seed)
         self.sets = [_open(parse_spec(text), settings) for text in settings.train.sets]
         for pair_set in [*self.sets, *([self.heldout] if self.heldout else [])]:
-            contract.require(pair_set.contract, "the training dataset", f"set {pair_set.name}")
+            image_spec.require(pair_set.image_spec, "the training dataset", f"set {pair_set.name}")
 
-    def evaluate(self, backbone: nn.Module) -> Evaluation:
+    def evaluate(self, backbone: nn.Module) -> ValidationResult:
         """ROC-AUC on every set and k-fold accuracy on the real ones.
 
         Without flipped faces: half the time, same order.
@@ -58,8 +58,8 @@ class Monitor:
             if pair_set is not self.heldout:
                 metrics[f"{pair_set.name}/accuracy"] = kfold_accuracy(first, second, pair_set.issame).accuracy
         if self.by_sets:
-            return Evaluation(metrics, float(np.mean([metrics[f"{s.name}/accuracy"] for s in self.sets])))
-        return Evaluation(metrics, metrics[f"{self.heldout.name}/auc"] if self.heldout else 0.0)
+            return ValidationResult(metrics, float(np.mean([metrics[f"{s.name}/accuracy"] for s in self.sets])))
+        return ValidationResult(metrics, metrics[f"{self.heldout.name}/auc"] if self.heldout else 0.0)
 
     def line(self, metrics: dict[str, float], epochs: int) -> str:
         """One readable line an epoch."""

@@ -13,22 +13,22 @@ from typing import Any
 
 from facelib.config import Settings, change_settings
 from facelib.data import Folder
-from facelib.data.fingerprint import claim_folder
+from facelib.data.fingerprint import claim_output_dir
 from facelib.tracking import Run
-from facelib.tuning.report import best_settings, own_changes, own_parts
+from facelib.tuning.report import best_settings, own_changes, own_segments
 from facelib.tuning.search import next_generation, next_parameters
 from facelib.tuning.space import SearchSpace
 from facelib.tuning.stopping import should_stop
-from facelib.tuning.trials import BASE, Journal, Part, Report, Trial, best_first, lineage
+from facelib.tuning.trials import BASE, Report, Trial, TrialSegment, TrialStore, best_first, lineage
 from ray_jobs.errors import JobError
 from ray_jobs.progress import format_seconds
 from ray_jobs.training.checkpoint import newest_checkpoint, read_state
-from ray_jobs.training.driver import STORAGE_NAME, training_plan, write_result
+from ray_jobs.training.driver import STORAGE_NAME, training_spec, write_result
 from ray_jobs.training.faces import TrainingFaces
 from ray_jobs.training.online_faces import training_faces
 
 TASK_NAME = "task.json"
-HOPELESS = 3  # So many failures before the first success end a sweep.
+MAX_INITIAL_FAILURES = 3  # So many failures before the first success end a sweep.
 STATUSES = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
@@ -48,8 +48,8 @@ class Sweep:
         self.space = SearchSpace(settings.tune.space, settings)
         self.faces = training_faces(settings)
         self.folder = sweep_folder(settings)
-        claim_folder(self.folder, sweep_plan(settings, self.faces))
-        self.journal = Journal(f"{self.folder.uri}/trials")
+        claim_output_dir(self.folder, sweep_spec(settings, self.faces))
+        self.store = TrialStore(f"{self.folder.uri}/trials")
         self.live: set[int] = set()
         self.stopping: set[int] = set()
         self.failures: dict[int, str] = {}
@@ -57,7 +57,7 @@ class Sweep:
         self._runs: dict[int, Run] = {}
         self._begun: dict[int, float] = {}
         self._started = time.monotonic()
-        self._before = max((r.seconds for t in self.journal.trials.values() for r in t.reports), default=0.0)
+        self._before = max((r.seconds for t in self.store.trials.values() for r in t.reports), default=0.0)
 
     def __enter__(self) -> "Sweep":
         return self
@@ -74,18 +74,18 @@ class Sweep:
 
     def trial_uri(self, number: int) -> str:
         """Folder of a trial."""
-        return f"{self.journal.folder.uri}/{number:04d}"
+        return f"{self.store.folder.uri}/{number:04d}"
 
-    def part_uri(self, number: int, part: int) -> str:
+    def segment_uri(self, number: int, segment: int) -> str:
         """Folder of a part of a trial, where its checkpoints are."""
-        return f"{self.trial_uri(number)}/part-{part}"
+        return f"{self.trial_uri(number)}/part-{segment}"
 
-    def settings_of(self, trial: Trial, part: int) -> Settings:
+    def settings_of(self, trial: Trial, segment: int) -> Settings:
         """What a part of a trial is trained with."""
         settings, train = self.settings, self.settings.train
-        parameters = trial.parts[part].parameters
+        parameters = trial.segments[segment].parameters
         if trial.kind == "final":
-            settings, parameters = best_settings(settings, self.journal.trials[trial.of or 0], ""), {}
+            settings, parameters = best_settings(settings, self.store.trials[trial.of or 0], ""), {}
         changes = {
             **own_changes(settings, parameters, self.trial_uri(trial.number)),
             "name": f"{self.settings.name}/{_name(trial)}",
@@ -113,18 +113,20 @@ class Sweep:
 
     def add(self, kind: str, of: Trial, seed: int) -> None:
         """Plan a repeat or a final training, unless it is there."""
-        if any(t.of == of.number and t.seed == seed for t in self.journal.of_kind(kind)):
+        if any(t.of == of.number and t.seed == seed for t in self.store.of_kind(kind)):
             return
-        number = max(self.journal.trials) + 1
+        number = max(self.store.trials) + 1
         if kind == "repeat":
-            parts = own_parts(lineage(self.journal.trials, of.number), number)
+            segments = own_segments(lineage(self.store.trials, of.number), number)
         else:
-            parts = [Part(parameters=of.parameters, stop_epoch=best_settings(self.settings, of, "").train.epochs)]
-        self.journal.save(Trial(number=number, kind=kind, of=of.number, seed=seed, parts=parts))  # type: ignore[arg-type]
+            segments = [
+                TrialSegment(parameters=of.parameters, stop_epoch=best_settings(self.settings, of, "").train.epochs)
+            ]
+        self.store.save(Trial(number=number, kind=kind, of=of.number, seed=seed, segments=segments))  # type: ignore[arg-type]
 
     def report(self, number: int, epoch: int, metrics: dict[str, float]) -> bool:
         """Log a trial's epoch, note its metric; True when the trial is to be stopped."""
-        trial = self.journal.trials[number]
+        trial = self.store.trials[number]
         # Here, not where it trains: the tracking server may listen on the driver's machine alone.
         self._runs[number].log_metrics(metrics, step=epoch)
         value = metrics.get(self.tune.metric)
@@ -133,7 +135,7 @@ class Sweep:
         if epoch not in [r.epoch for r in trial.reports]:
             trial.reports.append(Report(epoch=epoch, value=value, seconds=self.seconds))
             self._score(trial)
-            self.journal.save(trial)
+            self.store.save(trial)
         others = [t for t in self._searched() if t.number != number]
         # The settings as they are, repeats and final trainings are what others are measured by.
         spared = trial.kind != "search" or trial.label == "base"
@@ -142,14 +144,14 @@ class Sweep:
             return True
         return False
 
-    def end_part(self, number: int, index: int, error: str = "") -> None:
+    def end_segment(self, number: int, index: int, error: str = "") -> None:
         """Note the end of a part: write its result if it was the last one, end its run in MLflow."""
-        trial = self.journal.trials[number]
-        part = trial.parts[index]
+        trial = self.store.trials[number]
+        segment = trial.segments[index]
         failure = error or self.failures.pop(number, "")
         self.live.discard(number)
         trial.seconds += time.monotonic() - self._begun.pop(number, time.monotonic())
-        storage = f"{self.part_uri(number, index)}/{STORAGE_NAME}"
+        storage = f"{self.segment_uri(number, index)}/{STORAGE_NAME}"
         newest = newest_checkpoint(storage)
         state = read_state(storage, newest) if newest else None
         if state is None and not failure:
@@ -158,35 +160,35 @@ class Sweep:
             self._log_missed(trial, index, state["history"])
             failure = failure or self._take_history(trial, index, state["history"])
         # A trial may have come to its end before it could be told to stop.
-        stopped = number in self.stopping and (trial.epoch or 0) < part.stop_epoch
+        stopped = number in self.stopping and (trial.epoch or 0) < segment.stop_epoch
         self.stopping.discard(number)
-        part.done = True
-        last = all(p.done for p in trial.parts) and part.stop_epoch >= self._epochs(trial)
+        segment.done = True
+        last = all(p.done for p in trial.segments) and segment.stop_epoch >= self._epochs(trial)
         if (failure and self._is_member(trial) and not last) or not (failure or stopped or last):
             trial.reason = failure  # A member that failed goes on from the state of another one.
         else:
             trial.state = "failed" if failure else "stopped" if stopped else "finished"
             trial.reason = failure or (f"stopped by {self.tune.scheduler} after epoch {trial.epoch}" if stopped else "")
             self._write(trial, index, None if failure else state)
-        self.journal.save(trial)
+        self.store.save(trial)
         if trial.state == "finished" and not self._is_member(trial):
             self._delete_checkpoints(trial)
 
     def clean(self) -> None:
         """Delete the checkpoints of all trials that have ended; models, curves and histories stay."""
-        for trial in self.journal.trials.values():
+        for trial in self.store.trials.values():
             if trial.state != "open":
                 self._delete_checkpoints(trial)
 
     def _delete_checkpoints(self, trial: Trial) -> None:
-        for index in range(len(trial.parts)):
-            folder = Folder(self.part_uri(trial.number, index))
+        for index in range(len(trial.segments)):
+            folder = Folder(self.segment_uri(trial.number, index))
             with contextlib.suppress(FileNotFoundError):
                 folder.fs.delete_dir(folder.path)
 
     def _searched(self) -> list[Trial]:
         """Search trials without the one that has the settings as they are."""
-        return [t for t in self.journal.of_kind("search") if t.label != "base"]
+        return [t for t in self.store.of_kind("search") if t.label != "base"]
 
     def _is_member(self, trial: Trial) -> bool:
         return self.tune.scheduler == "pbt" and trial.kind == "search" and trial.label != "base"
@@ -194,28 +196,28 @@ class Sweep:
     def _epochs(self, trial: Trial) -> int:
         """Epochs of a trial's whole training."""
         if trial.kind == "final":
-            return trial.parts[-1].stop_epoch
+            return trial.segments[-1].stop_epoch
         return int(trial.parameters.get("train.epochs", self.settings.train.epochs))
 
     def _waiting(self, kind: str) -> Trial | None:
         """The first trial that could be trained now."""
-        for trial in self.journal.of_kind(kind):
-            if trial.state == "open" and trial.number not in self.live and not all(p.done for p in trial.parts):
+        for trial in self.store.of_kind(kind):
+            if trial.state == "open" and trial.number not in self.live and not all(p.done for p in trial.segments):
                 return trial
         return None
 
     def _new_trial(self) -> Trial | None:
         """The next search trial, on disk before it starts; None when there have been enough."""
-        number, seed = max(self.journal.trials, default=-1) + 1, self.settings.seed
+        number, seed = max(self.store.trials, default=-1) + 1, self.settings.seed
         parameters = {} if self.tune.base and number == BASE else next_parameters(
             self.tune, self.space, self._searched(), seed
         )  # fmt: skip
         if parameters is None:
             return None
-        trial = Trial(number=number, seed=seed, parts=[Part(parameters=parameters, stop_epoch=0)])
+        trial = Trial(number=number, seed=seed, segments=[TrialSegment(parameters=parameters, stop_epoch=0)])
         epochs = self._epochs(trial)
-        trial.parts[0].stop_epoch = min(self.tune.interval, epochs) if self._is_member(trial) else epochs
-        self.journal.save(trial)
+        trial.segments[0].stop_epoch = min(self.tune.interval, epochs) if self._is_member(trial) else epochs
+        self.store.save(trial)
         return trial
 
     def _grow_population(self) -> None:
@@ -226,17 +228,17 @@ class Sweep:
         members = [t for t in self._searched() if self._is_member(t) and t.state == "open"]
         if not members:
             return
-        count = min(len(t.parts) for t in members)
-        then = [t.model_copy(update={"parts": t.parts[:count]}) for t in members]
-        parts = next_generation(self.tune, self.space, then, self.settings.train.epochs, self.settings.seed)
+        count = min(len(t.segments) for t in members)
+        then = [t.model_copy(update={"parts": t.segments[:count]}) for t in members]
+        segments = next_generation(self.tune, self.space, then, self.settings.train.epochs, self.settings.seed)
         for trial in members:
-            if len(trial.parts) == count and trial.number in parts:
-                trial.parts.append(parts[trial.number])
-                self.journal.save(trial)
+            if len(trial.segments) == count and trial.number in segments:
+                trial.segments.append(segments[trial.number])
+                self.store.save(trial)
 
     def _begin(self, trial: Trial, index: int) -> None:
         """Open the trial's run and write down what its process must know."""
-        number, part = trial.number, trial.parts[index]
+        number, segment = trial.number, trial.segments[index]
         settings = self.settings_of(trial, index)
         if number not in self._runs:
             self._runs[number] = Run.open(settings, "trial", _name(trial), self.run.run_id, trial.run_id)
@@ -244,25 +246,25 @@ class Sweep:
             tags = {"trial": str(number), "kind": trial.kind, "of": "" if trial.of is None else str(trial.of)}
             for name, value in tags.items():
                 self._runs[number].set_tag(f"facelib.{name}", value)
-        if len(trial.parts) > 1 or self._is_member(trial):
-            numbers = {f"parameter/{k}": float(v) for k, v in part.parameters.items() if isinstance(v, int | float)}
-            self._runs[number].log_metrics(numbers, step=trial.parts[index - 1].stop_epoch if index else 0)
-        before = part.begins_with
+        if len(trial.segments) > 1 or self._is_member(trial):
+            numbers = {f"parameter/{k}": float(v) for k, v in segment.parameters.items() if isinstance(v, int | float)}
+            self._runs[number].log_metrics(numbers, step=trial.segments[index - 1].stop_epoch if index else 0)
+        before = segment.warm_start_from
         task = {
             "settings": settings.model_dump(mode="json"),
             "method": self.tune.method,
-            "begins_with": f"{self.part_uri(*before)}/{STORAGE_NAME}" if before else "",
-            "stop_epoch": part.stop_epoch,
+            "warm_start_from": f"{self.segment_uri(*before)}/{STORAGE_NAME}" if before else "",
+            "stop_epoch": segment.stop_epoch,
             "in_process": self.tune.in_process,
         }
-        Folder(self.part_uri(number, index)).create().write(TASK_NAME, json.dumps(task, indent=1).encode())
-        self.journal.save(trial)
+        Folder(self.segment_uri(number, index)).create().write(TASK_NAME, json.dumps(task, indent=1).encode())
+        self.store.save(trial)
         self.live.add(number)
         self._begun[number] = time.monotonic()
 
     def _log_missed(self, trial: Trial, index: int, history: list[dict[str, float]]) -> None:
         """Log epochs of a part whose report was lost on the way (a killed driver)."""
-        first, run = trial.parts[index - 1].stop_epoch if index else 0, self._runs[trial.number]
+        first, run = trial.segments[index - 1].stop_epoch if index else 0, self._runs[trial.number]
         rows = {int(row["epoch"]): {k: v for k, v in row.items() if k != "epoch"} for row in history}
         known = run.steps(next(iter(rows[max(rows)]))) if rows else set()
         for epoch, row in rows.items():
@@ -271,7 +273,7 @@ class Sweep:
 
     def _take_history(self, trial: Trial, index: int, history: list[dict[str, float]]) -> str:
         """Add epochs whose report was lost on the way (a killed driver); returns what is wrong, if anything is."""
-        first = trial.parts[index - 1].stop_epoch if index else 0
+        first = trial.segments[index - 1].stop_epoch if index else 0
         known = {r.epoch for r in trial.reports}
         for row in history:
             epoch, value = int(row["epoch"]), row.get(self.tune.metric)
@@ -296,7 +298,7 @@ class Sweep:
         run = self._runs.pop(trial.number)
         if state is not None and state["selection"]["weights"]:
             folder = Folder(self.trial_uri(trial.number)).create()
-            write_result(self.settings_of(trial, index), run, folder, self.faces.contract, state)
+            write_result(self.settings_of(trial, index), run, folder, self.faces.image_spec, state)
         if trial.score is not None:
             run.log_metrics({"score": trial.score})
         run.set_tag("facelib.trial_state", trial.state)
@@ -304,7 +306,7 @@ class Sweep:
             run.set_tag("facelib.error" if trial.state == "failed" else "facelib.reason", trial.reason[:4000])
         run.end(STATUSES[trial.state])
         if trial.kind == "search" and trial.score is not None:
-            best = best_first(self.journal.of_kind("search"), self.tune.mode)[:1]
+            best = best_first(self.store.of_kind("search"), self.tune.mode)[:1]
             scores = {"score": trial.score, **({"best_score": float(best[0].score or 0)} if best else {})}
             self.run.log_metrics(scores, step=trial.number)
         score = "" if trial.score is None else f", {self.tune.metric} {trial.score:.4f}"
@@ -323,7 +325,7 @@ class Sweep:
         """
         trials = self._searched()
         failed = [t for t in trials if t.reason and t.state in ("failed", "open")]
-        if len(failed) >= min(HOPELESS, self.tune.trials) and not any(t.score is not None for t in trials):
+        if len(failed) >= min(MAX_INITIAL_FAILURES, self.tune.trials) and not any(t.score is not None for t in trials):
             raise JobError(f"the first {len(failed)} trials failed, none has a score. Trial {failed[0].label}: "
                            f"{failed[0].reason}")  # fmt: skip
 
@@ -333,15 +335,15 @@ def sweep_folder(settings: Settings) -> Folder:
     return Folder(settings.path(settings.tune.folder)).create()
 
 
-def sweep_plan(settings: Settings, faces: TrainingFaces) -> dict[str, Any]:
+def sweep_spec(settings: Settings, faces: TrainingFaces) -> dict[str, Any]:
     """Everything that decides the trials; a folder holds one sweep only. More trials or finalists may be asked for."""
     tune = settings.tune.model_dump(mode="json")
     later = ["folder", "trials", "concurrency", "in_process", "max_failures", "finalists", "finalist_seeds",
              "final_seeds", "final", "heatmap"]  # fmt: skip
     if settings.tune.scheduler == "pbt" or settings.tune.search == "grid":
         later.remove("trials")
-    plan = training_plan(settings, faces, settings.tune.method)
-    return plan | {f"tune.{name}": value for name, value in tune.items() if name not in later}
+    spec = training_spec(settings, faces, settings.tune.method)
+    return spec | {f"tune.{name}": value for name, value in tune.items() if name not in later}
 
 
 def _name(trial: Trial) -> str:

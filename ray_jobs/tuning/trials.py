@@ -26,9 +26,9 @@ from facelib.data import Folder
 from facelib.utils.process import return_memory
 from ray_jobs.cluster import configure_data
 from ray_jobs.errors import JobError, user_error
-from ray_jobs.resources import nodes_there, trials_that_fit
+from ray_jobs.resources import cluster_nodes, trials_that_fit
 from ray_jobs.training.callbacks import LOGGED
-from ray_jobs.training.context import Piece
+from ray_jobs.training.context import TrainingSpan
 from ray_jobs.training.driver import fit, worker_resources
 from ray_jobs.tuning.driver import TASK_NAME, Sweep
 
@@ -48,10 +48,10 @@ def run_trials(sweep: Sweep, kind: str) -> None:
     resources = ray.tune.PlacementGroupFactory([_trial_resources(sweep.settings)])
     with tempfile.TemporaryDirectory() as scratch, _quiet_tune():
         tuner = ray.tune.Tuner(
-            ray.tune.with_resources(train_part, resources),
+            ray.tune.with_resources(train_segment, resources),
             tune_config=ray.tune.TuneConfig(
-                search_alg=Asker(sweep, kind, slots, work),
-                scheduler=Stopper(sweep),
+                search_alg=SweepSearcher(sweep, kind, slots, work),
+                scheduler=SweepScheduler(sweep),
                 num_samples=-1,  # The asker says when it is over.
                 # The next trial in the same process need not load PyTorch again.
                 reuse_actors=sweep.tune.in_process,
@@ -61,7 +61,7 @@ def run_trials(sweep: Sweep, kind: str) -> None:
                 name="trials",
                 storage_path=scratch,
                 failure_config=ray.tune.FailureConfig(max_failures=sweep.tune.max_failures),
-                callbacks=[Teller(sweep)],
+                callbacks=[SweepCallback(sweep)],
                 verbose=0,
             ),
         )
@@ -80,7 +80,7 @@ def concurrency(settings: Settings) -> int:
         JobError: one trial alone does not fit, or fewer than `tune.concurrency`.
     """
     train, data, tune = settings.train, settings.data, settings.tune
-    nodes = nodes_there()
+    nodes = cluster_nodes()
     worker = worker_resources(settings)
     fitting = trials_that_fit(nodes, worker, train.workers, data.cpus_per_reader, data.readers + 1)
     if settings.ray.autoscaling:
@@ -102,7 +102,7 @@ def concurrency(settings: Settings) -> int:
     return tune.concurrency or fitting
 
 
-def train_part(config: dict[str, Any]) -> None:
+def train_segment(config: dict[str, Any]) -> None:
     """A trial's process: one part of it, by the same engine as any training.
 
     A mistake in the settings or a training that diverges ends the trial at once; whatever else kills the process is
@@ -113,12 +113,12 @@ def train_part(config: dict[str, Any]) -> None:
     task = json.loads(Folder(config["folder"]).read(TASK_NAME))
     settings = Settings.model_validate(task["settings"])
     configure_data(settings)
-    piece = Piece(task["begins_with"], task["stop_epoch"], task["in_process"])
+    span = TrainingSpan(task["warm_start_from"], task["stop_epoch"], task["in_process"])
     try:
-        if piece.in_process:
-            fit(settings, task["method"], config["folder"], [TellEpochs(ray.tune.report)], piece)
+        if span.in_process:
+            fit(settings, task["method"], config["folder"], [ReportCallback(ray.tune.report)], span)
         else:
-            fit_in_group(settings, task["method"], config["folder"], piece)
+            fit_in_group(settings, task["method"], config["folder"], span)
     except Exception as error:
         found = user_error(error)
         if found is None:
@@ -128,7 +128,7 @@ def train_part(config: dict[str, Any]) -> None:
         return_memory()  # The next trial may be trained in this process.
 
 
-def fit_in_group(settings: Settings, method: str, uri: str, piece: Piece) -> None:
+def fit_in_group(settings: Settings, method: str, uri: str, span: TrainingSpan) -> None:
     """Train in a worker group, from a thread beside this one, which passes on what the group's controller reports.
 
     Not by Tune's own callback for this: what is still in its queue when the trial's function returns blocks the trial
@@ -139,7 +139,7 @@ def fit_in_group(settings: Settings, method: str, uri: str, piece: Piece) -> Non
 
     def training() -> None:
         try:
-            fit(settings, method, uri, [TellEpochs(reports.put)], piece)
+            fit(settings, method, uri, [ReportCallback(reports.put)], span)
         except Exception as error:
             failed.append(error)
 
@@ -164,7 +164,7 @@ class Adapter:
         return {name: value for name, value in self.__dict__.items() if name != "sweep"}
 
 
-class Asker(Adapter, Searcher):
+class SweepSearcher(Adapter, Searcher):
     """Gives Tune what the sweep wants to be trained, never more at a time than fits."""
 
     def __init__(self, sweep: Sweep, kind: str, slots: int, first: tuple[int, int] | None) -> None:
@@ -180,8 +180,8 @@ class Asker(Adapter, Searcher):
             work = self.sweep.next_work(self.kind)
         if work is None:
             return None if self.sweep.live else Searcher.FINISHED
-        number, part = work
-        return {"number": number, "part": part, "folder": self.sweep.part_uri(number, part)}
+        number, segment = work
+        return {"number": number, "part": segment, "folder": self.sweep.segment_uri(number, segment)}
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """The sweep knows all that."""
@@ -197,7 +197,7 @@ class Asker(Adapter, Searcher):
         """Nothing: see `save`."""
 
 
-class Stopper(Adapter, FIFOScheduler):
+class SweepScheduler(Adapter, FIFOScheduler):
     """Tells the sweep of every epoch, and Tune when the sweep wants a trial stopped."""
 
     def __init__(self, sweep: Sweep) -> None:
@@ -217,7 +217,7 @@ class Stopper(Adapter, FIFOScheduler):
         return TrialScheduler.CONTINUE
 
 
-class Teller(Adapter, Callback):
+class SweepCallback(Adapter, Callback):
     """Tells the sweep of the end of a trial, whichever it was."""
 
     def __init__(self, sweep: Sweep) -> None:
@@ -226,7 +226,7 @@ class Teller(Adapter, Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It came to its end, or was stopped."""
         with _noted(self.sweep):
-            self.sweep.end_part(trial.config["number"], trial.config["part"])
+            self.sweep.end_segment(trial.config["number"], trial.config["part"])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Its process died; Tune starts another."""
@@ -238,10 +238,10 @@ class Teller(Adapter, Callback):
         found = (user_error(error) or error) if error is not None else None
         lines = [line for line in str(found).splitlines() if line.strip()] or ["unknown error"]
         with _noted(self.sweep):
-            self.sweep.end_part(trial.config["number"], trial.config["part"], f"{type(found).__name__}: {lines[-1]}")
+            self.sweep.end_segment(trial.config["number"], trial.config["part"], f"{type(found).__name__}: {lines[-1]}")
 
 
-class TellEpochs(UserCallback):
+class ReportCallback(UserCallback):
     """Hands on what was measured of an epoch: to Tune, or from Ray Train's controller to the trial that tells Tune."""
 
     def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:

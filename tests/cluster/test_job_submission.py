@@ -75,7 +75,7 @@ def test_a_failing_job_brings_back_its_exit_code_and_its_words(head):
     assert "exit code 2" in done.stdout + done.stderr
 
 
-def test_a_cancelled_job_is_continued_by_the_same_command(head, s3, monkeypatch):
+def test_a_canceled_job_is_continued_by_the_same_command(head, s3, monkeypatch):
     submitted = head.submit(*job("generate", *GENERATE), wait=False)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     wait_for(lambda: [k for k in keys(s3, "run/faces/") if "/part-" in k], what="a first part")
@@ -112,7 +112,7 @@ def test_training_and_evaluation_run_from_s3_to_s3(head, s3, monkeypatch):
     assert {status for _, status in runs(head)} == {"FINISHED"}
     for name in environment(s3):
         monkeypatch.setenv(name, environment(s3)[name])
-    assert read_checkpoint(f"{OUTPUT}/unpg/model.pt").contract["template"] == "arcface"
+    assert read_checkpoint(f"{OUTPUT}/unpg/model.pt").image_spec["template"] == "arcface"
 
 
 def test_every_other_job_runs_from_s3_to_s3(head, s3, tmp_path, monkeypatch):
@@ -143,19 +143,19 @@ def test_every_other_job_runs_from_s3_to_s3(head, s3, tmp_path, monkeypatch):
     assert FaceDataset(f"{OUTPUT}/own").manifest.images == 4
 
 
-def test_a_cancelled_training_ends_its_run_and_goes_on(head, s3):
+def test_a_canceled_training_ends_its_run_and_goes_on(head, s3):
     """On the faces of the tests before."""
     long = (*TRAIN, "--train.epochs", 300, "--train.selection", "last", "--train.checkpoint_every", 2,
-            "--name", "cancelled")  # fmt: skip
-    arguments = (*job("train_ssl"), *long, "--output", "s3://faces/cancelled", "--data.dataset", f"{OUTPUT}/faces")
+            "--name", "canceled")  # fmt: skip
+    arguments = (*job("train_ssl"), *long, "--output", "s3://faces/canceled", "--data.dataset", f"{OUTPUT}/faces")
     submitted = head.submit(*arguments, wait=False)
-    wait_for(lambda: [k for k in keys(s3, "cancelled/") if k.endswith("state.pt")], what="a checkpoint")
+    wait_for(lambda: [k for k in keys(s3, "canceled/") if k.endswith("state.pt")], what="a checkpoint")
     assert "was stopped" in head.ray("job", "stop", "--address", head.address, job_id(submitted)).stdout
-    wait_for(lambda: ("cancelled/train_ssl", "FAILED") in runs(head), 60, "the run's end")
+    wait_for(lambda: ("canceled/train_ssl", "FAILED") in runs(head), 60, "the run's end")
     log = head.ray("job", "logs", "--address", head.address, job_id(submitted)).stdout
     assert "train_ssl: stopped by SIGTERM; the same command continues" in log
     again = head.submit(*arguments, wait=False)
     resumed = "resumed at epoch"
     wait_for(lambda: resumed in head.ray("job", "logs", "--address", head.address, job_id(again)).stdout, what=resumed)
     head.ray("job", "stop", "--address", head.address, job_id(again))
-    wait_for(lambda: ("cancelled/train_ssl", "FAILED") in runs(head), 60, "the run's end")
+    wait_for(lambda: ("canceled/train_ssl", "FAILED") in runs(head), 60, "the run's end")

@@ -12,8 +12,8 @@ from support.tracking_server import TrackingServer
 from facelib.config import load_settings
 from facelib.data import DatasetError, FaceDataset, Folder, StorageError, encode_image
 from facelib.data import lock as locks
-from facelib.data.fingerprint import claim_folder
-from facelib.data.lock import LOCK_NAME, FolderInUseError, hold_folder
+from facelib.data.fingerprint import claim_output_dir
+from facelib.data.lock import LOCK_NAME, FolderInUseError, directory_lock
 from facelib.models import build_backbone, load_backbone, save_backbone
 from facelib.sources import write_bin
 from facelib.sources.pair_sets import load_pair_set
@@ -29,7 +29,7 @@ def test_a_dataset_on_s3_is_a_dataset(s3, through):
     assert sum(len(table) for table in again.tables(["identity"])) == 16
     part, index, _, rows = again.row_groups()[1]
     assert len(again.read_row_groups(part, [index], ["image"])) == rows
-    assert keys(s3, "set/") == ["set/manifest.json", "set/part-0000000.parquet", "set/plan.json"]
+    assert keys(s3, "set/") == ["set/manifest.json", "set/part-0000000.parquet", "set/spec.json"]
 
 
 def test_what_is_not_there_is_said_in_one_line(through):
@@ -40,10 +40,10 @@ def test_what_is_not_there_is_said_in_one_line(through):
 
 def test_a_plan_on_s3_keeps_others_out(through):
     folder = Folder("s3://faces/planned").create()
-    claim_folder(folder, {"seed": 1})
-    claim_folder(folder, {"seed": 1})
+    claim_output_dir(folder, {"seed": 1})
+    claim_output_dir(folder, {"seed": 1})
     with pytest.raises(DatasetError, match="seed: 1, now 2"):
-        claim_folder(folder, {"seed": 2})
+        claim_output_dir(folder, {"seed": 2})
 
 
 def test_one_job_at_a_time_on_s3(s3, through, monkeypatch):
@@ -51,9 +51,9 @@ def test_one_job_at_a_time_on_s3(s3, through, monkeypatch):
     monkeypatch.setattr(locks, "LEASE_SECONDS", 1.0)
     monkeypatch.setattr(locks, "SETTLE_SECONDS", 0.2)
     folder = Folder("s3://faces/held").create()
-    with hold_folder(folder, "generate"):
+    with directory_lock(folder, "generate"):
         assert json.loads(folder.read(LOCK_NAME))["job"] == "generate"
-        with pytest.raises(FolderInUseError, match="in use by generate"), hold_folder(folder, "train_ssl"):
+        with pytest.raises(FolderInUseError, match="in use by generate"), directory_lock(folder, "train_ssl"):
             pass
     assert "held/.lock" not in keys(s3)
 
@@ -121,7 +121,7 @@ def test_a_connection_cut_in_mid_write_leaves_nothing_that_looks_whole(s3, throu
         assert cable.cuts > 0
         assert "cut/part-0000000.parquet" not in keys(s3)
         cable.limit = None
-        folder.remove_leftovers()
+        folder.clean_temp_files()
         folder.write("part-0000000.parquet", data)
         assert folder.read("part-0000000.parquet") == data
         assert keys(s3, "cut/") == ["cut/part-0000000.parquet"]
@@ -131,5 +131,5 @@ def test_a_connection_cut_in_mid_write_leaves_nothing_that_looks_whole(s3, throu
 
 def test_storage_that_is_away_is_a_storage_error(through):
     through(9)
-    with pytest.raises(StorageError, match=r"s3://faces/away/plan.json: cannot be read"):
-        Folder("s3://faces/away").read("plan.json")
+    with pytest.raises(StorageError, match=r"s3://faces/away/spec.json: cannot be read"):
+        Folder("s3://faces/away").read("spec.json")

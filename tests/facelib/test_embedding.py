@@ -7,7 +7,7 @@ import torch
 from support.datasets import pattern
 
 from facelib.data import decode_image, encode_image
-from facelib.embedding import ImageNetInput, embed_images, load_face_network
+from facelib.embedding import ImageNetInput, embed_images, load_face_model
 from facelib.models import build_backbone, save_backbone
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -109,9 +109,9 @@ def test_a_published_unpg_network_gets_the_pixels_it_was_trained_with(backbone, 
         expected = backbone.eval()(pixels).numpy()
     found = embed_images(ImageNetInput(backbone), images, flip=False)
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-    # All weights of this published-format file are alike: it cannot show a difference, but it is recognised.
+    # All weights of this published-format file are alike: it cannot show a difference, but it is recognized.
     (tmp_path / "unpg.pt").write_bytes(gzip.decompress((GOLDEN / "unpg_checkpoint_tiny.pt.gz").read_bytes()))
-    network = load_face_network(tmp_path / "unpg.pt")
+    network = load_face_model(tmp_path / "unpg.pt")
     assert isinstance(network, ImageNetInput)
     assert embed_images(network, images).shape == (10, 8)
 
@@ -119,6 +119,4 @@ def test_a_published_unpg_network_gets_the_pixels_it_was_trained_with(backbone, 
 def test_our_own_checkpoints_are_loaded_as_they_are(backbone, images, tmp_path):
     settings = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
     save_backbone(tmp_path / "model.pt", backbone, "iresnet", settings, {"template": "arcface"})
-    assert np.array_equal(
-        embed_images(load_face_network(tmp_path / "model.pt"), images), embed_images(backbone, images)
-    )
+    assert np.array_equal(embed_images(load_face_model(tmp_path / "model.pt"), images), embed_images(backbone, images))

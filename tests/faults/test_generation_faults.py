@@ -60,7 +60,7 @@ class Generation:
 def test_killed_aligner(nodes, undisturbed, recovery, tmp_path):
     work = Generation(nodes(2), tmp_path)
     before, now = work.parts, time.monotonic()
-    for aligner in ray_processes("AlignChunk", work.nodes.cluster.address):
+    for aligner in ray_processes("AlignerActor", work.nodes.cluster.address):
         aligner.send_signal(signal.SIGKILL)
     recovery("aligner killed", "Ray starts it again and repeats its chunk", now, work.more_than(before))
     work.nodes.finish("generate", work.driver)
@@ -81,7 +81,7 @@ def test_killed_node(nodes, undisturbed, recovery, tmp_path):
 
 def test_slow_node(nodes, undisturbed, recovery, tmp_path):
     work = Generation(nodes(2), tmp_path)
-    slow = ray_processes("GenerateChunk", work.nodes.cluster.address)[:1]
+    slow = ray_processes("GeneratorActor", work.nodes.cluster.address)[:1]
     for process in slow:
         process.send_signal(signal.SIGSTOP)
     before, now = work.parts, time.monotonic()

@@ -6,7 +6,7 @@ import pytest
 from support.clusters import statuses
 from support.training import TINY_TRAINING
 
-from facelib.tuning.trials import Journal
+from facelib.tuning.trials import TrialStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 SETTINGS = (
@@ -25,7 +25,7 @@ def test_node_killed_during_a_sweep(nodes, faces, recovery, tmp_path):
     folder = tmp_path / "out" / "sweep" / "trials"
 
     def reports():
-        found = Journal(str(folder)).trials.values() if folder.is_dir() else []
+        found = TrialStore(str(folder)).trials.values() if folder.is_dir() else []
         return sum(len(t.reports) for t in found)
 
     cluster.wait_for(lambda: reports() >= 2, driver, "two epochs of trials")
@@ -35,7 +35,7 @@ def test_node_killed_during_a_sweep(nodes, faces, recovery, tmp_path):
     recovery("a node killed during a sweep", "its trials start again on another node from their last checkpoints", now,
              lambda: reports() > before or driver.poll() is not None)  # fmt: skip
     cluster.finish("tune", driver)
-    trials = Journal(str(folder)).trials
+    trials = TrialStore(str(folder)).trials
     assert sorted(trials) == [0, 1, 2, 3]
     assert {t.state for t in trials.values()} == {"finished"}
     assert all([r.epoch for r in t.reports] == [1, 2, 3, 4] for t in trials.values())

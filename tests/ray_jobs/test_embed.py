@@ -20,11 +20,11 @@ from ray_jobs.errors import JobError
 
 
 @pytest.fixture
-def ask(tmp_path, ray_cluster):
+def cfg(tmp_path, ray_cluster):
     """Function: settings below tmp_path, where a model lies."""
     torch.manual_seed(0)
-    contract = {"template": "arcface", "size": 112, "colour": "RGB"}
-    save_backbone(tmp_path / "ssl" / "model.pt", build_backbone("iresnet", **TINY), "iresnet", TINY, contract)
+    image_spec = {"template": "arcface", "size": 112, "color": "RGB"}
+    save_backbone(tmp_path / "ssl" / "model.pt", build_backbone("iresnet", **TINY), "iresnet", TINY, image_spec)
     return lambda *overrides: load_settings(None, [f"output={tmp_path}", "embed.images_per_task=5", *overrides])
 
 
@@ -32,9 +32,9 @@ def unit(embeddings):
     return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 
-def test_a_dataset_becomes_embeddings_in_its_order(tmp_path, ask, run):
+def test_a_dataset_becomes_embeddings_in_its_order(tmp_path, cfg, run):
     dataset = write_dataset(tmp_path / "faces", identities=20, images=2)
-    assert embed(ask(), run) == f"{tmp_path}/embeddings/parts"
+    assert embed(cfg(), run) == f"{tmp_path}/embeddings/parts"
     table = pq.read_table(tmp_path / "embeddings" / "parts")
     images = [data for part in dataset.tables(["image"]) for data in part["image"].to_pylist()]
     expected = unit(embed_images(load_backbone(tmp_path / "ssl" / "model.pt"), images))
@@ -46,9 +46,9 @@ def test_a_dataset_becomes_embeddings_in_its_order(tmp_path, ask, run):
     assert len(manifest["parts"]) == 3
 
 
-def test_a_broken_job_makes_the_missing_parts_only(tmp_path, ask, run, monkeypatch):
+def test_a_broken_job_makes_the_missing_parts_only(tmp_path, cfg, run, monkeypatch):
     write_dataset(tmp_path / "faces", identities=20, images=2)
-    embed(ask(), run)
+    embed(cfg(), run)
     folder = tmp_path / "embeddings"
     whole = {p.name: p.read_bytes() for p in folder.rglob("*.parquet")}
     (folder / "manifest.json").unlink()
@@ -56,17 +56,17 @@ def test_a_broken_job_makes_the_missing_parts_only(tmp_path, ask, run, monkeypat
     asked = []
     real = module.embedding_stream
     monkeypatch.setattr(module, "embedding_stream", lambda *arguments: asked.append(arguments[-1]) or real(*arguments))
-    embed(ask(), run)
+    embed(cfg(), run)
     assert {task.part for task in asked[0]} == {1}
     assert {p.name: p.read_bytes() for p in folder.rglob("*.parquet")} == whole
-    # A finished folder is recognised, and one made with other settings refused.
-    embed(ask(), run)
+    # A finished folder is recognized, and one made with other settings refused.
+    embed(cfg(), run)
     assert len(asked) == 1
     with pytest.raises(DatasetError, match="flip: True, now False"):
-        embed(ask("embed.flip=false"), run)
+        embed(cfg("embed.flip=false"), run)
 
 
-def test_a_folder_of_pictures(tmp_path, ask, run):
+def test_a_folder_of_pictures(tmp_path, cfg, run):
     generator, first = build_generator("morphable", max_yaw_degrees=10.0), np.zeros(1, np.int64)
     person = generator.render(generator.identity_codes(0, first), generator.image_factors(0, first, first))[0]
     pictures = tmp_path / "album"
@@ -75,7 +75,7 @@ def test_a_folder_of_pictures(tmp_path, ask, run):
     (pictures / "anna" / "2.JPG").write_bytes(encode_image(pattern(1, 1)))
     (pictures / "broken.png").write_bytes(b"nothing")
     (pictures / "notes.txt").write_text("no picture")
-    embed(ask("embed.input=album"), run)
+    embed(cfg("embed.input=album"), run)
     table = pq.read_table(tmp_path / "embeddings" / "parts").to_pylist()
     assert [row["name"] for row in table] == ["anna/1.jpg", "anna/2.JPG", "broken.png"]
     assert np.linalg.norm(table[0]["embedding"]) == pytest.approx(1, abs=1e-5)
@@ -84,7 +84,7 @@ def test_a_folder_of_pictures(tmp_path, ask, run):
     assert table[1]["rejected"].startswith("no_face")
     assert "no decodable picture" in table[2]["rejected"]
     # As crops: the pattern has the right size, the render has not.
-    embed(ask("embed.input=album", "embed.aligned=true", "embed.folder=crops"), run)
+    embed(cfg("embed.input=album", "embed.aligned=true", "embed.folder=crops"), run)
     table = pq.read_table(tmp_path / "crops" / "parts").to_pylist()
     assert "128x128 pixels instead of 112x112" in table[0]["rejected"]
     backbone = load_backbone(tmp_path / "ssl" / "model.pt")
@@ -92,12 +92,12 @@ def test_a_folder_of_pictures(tmp_path, ask, run):
     np.testing.assert_allclose(table[1]["embedding"], expected, atol=1e-5)
 
 
-def test_what_cannot_be_embedded_is_named(tmp_path, ask, run):
+def test_what_cannot_be_embedded_is_named(tmp_path, cfg, run):
     (tmp_path / "empty").mkdir()
     with pytest.raises(JobError, match=r"embed\.input: .*/empty is no face dataset and holds no pictures"):
-        embed(ask("embed.input=empty"), run)
+        embed(cfg("embed.input=empty"), run)
     with pytest.raises(JobError, match=r"embed\.model: .*gone\.pt does not exist"):
-        embed(ask("embed.model=gone.pt"), run)
+        embed(cfg("embed.model=gone.pt"), run)
     write_dataset(tmp_path / "shifted", identities=4, images=2, template="arcface-96")
     with pytest.raises(DatasetError, match="'arcface' against 'arcface-96'"):
-        embed(ask("embed.input=shifted"), run)
+        embed(cfg("embed.input=shifted"), run)

@@ -14,7 +14,7 @@ from support.releases import write_ijb
 
 from facelib.config import load_settings
 from facelib.data import DatasetError, Folder, decode_image, encode_image
-from facelib.data.lock import FolderInUseError, hold_folder
+from facelib.data.lock import FolderInUseError, directory_lock
 from facelib.embedding import embed_images
 from facelib.evaluation import PixelEmbedding
 from facelib.models import build_backbone, load_backbone, save_backbone
@@ -25,14 +25,14 @@ from ray_jobs.errors import JobError
 from ray_jobs.evaluate import evaluate
 
 
-def checkpoint(path, seed=0, template="arcface", **contract):
+def checkpoint(path, seed=0, template="arcface", **image_spec):
     torch.manual_seed(seed)
     save_backbone(
         path,
         build_backbone("iresnet", **TINY),
         "iresnet",
         TINY,
-        {"template": template, "size": 112, "colour": "RGB", **contract},
+        {"template": template, "size": 112, "color": "RGB", **image_spec},
     )
 
 
@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ask(folder):
+def cfg(folder):
     """Function: settings of an evaluation below `folder`."""
 
     def build(*overrides, sets=("heldout", f"people={folder}/people.bin")):
@@ -69,10 +69,10 @@ def ask(folder):
 
 
 @pytest.fixture(scope="module")
-def judged(folder, ask, ray_cluster):
+def judged(folder, cfg, ray_cluster):
     """(MLflow run, results.json) of the evaluation."""
-    with Run.open(ask(), "evaluate") as opened:
-        written = evaluate(ask(), opened)
+    with Run.open(cfg(), "evaluate") as opened:
+        written = evaluate(cfg(), opened)
     assert written == f"{folder}/out/evaluation/results.json"
     return opened, json.loads((folder / "out" / "evaluation" / "results.json").read_text())
 
@@ -148,10 +148,10 @@ def test_pictures_and_metrics_are_kept(folder, judged):
     assert metrics["heldout/raw_pixels/auc"] == result["reports"]["raw pixels"]["heldout"]["auc"]
 
 
-def test_two_checkpoints_of_one_name_are_both_judged(folder, ask, judged, ray_cluster):
+def test_two_checkpoints_of_one_name_are_both_judged(folder, cfg, judged, ray_cluster):
     run, _ = judged
     checkpoint(folder / "other" / "ssl" / "model.pt", seed=5)
-    both = ask(f'evaluate.models=["ssl/model.pt", "{folder}/other/ssl/model.pt"]', "evaluate.baselines=false",
+    both = cfg(f'evaluate.models=["ssl/model.pt", "{folder}/other/ssl/model.pt"]', "evaluate.baselines=false",
                sets=[f"{folder}/people.bin"])  # fmt: skip
     evaluate(both, Run.attach(run.uri, run.run_id))
     reports = json.loads((folder / "out" / "evaluation" / "results.json").read_text())["reports"]
@@ -159,13 +159,13 @@ def test_two_checkpoints_of_one_name_are_both_judged(folder, ask, judged, ray_cl
     assert reports["out-ssl"]["people"] != reports["other-ssl"]["people"]
 
 
-def test_a_set_of_another_template_is_refused_naming_both(folder, ask, judged):
+def test_a_set_of_another_template_is_refused_naming_both(folder, cfg, judged):
     write_dataset(folder / "shifted", identities=4, images=3, template="arcface-96")
     with pytest.raises(DatasetError, match=r"model ssl and set shifted .*'arcface' against 'arcface-96'"):
-        evaluate(ask(sets=[f"{folder}/shifted"]), judged[0])
+        evaluate(cfg(sets=[f"{folder}/shifted"]), judged[0])
     checkpoint(folder / "out" / "narrow.pt", template="arcface-96")
     with pytest.raises(DatasetError, match=r"model narrow and set heldout .*'arcface-96' against 'arcface'"):
-        evaluate(ask('evaluate.models=["narrow.pt"]'), judged[0])
+        evaluate(cfg('evaluate.models=["narrow.pt"]'), judged[0])
 
 
 def results(folder):
@@ -180,45 +180,45 @@ def results(folder):
     ],
 )
 def test_without_fitting_faces_the_whitened_pixels_are_left_out_with_a_reason(
-    folder, ask, judged, ray_cluster, capsys, faces, reason
+    folder, cfg, judged, ray_cluster, capsys, faces, reason
 ):
     if faces == "other_faces":
         write_dataset(folder / faces, identities=4, images=3, template="arcface-96")
-    settings = ask(f"data.dataset={folder}/{faces}", sets=[f"{folder}/people.bin"])
+    settings = cfg(f"data.dataset={folder}/{faces}", sets=[f"{folder}/people.bin"])
     evaluate(settings, Run.attach(judged[0].uri, judged[0].run_id))
     assert set(results(folder)["reports"]) == {"ssl", "untrained", "raw pixels"}
     assert re.search(f"whitened pixels are left out.*{reason}", capsys.readouterr().out)
 
 
-def test_what_is_missing_or_there_twice_is_named(folder, ask, judged):
+def test_what_is_missing_or_there_twice_is_named(folder, cfg, judged):
     with pytest.raises(JobError, match=r"evaluate\.models: .*/out/unpg/model\.pt does not exist"):
-        evaluate(ask('evaluate.models=["unpg/model.pt"]'), judged[0])
+        evaluate(cfg('evaluate.models=["unpg/model.pt"]'), judged[0])
     with pytest.raises(FileNotFoundError, match=r"gone\.bin"):
-        evaluate(ask(sets=[f"{folder}/gone.bin"]), judged[0])
+        evaluate(cfg(sets=[f"{folder}/gone.bin"]), judged[0])
     with pytest.raises(JobError, match=r"evaluate\.models: .* is there twice"):
-        evaluate(ask('evaluate.models=["ssl/model.pt", "ssl/model.pt"]'), judged[0])
+        evaluate(cfg('evaluate.models=["ssl/model.pt", "ssl/model.pt"]'), judged[0])
     with pytest.raises(JobError, match=r"evaluate\.sets: people is there twice; give them names, name=path"):
-        evaluate(ask(sets=[f"{folder}/people.bin", f"people={folder}/people.bin"]), judged[0])
+        evaluate(cfg(sets=[f"{folder}/people.bin", f"people={folder}/people.bin"]), judged[0])
 
 
-def test_a_second_evaluation_of_the_same_folder_is_refused(folder, ask, judged):
+def test_a_second_evaluation_of_the_same_folder_is_refused(folder, cfg, judged):
     results = folder / "out" / "evaluation" / "results.json"
     before = results.read_bytes()
     with (
-        hold_folder(Folder(str(folder / "out" / "evaluation")), "evaluate"),
+        directory_lock(Folder(str(folder / "out" / "evaluation")), "evaluate"),
         pytest.raises(FolderInUseError, match="in use by evaluate"),
     ):
-        evaluate(ask(), judged[0])
+        evaluate(cfg(), judged[0])
     assert results.read_bytes() == before
 
 
-def test_too_few_pairs_for_the_folds(folder, ask, judged):
+def test_too_few_pairs_for_the_folds(folder, cfg, judged):
     write_dataset(folder / "few", identities=4, images=2)
     with pytest.raises(JobError, match=r"few has 8 pairs, .* needs at least 10; .* raise generate\.heldout_identities"):
-        evaluate(ask(sets=[f"{folder}/few"]), judged[0])
+        evaluate(cfg(sets=[f"{folder}/few"]), judged[0])
 
 
-def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, ask, judged, ray_cluster):
+def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, cfg, judged, ray_cluster):
     """Groups, IJB 1:1 and 1:N beside pairs; thresholds of one set are applied to the others."""
     (folder / "groups").mkdir()
     for name in ("north", "south"):
@@ -227,7 +227,7 @@ def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, ask, jud
     sets = [f"{folder}/people.bin", f"rfw=groups:{folder}/groups", f"ijb(weighted=true):{folder}/ijb",
             f"search=ijb-1n:{folder}/ijb"]  # fmt: skip
     options = ("evaluate.baselines=false", "evaluate.threshold_set=people", "evaluate.fpirs=[0.2]", "evaluate.actors=2")
-    evaluate(ask(*options, sets=sets), Run.attach(judged[0].uri, judged[0].run_id))
+    evaluate(cfg(*options, sets=sets), Run.attach(judged[0].uri, judged[0].run_id))
     found = results(folder)
     reports = found["reports"]["ssl"]
     assert set(reports) == {"people", "rfw", "ijb", "search"}
@@ -245,9 +245,9 @@ def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, ask, jud
         assert (folder / "out" / "evaluation" / f"{name}.png").stat().st_size > 5_000
 
 
-def test_embeddings_come_from_the_cache_the_second_time(folder, ask, judged, ray_cluster, monkeypatch):
+def test_embeddings_come_from_the_cache_the_second_time(folder, cfg, judged, ray_cluster, monkeypatch):
     run = Run.attach(judged[0].uri, judged[0].run_id)
-    once = ask("evaluate.baselines=false", "evaluate.batch_size=16", sets=[f"{folder}/people.bin"])
+    once = cfg("evaluate.baselines=false", "evaluate.batch_size=16", sets=[f"{folder}/people.bin"])
     evaluate(once, run)
     first = results(folder)["reports"]
     monkeypatch.setattr("ray_jobs.embedding.pool._run", lambda *_: pytest.fail("embedded again"))
@@ -262,20 +262,20 @@ def test_embeddings_come_from_the_cache_the_second_time(folder, ask, judged, ray
         evaluate(once, run)
 
 
-def test_a_checkpoint_behind_a_uri_with_half_a_contract(folder, ask, judged, ray_cluster, capsys):
+def test_a_checkpoint_behind_a_uri_with_half_a_contract(folder, cfg, judged, ray_cluster, capsys):
     run = Run.attach(judged[0].uri, judged[0].run_id)
     torch.manual_seed(0)
     network = build_backbone("iresnet", **TINY)
     save_backbone(folder / "half.pt", network, "iresnet", TINY, {"size": 112})
-    evaluate(ask(f'evaluate.models=["file://{folder}/half.pt"]', "evaluate.baselines=false",
+    evaluate(cfg(f'evaluate.models=["file://{folder}/half.pt"]', "evaluate.baselines=false",
                  sets=[f"{folder}/people.bin"]), run)  # fmt: skip
-    assert "half: the checkpoint does not say its template, colour" in capsys.readouterr().out
+    assert "half: the checkpoint does not say its template, color" in capsys.readouterr().out
     assert set(results(folder)["reports"]) == {"half"}
     with pytest.raises(JobError, match=r"evaluate\.models: .*gone\.pt does not exist"):
-        evaluate(ask(f'evaluate.models=["file://{folder}/gone.pt"]'), run)
+        evaluate(cfg(f'evaluate.models=["file://{folder}/gone.pt"]'), run)
 
 
-def test_a_set_may_say_the_template_of_its_bin(folder, ask, judged):
+def test_a_set_may_say_the_template_of_its_bin(folder, cfg, judged):
     sets = [f"people=pairs(template=arcface-96):{folder}/people.bin"]
     with pytest.raises(DatasetError, match=r"model ssl and set people .*'arcface' against 'arcface-96'"):
-        evaluate(ask(sets=sets), judged[0])
+        evaluate(cfg(sets=sets), judged[0])

@@ -23,8 +23,8 @@ from ray_jobs.export import export
 def backbone(tmp_path):
     torch.manual_seed(0)
     network = build_backbone("iresnet", **TINY).eval()
-    contract = {"template": "arcface", "size": 112, "colour": "RGB"}
-    save_backbone(tmp_path / "out" / "ssl" / "model.pt", network, "iresnet", TINY, contract)
+    image_spec = {"template": "arcface", "size": 112, "color": "RGB"}
+    save_backbone(tmp_path / "out" / "ssl" / "model.pt", network, "iresnet", TINY, image_spec)
     return network
 
 

@@ -48,9 +48,9 @@ def test_killed_actor_and_killed_driver_change_no_byte(undisturbed, tmp_path):
     arguments = ("--output", tmp_path / "out", *SETTINGS)
     faces = tmp_path / "out" / "faces"
     driver = start("generate", *arguments, folder=tmp_path)
-    wait_for(lambda: workers_of(driver, "GenerateChunk"), what="a generator actor")
+    wait_for(lambda: workers_of(driver, "GeneratorActor"), what="a generator actor")
     wait_for(lambda: list(faces.glob("part-*")), what="a first part")
-    for actor in workers_of(driver, "GenerateChunk"):
+    for actor in workers_of(driver, "GeneratorActor"):
         actor.send_signal(signal.SIGKILL)
     before = len(list(faces.glob("part-*")))
     wait_for(lambda: len(list(faces.glob("part-*"))) > before, what="a part after the actor was killed")

@@ -30,9 +30,9 @@ def run(tmp_path_factory):
         yield opened
 
 
-def settings(output, source, path, options=None, **ask):
+def settings(output, source, path, options=None, **cfg):
     flags = {"source": source, "path": path, "options": json.dumps(options or {}), "images_per_part": 4, "actors": 1}
-    flags |= ask
+    flags |= cfg
     align = flags.pop("align", {})
     given = load_settings(
         None,
@@ -181,8 +181,8 @@ def test_killed_driver(tmp_path, run):
 def test_people_of_an_evaluation_set_are_left_out(tmp_path, run):
     make_folders(tmp_path / "in", pictures=1)
     model = {"name": "iresnet10-narrow", "embedding_size": 16}
-    contract = {"template": "arcface", "size": 112, "colour": "RGB"}
-    save_backbone(tmp_path / "model.pt", build_backbone(**model), model["name"], {"embedding_size": 16}, contract)
+    image_spec = {"template": "arcface", "size": 112, "color": "RGB"}
+    save_backbone(tmp_path / "model.pt", build_backbone(**model), model["name"], {"embedding_size": 16}, image_spec)
     write_bin(tmp_path / "set.bin", [encode_image(pattern(2, 0)), encode_image(pattern(77, 0))], [False])
     heldout = write_dataset(tmp_path / "heldout", identities=1, images=1, first=4)
     sets = json.dumps([str(tmp_path / "set.bin"), heldout.folder.uri])
@@ -243,9 +243,9 @@ def test_nothing_left_is_an_error(tmp_path, run):
         ("folders", {"align": {"detector": "mine"}}, "align.detector"),
     ],
 )
-def test_preflight(tmp_path, source, ask, message):
+def test_preflight(tmp_path, source, cfg, message):
     with pytest.raises(SettingsError, match=message):
-        settings(tmp_path / "out", source, **{"path": tmp_path, **ask})
+        settings(tmp_path / "out", source, **{"path": tmp_path, **cfg})
 
 
 def test_exit_codes(tmp_path):

@@ -63,9 +63,9 @@ def test_large_sets_are_sampled_by_whole_row_groups(output):
 
 def test_a_model_of_other_faces_is_refused(output, run, ray_cluster):
     write_dataset(output / "small", identities=4, images=2, size=96)
-    ask = load_settings(None, [f"output={output}", 'inspect.sets=["small"]', "inspect.model=model.pt"])
+    cfg = load_settings(None, [f"output={output}", 'inspect.sets=["small"]', "inspect.model=model.pt"])
     with pytest.raises(DatasetError, match="size: 112 against 96"):
-        inspect_dataset(ask, run)
+        inspect_dataset(cfg, run)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from facelib.config import load_settings
 from ray_jobs.cluster import configure_data
 from ray_jobs.errors import JobError, user_error
 from ray_jobs.generate import generate
-from ray_jobs.resources import Pool, require_actors
-from ray_jobs.training.driver import require_room
+from ray_jobs.resources import ActorRequest, check_resources
+from ray_jobs.training.driver import check_training_resources
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def nodes(monkeypatch):
 def room(count, cpus, gpus=0.0, aligners=1, grows=False):
     settings = load_settings(None, [f"generate.cpus_per_actor={cpus}", f"generate.gpus_per_actor={gpus}",
                                     "align.cpus_per_actor=0.5"])  # fmt: skip
-    require_actors(grows, Pool("generate", settings.generate, count), Pool("align", settings.align, aligners))
+    check_resources(
+        grows, ActorRequest("generate", settings.generate, count), ActorRequest("align", settings.align, aligners)
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,16 +63,16 @@ def test_what_does_not_fit_is_refused(nodes, there, asked):
 
 
 def test_trainers_with_their_readers_must_fit(nodes):
-    ask = ["train.workers=2", "train.cpus_per_worker=1", "data.readers=1", "data.cpus_per_reader=0.5"]
+    cfg = ["train.workers=2", "train.cpus_per_worker=1", "data.readers=1", "data.cpus_per_reader=0.5"]
     nodes((1.5, 0), (1.5, 0))
-    require_room(load_settings(None, ask))
+    check_training_resources(load_settings(None, cfg))
     nodes((1, 0), (1, 0))
     said = r"train\.workers=2 need 4 CPUs with their readers .* are 2 CPUs and 0 GPUs on 2"
     with pytest.raises(JobError, match=said):
-        require_room(load_settings(None, ask))
+        check_training_resources(load_settings(None, cfg))
     nodes((8, 1))
     with pytest.raises(JobError, match=r"train\.gpus_per_worker=1.* 8 CPUs and 1 GPUs on 1 nodes"):
-        require_room(load_settings(None, [*ask, "train.use_gpu=true"]))
+        check_training_resources(load_settings(None, [*cfg, "train.use_gpu=true"]))
 
 
 def test_the_job_refuses_before_it_begins(ray_cluster, run, tmp_path):
@@ -90,7 +92,7 @@ def test_a_stream_that_stands_still_ends_in_the_settings_words(ray_cluster, run,
     finally:
         configure_data(load_settings(None))
     assert "ray.no_progress_minutes" in str(user_error(raised.value))
-    assert "GenerateChunk" in str(user_error(raised.value))
+    assert "GeneratorActor" in str(user_error(raised.value))
 
 
 def test_a_cluster_that_grows_is_given_an_hour(ray_cluster):

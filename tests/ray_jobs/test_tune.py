@@ -16,7 +16,7 @@ from facelib.config import SettingsError, load_settings
 from facelib.data import DatasetError
 from facelib.models import read_checkpoint
 from facelib.tracking import Run
-from facelib.tuning.trials import Journal
+from facelib.tuning.trials import TrialStore
 from ray_jobs.errors import JobError
 from ray_jobs.train_ssl import train_ssl
 from ray_jobs.tune import tune
@@ -69,7 +69,7 @@ def sweep(path, *overrides):
 
 
 def trials(folder):
-    return Journal(f"{folder}/out/sweep/trials").trials
+    return TrialStore(f"{folder}/out/sweep/trials").trials
 
 
 def runs(folder):
@@ -89,7 +89,7 @@ def trial_processes():
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or [""]
-        if line[0].startswith(("ray::train_part", "ray::ImplicitFunc")) and process.pid in ours():
+        if line[0].startswith(("ray::train_segment", "ray::ImplicitFunc")) and process.pid in ours():
             found.append(process)
     return found
 
@@ -129,7 +129,7 @@ def test_a_sweep_writes_a_report_pictures_and_settings_that_train(finished):
         interrupt = signal.getsignal(signal.SIGINT)
         train_ssl(best, opened)
         assert signal.getsignal(signal.SIGINT) is interrupt  # Ray Train leaves one that swallows Ctrl-C
-    assert read_checkpoint(folder / "out" / "sweep" / "best" / "ssl" / "model.pt").contract["template"] == "arcface"
+    assert read_checkpoint(folder / "out" / "sweep" / "best" / "ssl" / "model.pt").image_spec["template"] == "arcface"
 
 
 def test_every_trial_is_a_run_with_its_own_end(finished):
@@ -250,12 +250,12 @@ def test_a_population_learns_a_schedule(faces, tmp_path, ray_cluster):
     known = trials(tmp_path)
     members = [t for t in known.values() if t.kind == "search"]
     assert len(members) == 4
-    assert all([p.stop_epoch for p in t.parts] == [1, 2] and t.state == "finished" for t in members)
-    [copied] = [t for t in members if t.parts[1].begins_with[0] != t.number]
-    assert copied.parts[1].parameters != copied.parts[0].parameters
+    assert all([p.stop_epoch for p in t.segments] == [1, 2] and t.state == "finished" for t in members)
+    [copied] = [t for t in members if t.segments[1].warm_start_from[0] != t.number]
+    assert copied.segments[1].parameters != copied.segments[0].parameters
     repeats = [t for t in known.values() if t.kind == "repeat"]
     assert len(repeats) == 2
-    assert all([p.stop_epoch for p in t.parts] == [1, 2] for t in repeats)
+    assert all([p.stop_epoch for p in t.segments] == [1, 2] for t in repeats)
     assert all([r.epoch for r in t.reports] == [1, 2] for t in known.values())
     assert "## Schedule of the winner" in (tmp_path / "out" / "sweep" / "report.md").read_text()
     assert (tmp_path / "out" / "sweep" / "schedules.png").is_file()

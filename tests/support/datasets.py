@@ -7,17 +7,17 @@ import numpy as np
 
 from facelib.data import (
     MANIFEST_NAME,
-    PLAN_NAME,
-    Contract,
+    SPEC_NAME,
     Face,
     FaceDataset,
     Folder,
+    ImageSpec,
     encode_image,
     faces_to_table,
     make_manifest,
     write_part,
 )
-from facelib.data.fingerprint import plan_bytes, plan_hash
+from facelib.data.fingerprint import spec_bytes, spec_fingerprint
 
 
 def pattern(identity: int, index: int, size: int = 112) -> np.ndarray:
@@ -42,8 +42,8 @@ def write_dataset(
 ) -> FaceDataset:
     """A finished face dataset of patterns."""
     folder = Folder(str(uri)).create()
-    plan = {"identities": identities, "images": images, "first": first}
-    folder.write(PLAN_NAME, plan_bytes(plan))
+    spec = {"identities": identities, "images": images, "first": first}
+    folder.write(SPEC_NAME, spec_bytes(spec))
     parts = []
     for number, begin in enumerate(range(first, first + identities, per_part)):
         faces = [
@@ -61,8 +61,8 @@ def write_dataset(
         ]
         table = faces_to_table(faces)
         parts.append(
-            write_part(folder, f"part-{number:07d}.parquet", table, len(faces), {}, plan_hash(plan), per_group)
+            write_part(folder, f"part-{number:07d}.parquet", table, len(faces), {}, spec_fingerprint(spec), per_group)
         )
-    manifest = make_manifest(Contract(template=template, size=size), plan, parts, {})
+    manifest = make_manifest(ImageSpec(template=template, size=size), spec, parts, {})
     folder.write(MANIFEST_NAME, manifest.model_dump_json().encode())
     return FaceDataset(str(uri))

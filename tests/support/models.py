@@ -14,6 +14,6 @@ TINY = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_strid
 def assert_same_weights(first: Path, second: Path, tolerance: float) -> None:
     """Two checkpoints hold the same weights (0: bit for bit) and were chosen by the same metric."""
     a, b = read_checkpoint(first), read_checkpoint(second)
-    assert a.contract["training"] == pytest.approx(b.contract["training"], abs=1e-4)
+    assert a.image_spec["training"] == pytest.approx(b.image_spec["training"], abs=1e-4)
     for name, value in a.state_dict.items():
         assert torch.allclose(value.float(), b.state_dict[name].float(), rtol=tolerance, atol=tolerance), name

@@ -4,15 +4,15 @@
 `facelib.evaluation`.
 """
 
-from facelib.evaluation.protocols.base import EvaluationSet, Measured, identities_of_pairs
-from facelib.evaluation.protocols.faces import EncodedFaces, FaceImages, StoredFaces
+from facelib.evaluation.protocols.base import EvaluationResult, EvaluationSet, identities_of_pairs
+from facelib.evaluation.protocols.faces import EncodedImages, FaceImages, StoredFaces
 from facelib.evaluation.protocols.registry import SetSpec, open_set, parse_spec, register_protocol
 
 __all__ = [
-    "EncodedFaces",
+    "EncodedImages",
+    "EvaluationResult",
     "EvaluationSet",
     "FaceImages",
-    "Measured",
     "SetSpec",
     "StoredFaces",
     "identities_of_pairs",

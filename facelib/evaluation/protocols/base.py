@@ -1,4 +1,4 @@
-"""The interface of a protocol: one class with faces, their contract, and `measure`.
+"""The interface of a protocol: one class with faces, their image spec, and `measure`.
 
 Shape legend: N faces, P pairs, D embedding size.
 """
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.data import Contract
-from facelib.evaluation import Measures, Report, SortedScores
+from facelib.data import ImageSpec
+from facelib.evaluation import EvaluationOptions, Report, SortedScores
 from facelib.evaluation.protocols.faces import FaceImages
 from facelib.sources.groups import joined_groups
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationResult:
     """One model on one set.
 
     Attributes:
@@ -48,24 +48,24 @@ class EvaluationSet(abc.ABC):
     Attributes:
         name: of the set, in tables and file names.
         faces: what has to be embedded, N faces.
-        contract: what their pixels mean; a model made for others is refused.
+        image_spec: what their pixels mean; a model made for others is refused.
         flip: whether embeddings of mirrored faces are added; None: as the evaluation's settings say.
     """
 
     name: str
     faces: FaceImages
-    contract: Contract
+    image_spec: ImageSpec
     flip: bool | None = None
 
     @abc.abstractmethod
-    def measure(self, embeddings: NDArray[np.float32], measures: Measures) -> Measured:
-        """Judge embeddings [N, D] of `faces`, in their order, not normalised.
+    def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
+        """Judge embeddings [N, D] of `faces`, in their order, not normalized.
 
         Raises:
             ValueError: embeddings that are not finite.
         """
 
-    def shown(self, pair: int) -> tuple[int, int]:
+    def pair_images(self, pair: int) -> tuple[int, int]:
         """Numbers of two faces that stand for pair `pair` in pictures of the worst ones."""
         raise NotImplementedError(f"{type(self).__name__} has no pairs")
 
@@ -97,7 +97,7 @@ class FacePairs(EvaluationSet):
         """People, as far as genuine pairs tell."""
         return identities_of_pairs(self.first, self.second, self.issame, len(self.faces))
 
-    def shown(self, pair: int) -> tuple[int, int]:
+    def pair_images(self, pair: int) -> tuple[int, int]:
         """The pair's own faces."""
         return int(self.first[pair]), int(self.second[pair])
 

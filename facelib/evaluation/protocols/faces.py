@@ -43,7 +43,7 @@ class FaceImages(abc.ABC):
         """Hash that changes when any face does; embeddings are cached by it."""
 
 
-class EncodedFaces(FaceImages):
+class EncodedImages(FaceImages):
     """Aligned faces held as encoded pictures.
 
     Args:
@@ -57,8 +57,8 @@ class EncodedFaces(FaceImages):
     def __len__(self) -> int:
         return len(self.images)
 
-    def part(self, begin: int, end: int) -> EncodedFaces:
-        return EncodedFaces(self.images[begin:end], self.name)
+    def part(self, begin: int, end: int) -> EncodedImages:
+        return EncodedImages(self.images[begin:end], self.name)
 
     def decode(self) -> NDArray[np.uint8]:
         pictures = []

@@ -14,9 +14,9 @@ import pyarrow.fs as pafs
 from numpy.typing import NDArray
 
 from facelib.data import MANIFEST_NAME, Folder
-from facelib.evaluation import Measures, SortedScores, VerificationReport, evaluate_groups
-from facelib.evaluation.protocols.base import EvaluationSet, Measured
-from facelib.evaluation.protocols.faces import EncodedFaces
+from facelib.evaluation import EvaluationOptions, SortedScores, VerificationReport, evaluate_groups
+from facelib.evaluation.protocols.base import EvaluationResult, EvaluationSet
+from facelib.evaluation.protocols.faces import EncodedImages
 from facelib.evaluation.protocols.pairs import PairsProtocol
 from facelib.evaluation.protocols.registry import register_protocol
 
@@ -43,11 +43,11 @@ class GroupsProtocol(EvaluationSet):
         self.name = name
         self.groups = {group: PairsProtocol(group, file, pairs, seed, template) for group, file in members.items()}
         first, *others = self.groups.values()
-        self.contract = first.contract
+        self.image_spec = first.image_spec
         for other in others:
-            first.contract.require(other.contract, f"group {first.name}", f"group {other.name}")
-        images = [data for group in self.groups.values() for data in cast(EncodedFaces, group.faces).images]
-        self.faces = EncodedFaces(images, name)
+            first.image_spec.require(other.image_spec, f"group {first.name}", f"group {other.name}")
+        images = [data for group in self.groups.values() for data in cast(EncodedImages, group.faces).images]
+        self.faces = EncodedImages(images, name)
         self._starts = np.cumsum([0, *(len(group.faces) for group in self.groups.values())]).tolist()
         self._pair_starts = np.cumsum([0, *(len(group.issame) for group in self.groups.values())]).tolist()
 
@@ -61,12 +61,12 @@ class GroupsProtocol(EvaluationSet):
             used += len(people)
         return np.concatenate(parts)
 
-    def shown(self, pair: int) -> tuple[int, int]:
+    def pair_images(self, pair: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._pair_starts, pair, side="right")) - 1
-        first, second = list(self.groups.values())[number].shown(pair - self._pair_starts[number])
+        first, second = list(self.groups.values())[number].pair_images(pair - self._pair_starts[number])
         return first + self._starts[number], second + self._starts[number]
 
-    def measure(self, embeddings: NDArray[np.float32], measures: Measures) -> Measured:
+    def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
         parts = {
             name: group.measure(embeddings[begin : begin + len(group.faces)], measures)
             for (name, group), begin in zip(self.groups.items(), self._starts, strict=False)
@@ -76,7 +76,7 @@ class GroupsProtocol(EvaluationSet):
             {n: (cast(VerificationReport, p.report), SortedScores.of(*scored[n])) for n, p in parts.items()}, measures
         )
         similarities, issame = (np.concatenate(column) for column in zip(*scored.values(), strict=True))
-        return Measured(report, similarities, issame, scored)  # type: ignore[arg-type]
+        return EvaluationResult(report, similarities, issame, scored)  # type: ignore[arg-type]
 
 
 def _members(path: str) -> dict[str, str]:

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.data import Contract, Folder
+from facelib.data import Folder, ImageSpec
 from facelib.evaluation import (
-    Measures,
+    EvaluationOptions,
     evaluate_identification,
     evaluate_scores,
     score_templates,
     search_gallery,
     template_features,
 )
-from facelib.evaluation.arrays import FloatArray, normalise
-from facelib.evaluation.protocols.base import EvaluationSet, Measured, identities_of_pairs
+from facelib.evaluation.arrays import FloatArray, normalize
+from facelib.evaluation.protocols.base import EvaluationResult, EvaluationSet, identities_of_pairs
 from facelib.evaluation.protocols.faces import StoredFaces
 from facelib.evaluation.protocols.registry import register_protocol
 from facelib.sources import IJBMetadata
@@ -51,7 +51,7 @@ class _Templates(EvaluationSet):
         self.faces = StoredFaces(
             crops if Folder(crops).names() else path, self.metadata.names, self.metadata.landmarks, template, size
         )
-        self.contract = Contract(template=template, size=size)
+        self.image_spec = ImageSpec(template=template, size=size)
         self._open(path)
 
     @abc.abstractmethod
@@ -60,7 +60,7 @@ class _Templates(EvaluationSet):
 
     def pool(self, embeddings: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
         """Template features [T, D] and numbers [T] of image embeddings [M, D]."""
-        features = normalise(embeddings) if self.unit else embeddings
+        features = normalize(embeddings) if self.unit else embeddings
         weights = self.metadata.scores if self.weighted else None
         return template_features(features, self.metadata.templates, self.metadata.medias, weights)
 
@@ -95,17 +95,17 @@ class IJBVerification(_Templates):
         people[lonely] = len(numbers) + np.flatnonzero(lonely)
         return people[rows]
 
-    def shown(self, pair: int) -> tuple[int, int]:
+    def pair_images(self, pair: int) -> tuple[int, int]:
         """The first image of each template."""
         sides = self.metadata.first[pair], self.metadata.second[pair]
         return self._first_image[int(sides[0])], self._first_image[int(sides[1])]
 
-    def measure(self, embeddings: NDArray[np.float32], measures: Measures) -> Measured:
+    def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
         features, ids = self.pool(embeddings)
         scores = score_templates(features, ids, self.metadata.first, self.metadata.second)
         same = self.metadata.labels
         report = evaluate_scores(scores, same, measures.fars, measures.bootstrap, measures.seed, measures.rule)
-        return Measured(report, scores, same)
+        return EvaluationResult(report, scores, same)
 
 
 @register_protocol("ijb-1n")
@@ -132,7 +132,7 @@ class IJBIdentification(_Templates):
             subject_of.update(zip(templates.tolist(), subjects.tolist(), strict=True))
         return np.array([subject_of.get(t, -1) for t in self.metadata.templates.tolist()])
 
-    def measure(self, embeddings: NDArray[np.float32], measures: Measures) -> Measured:
+    def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
         features, ids = self.pool(embeddings)
 
         def rows(templates: NDArray[np.int64]) -> Any:
@@ -142,7 +142,7 @@ class IJBIdentification(_Templates):
             search_gallery(rows(templates), subjects, rows(self.probes[0]), self.probes[1])
             for templates, subjects in self.galleries
         ]
-        return Measured(evaluate_identification(searches, measures))
+        return EvaluationResult(evaluate_identification(searches, measures))
 
     def _read_lists(self, place: Folder, kind: str) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Template and subject numbers of every list of a kind, each template once."""

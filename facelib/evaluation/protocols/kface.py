@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.alignment import build_detector, choose_face
-from facelib.data import Contract, Folder, decode_image
-from facelib.evaluation import Measures, evaluate_scores
-from facelib.evaluation.protocols.base import FacePairs, Measured
+from facelib.data import Folder, ImageSpec, decode_image
+from facelib.evaluation import EvaluationOptions, evaluate_scores
+from facelib.evaluation.protocols.base import EvaluationResult, FacePairs
 from facelib.evaluation.protocols.faces import StoredFaces
 from facelib.evaluation.protocols.pairs import pair_similarities
 from facelib.evaluation.protocols.registry import register_protocol
@@ -57,18 +57,18 @@ class KFaceQ1(FacePairs):
     ) -> None:
         first, second, self.issame = read_kface_pairs(pair_list or Path(path) / f"kface.Q{self.level}.txt")
         names, place = np.unique(first + second, return_inverse=True)
-        self.name, self.contract = name, Contract(template=template, size=size)
+        self.name, self.image_spec = name, ImageSpec(template=template, size=size)
         self.first, self.second = place[: len(first)], place[len(first) :]
         paths = names.tolist()
         landmarks = None if _is_crop(path, paths[0], size) else _landmarks(path, paths, detector)
         self.faces = StoredFaces(path, paths, landmarks, template, size)
 
-    def measure(self, embeddings: NDArray[np.float32], measures: Measures) -> Measured:
+    def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
         similarities = pair_similarities(embeddings, self.first, self.second)
         report = evaluate_scores(
             similarities, self.issame, measures.fars, measures.bootstrap, measures.seed, measures.rule
         )
-        return Measured(report, similarities, self.issame)
+        return EvaluationResult(report, similarities, self.issame)
 
 
 @register_protocol("kface-q2")

@@ -1,6 +1,6 @@
 """Pairs of faces: LFW, AgeDB-30, CFP-FP, CALFW, CPLFW (`.bin` files) and pairs drawn from a face dataset.
 
-Judged by 10-fold accuracy, AUC, EER and TAR at FAR.
+Evaluated by 10-fold accuracy, AUC, EER and TAR at FAR.
 
 Shape legend: N faces, P pairs, D embedding size.
 """
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.evaluation import Measures, evaluate_pairs
-from facelib.evaluation.arrays import normalise
-from facelib.evaluation.protocols.base import FacePairs, Measured
-from facelib.evaluation.protocols.faces import EncodedFaces
+from facelib.evaluation import EvaluationOptions, evaluate_pairs
+from facelib.evaluation.arrays import normalize
+from facelib.evaluation.protocols.base import EvaluationResult, FacePairs
+from facelib.evaluation.protocols.faces import EncodedImages
 from facelib.evaluation.protocols.registry import register_protocol
 from facelib.sources.bins import bin_paths
 from facelib.sources.pair_sets import load_pair_set
@@ -46,25 +46,25 @@ class PairsProtocol(FacePairs):
             )
         number: dict[bytes, int] = {}
         place = np.array([number.setdefault(data, len(number)) for data in found.images])
-        self.name, self.contract = name, found.contract
-        self.faces = EncodedFaces(list(number), name)
+        self.name, self.image_spec = name, found.image_spec
+        self.faces = EncodedImages(list(number), name)
         self.first, self.second, self.issame = place[found.first], place[found.second], found.issame
 
     @classmethod
     def files(cls, path: str) -> list[str]:
         return bin_paths(path)
 
-    def measure(self, embeddings: NDArray[np.float32], measures: Measures) -> Measured:
+    def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
         first, second = embeddings[self.first], embeddings[self.second]
         report = evaluate_pairs(
             first, second, self.issame, measures.fars, measures.bootstrap, measures.seed, FOLDS, measures.rule
         )
-        return Measured(report, pair_similarities(embeddings, self.first, self.second), self.issame)
+        return EvaluationResult(report, pair_similarities(embeddings, self.first, self.second), self.issame)
 
 
 def pair_similarities(
     embeddings: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[Any]:
     """Cosines [P] of pairs of embeddings [N, D]."""
-    unit = normalise(embeddings.astype(np.float64))
+    unit = normalize(embeddings.astype(np.float64))
     return np.einsum("pd,pd->p", unit[first], unit[second])

@@ -14,7 +14,7 @@ from facelib.synthesis.discofacegan.networks import DiscoFaceGAN
 from facelib.synthesis.discofacegan.topology import Topology
 from facelib.synthesis.discofacegan.usynthface import USynthFaceStream
 from facelib.synthesis.discofacegan.vae import LATENTS, LatentDecoders
-from facelib.synthesis.discofacegan.weights import LICENCE, load_weights, read_header
+from facelib.synthesis.discofacegan.weights import LICENSE, load_weights, read_header
 from facelib.synthesis.generator import register_generator
 from facelib.synthesis.latents import FACTOR_SIZE, FACTORS, IDENTITY_SIZE, identity_latents, image_latents
 from facelib.utils.devices import check_device
@@ -56,7 +56,7 @@ class DiscoFaceGANGenerator:
 
     name = "discofacegan"
     identity_size = IDENTITY_SIZE
-    licence = LICENCE
+    license = LICENSE
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class DiscoFaceGANGenerator:
             batch = latents[start : start + size]
             filled = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
             coefficients = decoders.decode(filled[:, :varied], filled[:, varied:])
-            images.append(generator.synthesise(coefficients, self.truncation)[: len(batch)])
+            images.append(generator.synthesize(coefficients, self.truncation)[: len(batch)])
         return np.concatenate(images)
 
     def _loaded(self) -> tuple[LatentDecoders, DiscoFaceGAN]:

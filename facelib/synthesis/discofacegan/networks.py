@@ -68,7 +68,7 @@ class DiscoFaceGAN:
             self._layers, self._to_rgb = _synthesis_tables(tf, networks, self.topology, self._type)
         self._functions: dict[str, Any] = {}
 
-    def synthesise(self, coefficients: npt.ArrayLike, truncation: float = 0.7) -> npt.NDArray[np.uint8]:
+    def synthesize(self, coefficients: npt.ArrayLike, truncation: float = 0.7) -> npt.NDArray[np.uint8]:
         """RGB pictures uint8 [N, R, R, 3] of coefficients [N, 286].
 
         Args:
@@ -85,6 +85,8 @@ class DiscoFaceGAN:
         batch = _check(coefficients, "coefficients", (COEFFICIENTS,))
         return self._run(lambda rows: function(rows, np.float32(truncation)), batch, np.uint8)
 
+    synthesise = synthesize  # the name that scripts written before the first release use
+
     def map(self, coefficients: npt.ArrayLike) -> Floats:
         """Style vectors float32 [N, W] of coefficients [N, 286], before truncation.
 
@@ -95,12 +97,12 @@ class DiscoFaceGAN:
         return self._run(function, _check(coefficients, "coefficients", (COEFFICIENTS,)), np.float32)
 
     def truncate(self, coefficients: npt.ArrayLike, truncation: float = 0.7) -> Floats:
-        """Style vectors float32 [N, L, W] of coefficients [N, 286], truncated as in `synthesise`."""
+        """Style vectors float32 [N, L, W] of coefficients [N, 286], truncated as in `synthesize`."""
         function = self._function("truncate", self._truncate, [None, COEFFICIENTS], [])
         batch = _check(coefficients, "coefficients", (COEFFICIENTS,))
         return self._run(lambda rows: function(rows, np.float32(truncation)), batch, np.float32)
 
-    def synthesise_raw(self, styles: npt.ArrayLike, lod: float | None = None) -> Floats:
+    def synthesize_raw(self, styles: npt.ArrayLike, lod: float | None = None) -> Floats:
         """Pictures float32 [N, R, R, 3], about -1 to 1 and not clipped, of style vectors [N, L, W].
 
         Args:
@@ -113,7 +115,7 @@ class DiscoFaceGAN:
         """
         lod = self._check_lod(self._lod if lod is None else float(lod))
         shape = (self.topology.layers, self.topology.dlatent_size)
-        function = self._function(f"raw {lod}", lambda styles: self._synthesise(styles, lod), [None, *shape])
+        function = self._function(f"raw {lod}", lambda styles: self._synthesize(styles, lod), [None, *shape])
         return self._run(function, _check(styles, "styles", shape), np.float32)
 
     def _check_lod(self, lod: float) -> float:
@@ -142,7 +144,7 @@ class DiscoFaceGAN:
 
     def _images(self, coefficients: Any, truncation: Any) -> Any:
         tf = self._tf
-        raw = self._synthesise(self._truncate(coefficients, truncation), self._check_lod(self._lod))
+        raw = self._synthesize(self._truncate(coefficients, truncation), self._check_lod(self._lod))
         return tf.cast(tf.clip_by_value((raw + 1) * 127.5, 0, 255), tf.uint8)  # cut off, not rounded
 
     def _map(self, coefficients: Any) -> Any:
@@ -161,7 +163,7 @@ class DiscoFaceGAN:
         plain = tf.repeat(styles, max(0, self.topology.layers - TRUNCATED_LAYERS), axis=1)
         return tf.concat([truncated, plain], axis=1)
 
-    def _synthesise(self, styles: Any, lod: float) -> Any:
+    def _synthesize(self, styles: Any, lod: float) -> Any:
         tf, topology = self._tf, self.topology
         level = int(lod)
         top, blend = topology.resolution_log2 - level, lod - level
@@ -176,7 +178,7 @@ class DiscoFaceGAN:
                 else:
                     x = self._convolve(x, tables["kernel"])
                 x = tf.nn.leaky_relu(x + tables["noise_bias"], _LEAK)
-            x = _normalise(tf, x, tf.matmul(styles[:, layer], tables["style"]) + tables["style_bias"])
+            x = _normalize(tf, x, tf.matmul(styles[:, layer], tables["style"]) + tables["style_bias"])
         image = self._rgb(x, top)
         if blend:
             coarse = self._enlarge(self._rgb(before, top - 1), 2)
@@ -225,7 +227,7 @@ def _check(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Floats:
     return array
 
 
-def _normalise(tf: Any, x: Any, style: Any) -> Any:
+def _normalize(tf: Any, x: Any, style: Any) -> Any:
     """Instance norm, then style: scale (its 1 is in the table) and shift."""
     scale, shift = (half[:, None, None] for half in tf.split(style, 2, axis=1))
     x = x - tf.reduce_mean(x, [1, 2], keepdims=True)

@@ -28,7 +28,7 @@ CONVERTED = "discofacegan.npz"
 NETWORK = "network-snapshot-020126.pkl"
 AVERAGE = "network-snapshot-020126-average_w_id.txt"
 CHECKPOINT = "vae/weights/{factor}/stage1_epoch_395.ckpt"
-LICENCE = (
+LICENSE = (
     "non-commercial: DiscoFaceGAN code and VAEs MIT (Microsoft), StyleGAN parts CC BY-NC 4.0 (NVIDIA), "
     "trained on FFHQ (CC BY-NC-SA 4.0)"
 )
@@ -76,7 +76,7 @@ def describe_files(folder: str | Path) -> str:
         f"DiscoFaceGAN's published weights belong in {folder}:\n" + "\n".join(lines) + "\n"
         "Nothing is downloaded: fetch them from the pages of github.com/microsoft/DiscoFaceGAN (network and average) "
         "and its vae/weights folder.\n"
-        f"Licence: {LICENCE}.\n"
+        f"License: {LICENSE}.\n"
         f"Then convert them once: python -m facelib.synthesis.discofacegan.convert {folder}"
     )
 

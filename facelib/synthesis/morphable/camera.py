@@ -23,13 +23,13 @@ _NECK_ROW = 146
 @dataclass(frozen=True)
 class Camera:
     """rotation [3, 3]; distance cm; focal pixels; the point `origin` (x, y cm, camera frame) is seen at pixel
-    `centre`.
+    `center`.
     """
 
     rotation: Array
     distance: float
     focal: float
-    centre: Array
+    center: Array
     origin: Array
 
     @property
@@ -66,20 +66,20 @@ class Camera:
         out = np.empty_like(turned)
         np.subtract(kind(self.distance), turned[2], out=out[2])
         factor = kind(self.focal) / out[2]
-        out[0] = (turned[0] - kind(self.origin[0])) * factor + kind(self.centre[0])
-        out[1] = (kind(self.origin[1]) - turned[1]) * factor + kind(self.centre[1])
+        out[0] = (turned[0] - kind(self.origin[0])) * factor + kind(self.center[0])
+        out[1] = (kind(self.origin[1]) - turned[1]) * factor + kind(self.center[1])
         return out
 
     def scaled(self, factor: float) -> Camera:
         """The same view in a picture `factor` times as large."""
-        return Camera(self.rotation, self.distance, self.focal * factor, self.centre * factor, self.origin)
+        return Camera(self.rotation, self.distance, self.focal * factor, self.center * factor, self.origin)
 
 
-def make_camera(angles: Array, distance: float, pixels_per_cm: float, centre: Array) -> Camera:
-    """A camera that sees the middle of a face turned by (yaw, pitch, roll) radians at pixel `centre`."""
+def make_camera(angles: Array, distance: float, pixels_per_cm: float, center: Array) -> Camera:
+    """A camera that sees the middle of a face turned by (yaw, pitch, roll) radians at pixel `center`."""
     rotation = rotation_matrix(*angles)
     face = rotation @ (np.array([0, -1.6, 7.0]) - _PIVOT) + _PIVOT
-    return Camera(rotation, distance, pixels_per_cm * (distance - _FACE_DEPTH), centre, face[:2])
+    return Camera(rotation, distance, pixels_per_cm * (distance - _FACE_DEPTH), center, face[:2])
 
 
 def rotation_matrix(yaw: float, pitch: float, roll: float) -> Array:

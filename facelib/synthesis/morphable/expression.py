@@ -72,7 +72,7 @@ def eye_openness(z: ImageFactors, t: Traits, active: Array) -> float:
 
 
 def landmarks_3d(shape: HeadShape, active: Array) -> Array:
-    """Eye centres, nose tip and mouth corners [5, 3] in the head frame, moved by the expression."""
+    """Eye centers, nose tip and mouth corners [5, 3] in the head frame, moved by the expression."""
     p = shape.places
     rest = shape.rest[:HEAD_ROWS]
     moved = np.moveaxis(shape.moved(active)[:, :HEAD_ROWS], 0, -1)

@@ -1,6 +1,6 @@
-"""The face's colours at the pixels: skin with today's beard and tan, eyes and mouth with make-up and expression.
+"""The face's colors at the pixels: skin with today's beard and tan, eyes and mouth with make-up and expression.
 
-Shapes: S image size; V rows, U columns of the atlas; colours RGB 0..1 as displayed.
+Shapes: S image size; V rows, U columns of the atlas; colors RGB 0..1 as displayed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class FaceColours:
+class FaceColors:
     """One image's face, before light. activations [K] of the expression fields."""
 
     person: Person
@@ -68,13 +68,13 @@ class FaceColours:
 
         for side in (-1.0, 1.0):
 
-            def paint_eye(colours: Array, v: Array, side: float = side) -> Array:
-                return parts.paint_eye(colours, v[..., 0], v[..., 1], side, t, p, eye) * np.float32(0.8)
+            def paint_eye(colors: Array, v: Array, side: float = side) -> Array:
+                return parts.paint_eye(colors, v[..., 0], v[..., 1], side, t, p, eye) * np.float32(0.8)
 
             part((side * p["eye_x"], p["eye_y"], p["eye_z"]), 2.6 * k, paint_eye)
 
-        def paint_mouth(colours: Array, v: Array) -> Array:
-            return parts.paint_mouth(colours, v[..., 0], v[..., 1], v[..., 2], t, p, mouth)
+        def paint_mouth(colors: Array, v: Array) -> Array:
+            return parts.paint_mouth(colors, v[..., 0], v[..., 1], v[..., 2], t, p, mouth)
 
         part((0.0, p["mouth_y"] - 0.4 * gap, 9.5), (p["mouth_w"] + 1.2 + 0.6 * gap) * k, paint_mouth)
         return np.clip(albedo, 0.004, 1), gloss
@@ -90,7 +90,7 @@ class FaceColours:
         beard = float(np.clip(0.25 + 0.34 * t["beard_growth"] + 0.32 * z["beard"], 0, 1.0)) if t.male > -0.2 else 0.0
         if beard > 0.02:
             cover = np.clip(layers[..., 3:] * (beard * 1.15), 0, 0.93)
-            albedo += cover * (skin.beard_colour * np.float32(0.75 + 0.25 * beard) - albedo)
+            albedo += cover * (skin.beard_color * np.float32(0.75 + 0.25 * beard) - albedo)
         tan = np.exp(0.06 * z["tan"])
         albedo *= np.array([tan**0.7, tan, tan * np.exp(0.02 * z["tan"])], np.float32)
         albedo[..., 1:] *= 1 - 0.02 * z["flush"]
@@ -103,10 +103,10 @@ class FaceColours:
         paint = float(np.clip(made_up, 0, 1))
         gaze = (float(np.clip(0.35 * z.expression[8], -0.8, 0.8)), float(np.clip(0.22 * z.expression[9], -0.5, 0.5)))
         shadow = float(np.clip(0.4 * (made_up - 0.4), 0, 0.6))
-        shadow_colour = rng.uniform(0.15, 0.7, 3).astype(np.float32)
+        shadow_color = rng.uniform(0.15, 0.7, 3).astype(np.float32)
         openness = eye_openness(z, t, self.activations)
-        eye = parts.EyeState(openness, gaze, paint, shadow, shadow_colour, float(self.light.key[0]))
-        lips = self.person.skin.lip_colour
+        eye = parts.EyeState(openness, gaze, paint, shadow, shadow_color, float(self.light.key[0]))
+        lips = self.person.skin.lip_color
         if made_up > 0.3:
             stick = np.array([0.55, 0.12, 0.16], np.float32) * rng.uniform(0.6, 1.5)
             stick = stick + np.array([0.15, 0.1, 0.1], np.float32) * rng.random()

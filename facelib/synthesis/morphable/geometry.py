@@ -1,6 +1,6 @@
 """The head: a grid of vertices whose shape follows the traits, and the fields that move it with the expression.
 
-Units are centimetres in the head frame: x to the image's right, y up, z towards the viewer; the pupils of the mean
+Units are centimeters in the head frame: x to the image's right, y up, z toward the viewer; the pupils of the mean
 head lie at (+-3.15, 0, ~8.4). Rows of the grid are rings from crown to collar; a ring is a superellipse whose height
 in front and behind, half-width, depth and exponent are smooth (PCHIP) functions of the row. Features (nose, sockets,
 lips ...) are Gaussians and profiles over the face plane (x, y), added to that skull; all their places and sizes are
@@ -157,9 +157,9 @@ def _rings(curves: Array) -> Array:
     cos, sin = np.cos(phi), np.sin(phi)
     power = 2.0 / n
     c = np.sign(cos) * np.abs(cos) ** power
-    centre = 0.35 * zf + 0.65 * zb
-    centre = np.clip(centre, -3.0, 0.0)
-    z = centre + np.where(c > 0, zf - centre, centre - zb) * c
+    center = 0.35 * zf + 0.65 * zb
+    center = np.clip(center, -3.0, 0.0)
+    z = center + np.where(c > 0, zf - center, center - zb) * c
     y = yb + (yf - yb) * ((1 + cos) / 2) ** 1.25
     x = w * np.sign(sin) * np.abs(sin) ** power
     return np.stack([x, np.broadcast_to(y, x.shape), z], axis=-1)
@@ -355,5 +355,5 @@ def _front_z(rest: Array, x: float, y: float) -> float:
     return float(face[..., 2].flat[int(np.argmin(distance))])
 
 
-def _bump(rows: Array, centre: float, width: float) -> Array:
-    return np.exp(-0.5 * ((rows - centre) / width) ** 2)
+def _bump(rows: Array, center: float, width: float) -> Array:
+    return np.exp(-0.5 * ((rows - center) / width) ** 2)

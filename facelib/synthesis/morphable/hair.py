@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from facelib.synthesis.morphable.geometry import column_angles
-from facelib.synthesis.morphable.skin import hair_colour
+from facelib.synthesis.morphable.skin import hair_color
 from facelib.synthesis.morphable.traits import Traits
 
 Array = npt.NDArray[Any]
@@ -28,12 +28,12 @@ HAIR_ROWS, HAIR_COLUMNS = 72, 96
 
 @dataclass(frozen=True)
 class Hair:
-    """grid [3, H, W] cm in the head frame; cover [2H, 2W] 0..1; strands [2H, 2W] brightness; colour RGB 0..1."""
+    """grid [3, H, W] cm in the head frame; cover [2H, 2W] 0..1; strands [2H, 2W] brightness; color RGB 0..1."""
 
     grid: Array
     cover: Array
     strands: Array
-    colour: Array
+    color: Array
 
 
 def make_hair(t: Traits, skull: Array, noise: Array, rng: np.random.Generator) -> Hair | None:
@@ -57,8 +57,8 @@ def make_hair(t: Traits, skull: Array, noise: Array, rng: np.random.Generator) -
     grid = _shell(skull, angles, edge, float(np.clip(thick, 0.25, 5.0)), drift, length)
     cover, strands = _strands(rng, curl, length, bald)
     dyed = 0.0 if t.male > 0 or drift[5] < 1.3 else 0.5
-    colour = hair_colour(t, shift=0.30 * float(drift[4]) + (0.9 if drift[5] > 1.3 and t.male < 0 else 0.0), dyed=dyed)
-    return Hair(grid, cover, strands, colour)
+    color = hair_color(t, shift=0.30 * float(drift[4]) + (0.9 if drift[5] > 1.3 and t.male < 0 else 0.0), dyed=dyed)
+    return Hair(grid, cover, strands, color)
 
 
 def _edge(
@@ -124,8 +124,8 @@ def _shell(skull: Array, angles: Array, edge: Array, thick: float, drift: Array,
     side = np.exp(-(((np.abs(angles) - 1.5) / 0.5) ** 2))[None]
     taper = taper * (1 - (0.35 if length < 0.3 else 0.1) * side * np.clip(rows / 60, 0, 1))
     lift = thick * taper * (0.75 + 0.25 * rise) * (1 + 0.25 * np.tanh(drift[2]) * np.sin(angles)[None] * (1 - t))
-    centre = np.array([0, 1.0, -1.0], np.float32)
-    out = base - centre
+    center = np.array([0, 1.0, -1.0], np.float32)
+    out = base - center
     norm = np.sqrt((out**2).sum(-1, keepdims=True)) + 1e-6
     grid = base + out / norm * (lift[..., None] + 0.12)
     grid[..., 1] -= drop

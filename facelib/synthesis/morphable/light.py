@@ -1,8 +1,8 @@
-"""Light on the grid: key, fill, ambient and rim light with a cast shadow, in linear colour.
+"""Light on the grid: key, fill, ambient and rim light with a cast shadow, in linear color.
 
 Shading is done per vertex (the grid is finer than the skin's shading) and carried to the pixels by interpolation.
 
-Shapes: V rows, U columns; colours linear RGB.
+Shapes: V rows, U columns; colors linear RGB.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Light:
     """One image's illumination in the camera's frame (x right, y up, z to the camera)."""
 
     key: Array
-    key_colour: Array
+    key_color: Array
     fill: Array
-    fill_colour: Array
+    fill_color: Array
     ambient_up: Array
     ambient_down: Array
     hardness: float
@@ -74,8 +74,8 @@ def shade(light: Light, normal: Array, open_sky: Array | float, shadow: Array | 
     out = np.empty((*normal.shape[1:], 4), np.float32)
     for c in range(3):
         out[..., c] = (
-            direct * light.key_colour[c]
-            + fill * light.fill_colour[c]
+            direct * light.key_color[c]
+            + fill * light.fill_color[c]
             + sky * light.ambient_up[c]
             + below * light.ambient_down[c]
         )
@@ -90,11 +90,11 @@ def cast_shadow(light: Light, position: Array, normal: Array, head_rows: int) ->
     right = np.cross(np.array([0.0, 1.0, 0.0]), light.key)
     right /= np.linalg.norm(right) + 1e-6
     frame = np.stack([right, np.cross(light.key, right), -light.key]).astype(np.float32)
-    centre = frame @ np.array([0, -2.0, 0], np.float32)
+    center = frame @ np.array([0, -2.0, 0], np.float32)
     scale = np.float32(_SHADOW_SIZE / 34.0)
     x, y, depth = (_along(position, axis) for axis in frame)
-    x = (x - centre[0]) * scale + np.float32(_SHADOW_SIZE / 2)
-    y = (y - centre[1]) * scale + np.float32(_SHADOW_SIZE / 2)
+    x = (x - center[0]) * scale + np.float32(_SHADOW_SIZE / 2)
+    y = (y - center[1]) * scale + np.float32(_SHADOW_SIZE / 2)
     buffer = depth_buffer(x[:head_rows], y[:head_rows], depth[:head_rows], _SHADOW_SIZE)
     buffer = cv2.erode(buffer, np.ones((2, 2), np.uint8))
     nearest = cv2.remap(buffer, x - 0.5, y - 0.5, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1e6)
@@ -125,6 +125,6 @@ def _direction(azimuth: float, elevation: float) -> Array:
 
 
 def _temperature(warm: float) -> Array:
-    """Colour of light, linear: warm above 0, cold below."""
+    """Color of light, linear: warm above 0, cold below."""
     warm = float(np.clip(warm, -0.35, 0.35))
     return np.array([1 + 0.9 * warm, 1 + 0.1 * warm, 1 - 1.1 * warm], np.float32)

@@ -4,7 +4,7 @@ skin.
 The eye's aperture is the region between two lid curves; lids close by moving the curves. The mouth's slit is a band
 of the resting face which the jaw's field stretches: teeth and tongue appear inside it.
 
-Shapes: h, w a region of the image; colours RGB 0..1 as displayed.
+Shapes: h, w a region of the image; colors RGB 0..1 as displayed.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class EyeState:
-    """openness 0 (shut) .. 1.3; gaze in iris radii, right and up; shadow colour and strength of make-up 0..1."""
+    """openness 0 (shut) .. 1.3; gaze in iris radii, right and up; shadow color and strength of make-up 0..1."""
 
     openness: float
     gaze: tuple[float, float]
     liner: float
     shadow: float
-    shadow_colour: Array
+    shadow_color: Array
     light_side: float
 
 
 @dataclass(frozen=True)
 class MouthState:
-    """gap: how far the jaw has fallen (cm); teeth 0..1; lips' colour; smile -1..1."""
+    """gap: how far the jaw has fallen (cm); teeth 0..1; lips' color; smile -1..1."""
 
     gap: float
     teeth: float
@@ -42,12 +42,12 @@ class MouthState:
     gloss: float
 
 
-def iris_colour(level: float, hue: float) -> Array:
-    """Iris, RGB 0..1: blue, grey, green, hazel, brown to black with `level` (sigma)."""
+def iris_color(level: float, hue: float) -> Array:
+    """Iris, RGB 0..1: blue, gray, green, hazel, brown to black with `level` (sigma)."""
     at = [-3.0, -1.6, -0.9, -0.2, 0.6, 2.0]
     red, green, blue = [96, 112, 118, 128, 92, 42], [140, 140, 138, 98, 60, 28], [178, 160, 112, 56, 34, 20]
-    colour = np.array([np.interp(level, at, channel) for channel in (red, green, blue)], np.float32) / 255
-    return np.clip(colour * (1 + 0.08 * hue), 0.03, 1)
+    color = np.array([np.interp(level, at, channel) for channel in (red, green, blue)], np.float32) / 255
+    return np.clip(color * (1 + 0.08 * hue), 0.03, 1)
 
 
 def paint_eye(albedo: Array, x: Array, y: Array, side: float, t: Traits, p: dict[str, float], state: EyeState) -> Array:
@@ -58,7 +58,7 @@ def paint_eye(albedo: Array, x: Array, y: Array, side: float, t: Traits, p: dict
     outward = (x * side - p["eye_x"]) / width
     dy = y - p["eye_y"] - np.tan(p["eye_tilt"]) * (x * side - p["eye_x"])
     fold = max(0.0, t["eye_fold"])
-    # Almond: the highest point of the upper lid lies towards the nose, the lowest of the lower lid towards the temple.
+    # Almond: the highest point of the upper lid lies toward the nose, the lowest of the lower lid toward the temple.
     span = np.clip(1 - np.abs(outward) ** (2.3 - 0.25 * np.clip(t["eye_round"], -1.5, 1.5)), 0, 1)
     upper = height * 1.18 * state.openness * span * (1 - 0.14 * outward) - 0.05
     upper -= 0.07 * max(0.0, t["lid_hood"]) * np.clip(outward + 0.2, 0, 1) + 0.04 * fold * np.clip(-outward, 0, 1)
@@ -78,7 +78,7 @@ def paint_eye(albedo: Array, x: Array, y: Array, side: float, t: Traits, p: dict
     ix = x * side - p["eye_x"] - side * state.gaze[0] * 0.5 + 0.04
     iy = y - p["eye_y"] - 0.09 - state.gaze[1] * 0.35
     r = np.sqrt(ix * ix + iy * iy) / radius
-    iris = iris_colour(t["eye_colour"], t["hair_red"])
+    iris = iris_color(t["eye_color"], t["hair_red"])
     ring = np.clip(1.05 - 0.75 * np.clip((r - 0.72) / 0.3, 0, 1) + 0.25 * np.clip(0.6 - r, 0, 1), 0.2, 1.3)
     cover = np.clip((1.0 - r) / 0.14 + 0.5, 0, 1)
     ball += cover[..., None] * (iris * ring[..., None] - ball)
@@ -123,7 +123,7 @@ def _paint_lids(
     albedo *= 1 - (0.08 * lid)[..., None]
     if state.shadow > 0.02:
         paint = above * np.exp(-((np.clip(dy - upper, 0, None) / 0.75) ** 2)) * near * state.shadow
-        albedo += paint[..., None] * (state.shadow_colour - albedo)
+        albedo += paint[..., None] * (state.shadow_color - albedo)
     if fold > 0.6:
         inner = np.exp(-0.5 * (((outward + 1.02) / 0.2) ** 2 + (dy / 0.28) ** 2)) * 0.16 * fold
         albedo *= 1 - inner[..., None] * 0.5
@@ -153,8 +153,8 @@ def paint_mouth(
     lips = lips * (1 + 0.05 * np.sin(x * 11.0) * span)[..., None]
     albedo += (0.85 * inside)[..., None] * (lips - albedo)
     # The line where the lips meet, or the open mouth.
-    centre = dy - wave * (1 - min(1.0, state.gap / 0.5))
-    line = np.exp(-0.5 * (centre / 0.065) ** 2) * np.clip((1.1 - across) / 0.2, 0, 1)
+    center = dy - wave * (1 - min(1.0, state.gap / 0.5))
+    line = np.exp(-0.5 * (center / 0.065) ** 2) * np.clip((1.1 - across) / 0.2, 0, 1)
     albedo *= 1 - (0.68 * (1 - min(1.0, state.gap / 0.6)) * line)[..., None]
     corner = np.exp(-0.5 * (((across - 1.02) / 0.09) ** 2 + (dy / 0.16) ** 2))
     albedo *= 1 - (0.35 * corner)[..., None]

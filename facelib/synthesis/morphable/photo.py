@@ -37,9 +37,9 @@ def _tone(image: Array, z: dict[str, float]) -> Array:
     warm, green = 0.036 * z["white_balance"], 0.02 * z["tint"]
     gain = np.array([1 + warm, 1 + green, 1 - 1.2 * warm], np.float32) * np.exp(0.07 * z["brightness"])
     image = image * gain.astype(np.float32)
-    grey = image @ np.array([0.299, 0.587, 0.114], np.float32)
+    gray = image @ np.array([0.299, 0.587, 0.114], np.float32)
     saturation = 0.0 if z["saturation"] > 2.05 else float(np.clip(1.10 + 0.2 * z["saturation"], 0.3, 1.6))
-    image = grey[..., None] + saturation * (image - grey[..., None])
+    image = gray[..., None] + saturation * (image - gray[..., None])
     contrast = float(np.exp(0.17 + 0.11 * z["contrast"]))
     image = 0.45 + contrast * (image - 0.45)
     return np.clip(image, 0, 1) ** float(np.exp(0.10 * z["gamma"]))

@@ -2,7 +2,7 @@
 
 The grid is refined until its points lie closer than a pixel, every point falls into its pixel, the nearest wins
 (minimum over whole-number keys, so the result does not depend on any order), and the winner's grid coordinates are
-corrected to the pixel's centre with the local derivative. Attributes are then read with `cv2.remap`, smooth and
+corrected to the pixel's center with the local derivative. Attributes are then read with `cv2.remap`, smooth and
 without triangles.
 
 Shapes: V rows, U columns of the grid, S image size.
@@ -125,7 +125,7 @@ def _splat(x: Array, y: Array, depth: Array, size: int, offset: int, keys: Array
 
 
 def _close_holes(keys: Array) -> Array:
-    """Empty pixels between covered ones take their nearest neighbour's key."""
+    """Empty pixels between covered ones take their nearest neighbor's key."""
     # Far-side points between near ones are holes too.
     covered = (keys < _AWAY_KEY).astype(np.uint8)
     closed = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, _square())
@@ -153,7 +153,7 @@ def _derivative(planes: list[Array], patches: tuple[tuple[slice, slice], ...]) -
 
 
 def _resolve(keys: Array, points: list[tuple[Array, Array, Array]], us: Array, vs: Array, derivative: Array) -> Visible:
-    """Winning keys -> grid coordinates at pixel centres."""
+    """Winning keys -> grid coordinates at pixel centers."""
     size = keys.shape[0]
     mask = keys < _FAR
     winner = np.where(mask, keys, 0.0)
@@ -163,8 +163,8 @@ def _resolve(keys: Array, points: list[tuple[Array, Array, Array]], us: Array, v
     u, v = us[index], vs[index]
     d = cv2.remap(derivative, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     xu, yu, xv, yv = (d[..., c] for c in range(4))
-    centre = np.arange(size, dtype=np.float32) + np.float32(0.5)
-    ox, oy = centre[None] - x, centre[:, None] - y
+    center = np.arange(size, dtype=np.float32) + np.float32(0.5)
+    ox, oy = center[None] - x, center[:, None] - y
     det = xu * yv - yu * xv
     det[np.abs(det) < 0.02] = np.inf
     # At most a vertex and a half: the derivative is local.

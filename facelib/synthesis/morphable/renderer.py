@@ -20,7 +20,7 @@ from facelib.synthesis.latents import FACTORS, IDENTITY_SIZE, factor_slices, ide
 from facelib.synthesis.morphable import scene
 from facelib.synthesis.morphable.camera import Camera, make_camera
 from facelib.synthesis.morphable.expression import ImageFactors, expression, landmarks_3d
-from facelib.synthesis.morphable.face import FaceColours, Person
+from facelib.synthesis.morphable.face import FaceColors, Person
 from facelib.synthesis.morphable.geometry import COLUMNS, HEAD_ROWS, ROWS, normals, shape_head
 from facelib.synthesis.morphable.hair import HAIR_COLUMNS, HAIR_ROWS, Hair, make_hair, wears
 from facelib.synthesis.morphable.light import Light, cast_shadow, make_light, shade
@@ -58,7 +58,7 @@ class MorphableGenerator:
     version = 2
     identity_size = IDENTITY_SIZE
     identities: int | None = None
-    licence = "Drawn from random numbers without scans or weights; no person is depicted. Code: Apache-2.0."
+    license = "Drawn from random numbers without scans or weights; no person is depicted. Code: Apache-2.0."
     weights_hash: str | None = None
 
     def __init__(
@@ -117,7 +117,7 @@ class MorphableGenerator:
         return out
 
     def landmarks(self, codes: npt.NDArray[np.float32], factors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Projected eye centres, nose tip and mouth corners float32 [N, 5, 2], (x, y) pixels; what is left in the
+        """Projected eye centers, nose tip and mouth corners float32 [N, 5, 2], (x, y) pixels; what is left in the
         picture first.
 
         Raises:
@@ -185,7 +185,7 @@ class MorphableGenerator:
         up = max(1, int(np.ceil(k * 0.17 / 0.62)))
         visible = rasterise(camera.view(turned), size, up, _PATCHES)
 
-        albedo, gloss = FaceColours(person, z, active, light, rng).paint(visible, grid, camera, float(self._texels))
+        albedo, gloss = FaceColors(person, z, active, light, rng).paint(visible, grid, camera, float(self._texels))
         light_map = visible.sample(lit)
         exposure = _exposure(lit, person.skin.tone, z)
         linear = albedo ** np.float32(2.2) * light_map[..., :3]
@@ -195,7 +195,7 @@ class MorphableGenerator:
         face = _tone_curve(linear * exposure)
 
         image = scene.paint_background(rng, size)
-        ambient = np.clip((light.ambient_up + 0.5 * light.key_colour) * exposure, 0.25, 1.3) ** 0.45
+        ambient = np.clip((light.ambient_up + 0.5 * light.key_color) * exposure, 0.25, 1.3) ** 0.45
         scene.paint_clothes(image, rng, camera.project, ambient, k)
         alpha = _soft_mask(visible.mask)
         image += alpha[..., None] * (face - image)
@@ -248,28 +248,28 @@ def _draw_hair(
     seen = rasterise(smaller.view(turned), size, up, ((slice(0, HAIR_ROWS), slice(0, HAIR_COLUMNS)),), insides=True)
     cover = seen.sample(np.stack([hair.cover, hair.strands], -1), 2.0)
     values = seen.sample(values)
-    colour = hair.colour ** np.float32(2.2) * cover[..., 1:2] * values[..., :3] + 0.05 * (
+    color = hair.color ** np.float32(2.2) * cover[..., 1:2] * values[..., :3] + 0.05 * (
         values[..., 3:] * cover[..., 1:2]
     )
     behind = cv2.resize(visible.depth, (size, size), interpolation=cv2.INTER_NEAREST)
     alpha = cover[..., 0] * seen.mask * np.clip((behind - seen.depth + 0.35) / 0.3, 0, 1)
     layer = np.concatenate(
-        [_tone_curve(colour * exposure), cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), 0.5)[..., None]], -1
+        [_tone_curve(color * exposure), cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), 0.5)[..., None]], -1
     )
     layer = cv2.resize(layer.astype(np.float32), (full, full), interpolation=cv2.INTER_LINEAR)
     image += layer[..., 3:] * (layer[..., :3] - image)
 
 
 def _exposure(lit: Array, tone: Array, z: ImageFactors) -> Array:
-    """Gain per channel that puts the face at a usual brightness and half undoes the light's colour, as cameras do.
+    """Gain per channel that puts the face at a usual brightness and half undoes the light's color, as cameras do.
 
     Dark skin stays darker than light skin.
     """
-    colour = lit[40:130, 30:98, :3].mean((0, 1))
-    level = float(colour.mean())
+    color = lit[40:130, 30:98, :3].mean((0, 1))
+    level = float(color.mean())
     skin = float((tone ** np.float32(2.2)) @ np.array([0.3, 0.59, 0.11], np.float32))
     gain = 0.47 / (level * skin**0.55) * np.exp(0.13 * z["exposure"])
-    return (gain * (level / colour) ** 0.6).astype(np.float32)
+    return (gain * (level / color) ** 0.6).astype(np.float32)
 
 
 def _tone_curve(linear: Array) -> Array:

@@ -24,13 +24,13 @@ def paint_background(rng: np.random.Generator, size: int) -> Array:
     """A plausible background [S, S, 3]: wall, blurred room or crowd, outdoors, texture."""
     kind = rng.integers(0, 8)
     small = 48
-    base, other = _colour(rng), _colour(rng)
+    base, other = _color(rng), _color(rng)
     ramp = np.linspace(0, 1, small, dtype=np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     plane = 0.5 + 0.5 * (np.cos(angle) * (ramp[None] - 0.5) + np.sin(angle) * (ramp[:, None] - 0.5)) * 1.6
     image = base + plane[..., None].astype(np.float32) * (other - base) * rng.uniform(0.1, 1.0)
     if kind == 1:
-        image[int(small * rng.uniform(0.3, 0.7)) :] = _colour(rng) * 0.7
+        image[int(small * rng.uniform(0.3, 0.7)) :] = _color(rng) * 0.7
         image += 0.05 * rng.standard_normal((small, small, 1), dtype=np.float32)
     if kind >= 2:
         for _ in range(int(rng.integers(2, 16))):
@@ -56,23 +56,23 @@ def paint_background(rng: np.random.Generator, size: int) -> Array:
 
 def paint_clothes(image: Array, rng: np.random.Generator, project: Projection, light: Array, k: float) -> None:
     """Shoulders and collar, drawn before the head."""
-    colour = _colour(rng) * rng.uniform(0.3, 1.1)
+    color = _color(rng) * rng.uniform(0.3, 1.1)
     wide, top = 17 + 3 * rng.random(), -17.0 - 2 * rng.random()
     xs = np.array([-1.2, -1, -0.75, -0.35, 0, 0.35, 0.75, 1, 1.2]) * wide
     ys = top + np.array([-30, -6, -2.6, 0.3, 1.0, 0.3, -2.6, -6, -30])
     outline = project(np.stack([xs, ys, np.full(9, -2.0)], -1))[:, :2]
     size = image.shape[0]
     outline = np.concatenate([outline, [[outline[-1, 0], size + 9], [outline[0, 0], size + 9]]])
-    _fill(image, outline, colour * light)
+    _fill(image, outline, color * light)
     if rng.random() < 0.45:
         neck = project(np.array([[-6.0, top + 0.5, 3], [0, top - 8 - 4 * rng.random(), 5], [6.0, top + 0.5, 3]]))[:, :2]
-        shirt = np.clip(_colour(rng) * 1.2 + 0.1, 0, 1) if rng.random() < 0.5 else np.array([0.85, 0.85, 0.86])
+        shirt = np.clip(_color(rng) * 1.2 + 0.1, 0, 1) if rng.random() < 0.5 else np.array([0.85, 0.85, 0.86])
         _fill(image, neck, shirt * light)
         if rng.random() < 0.6:
             tie = project(np.array([[-1.0, top - 1, 5], [1.0, top - 1, 5], [2.0, top - 20, 6], [-2.0, top - 20, 6]]))[
                 :, :2
             ]
-            _fill(image, tie, _colour(rng) * 0.7 * light)
+            _fill(image, tie, _color(rng) * 0.7 * light)
     if rng.random() < 0.3:
         stripes = 1 + 0.25 * np.sign(np.sin(np.arange(size) / (k * rng.uniform(0.3, 1.2)))).astype(np.float32)
         low = int(np.clip(outline[4, 1], 0, size - 1))
@@ -99,12 +99,12 @@ def draw_glasses(
     cos, sin = np.cos(angle), np.sin(angle)
     ex = np.sign(cos) * np.abs(cos) ** (2 / square) * half_w
     ey = np.sign(sin) * np.abs(sin) ** (2 / square) * half_h
-    centre = max(p["eye_x"] + 0.05, half_w + 0.75)
+    center = max(p["eye_x"] + 0.05, half_w + 0.75)
     thick = float(np.exp(-1.8 + 0.45 * style[3])) * k
-    dark = _colour(rng) * 0.25 if rng.random() < 0.7 else np.clip(_colour(rng) * 0.9, 0, 1)
+    dark = _color(rng) * 0.25 if rng.random() < 0.7 else np.clip(_color(rng) * 0.9, 0, 1)
     rims = []
     for side in (-1, 1):
-        x = side * centre + ex
+        x = side * center + ex
         z = z0 - 0.03 * (np.abs(x) - 2) ** 2
         rims.append(project(np.stack([x, y0 + ey, z], -1)))
     layer = np.zeros((size, size), np.uint8)
@@ -112,11 +112,11 @@ def draw_glasses(
         _draw_lens(image, rim[:, :2], rng, dark, sun=bool(style[3] > 2.0))
         cv2.polylines(layer, [_fixed(rim[:, :2])], True, 255, max(1, round(thick)), cv2.LINE_AA, _SHIFT)
     bridge = project(
-        np.array([[-(centre - half_w), y0 + 0.35, z0], [0, y0 + 0.6, z0 + 0.15], [centre - half_w, y0 + 0.35, z0]])
+        np.array([[-(center - half_w), y0 + 0.35, z0], [0, y0 + 0.6, z0 + 0.15], [center - half_w, y0 + 0.35, z0]])
     )
     cv2.polylines(layer, [_fixed(bridge[:, :2])], False, 255, max(1, round(thick)), cv2.LINE_AA, _SHIFT)
     for side in (-1, 1):
-        start = np.array([side * (centre + half_w), y0 + 0.4, z0 - 0.9])
+        start = np.array([side * (center + half_w), y0 + 0.4, z0 - 0.9])
         end = np.array([side * 7.75, y0 + 0.5, -0.5])
         temple = project(start + np.linspace(0, 1, 24)[:, None] * (end - start))
         _draw_visible(layer, temple, visible, max(1, round(thick * 0.8)))
@@ -156,12 +156,12 @@ def draw_hat(
 ) -> None:
     """Cap, beanie, headscarf or headband: a shell above a line, and a brim."""
     kind = int(rng.integers(0, 4))
-    colour = _colour(rng) * float(rng.uniform(0.3, 1.1))
+    color = _color(rng) * float(rng.uniform(0.3, 1.1))
     line = float(rng.uniform(4.5, 6.5))
     ring = int(np.argmin(np.abs(skull[:, 64, 1] - line)))
-    centre = np.array([0, 0, -1.0])
+    center = np.array([0, 0, -1.0])
     grow = 1.0 + float(rng.uniform(0.08, 0.16))
-    shell = (skull[: ring + 1 : 3] - centre) * np.array([grow, 1.0, grow]) + centre
+    shell = (skull[: ring + 1 : 3] - center) * np.array([grow, 1.0, grow]) + center
     shell[..., 1] = line + (shell[..., 1] - line) * float(rng.uniform(1.05, 1.3))
     if kind == 3:
         shell = shell[-5:]
@@ -181,14 +181,14 @@ def draw_hat(
     shade = np.clip(1.05 - 0.55 * np.abs(across + 0.1) ** 1.5, 0.4, 1.1)
     if rng.random() < 0.4:
         shade = shade * (1 + 0.15 * np.sin(across * rng.uniform(20, 60)))
-    image[box] += mask[..., None] * ((colour * light)[None, None] * shade[..., None] - image[box])
+    image[box] += mask[..., None] * ((color * light)[None, None] * shade[..., None] - image[box])
     if kind == 0:
         a = np.linspace(-1.25, 1.25, 24)
         reach = float(rng.uniform(3.5, 5.5))
         back = np.stack([7.6 * np.sin(a), np.full(24, line + 0.2), 9.0 * np.cos(a)], -1)
         brim = back + np.stack([0 * a, -0.04 * reach * np.cos(a), reach * np.cos(a * 0.9)], -1)
         polygon = np.concatenate([project(back)[:, :2], project(brim)[::-1, :2]])
-        _fill(image, polygon, colour * light * 0.7)
+        _fill(image, polygon, color * light * 0.7)
 
 
 def draw_occluder(image: Array, rng: np.random.Generator, project: Projection, k: float) -> None:
@@ -219,7 +219,7 @@ def draw_occluder(image: Array, rng: np.random.Generator, project: Projection, k
     elif kind == 2:
         y = rng.uniform(-13.5, -11.0)
         strip = project(np.array([[-9, y, 6], [0, y - 1.5, 9], [9, y, 6], [11, y - 10, 6], [-11, y - 10, 6]]))[:, :2]
-        _fill(image, strip, _colour(rng) * rng.uniform(0.4, 1))
+        _fill(image, strip, _color(rng) * rng.uniform(0.4, 1))
     else:
         edge = rng.uniform(0.0, 0.22) * size
         mask = np.zeros((size, size), np.float32)
@@ -231,23 +231,23 @@ def draw_occluder(image: Array, rng: np.random.Generator, project: Projection, k
         else:
             mask[size - int(edge) :] = 1
         mask = cv2.GaussianBlur(mask, (0, 0), 0.03 * size)[..., None]
-        image += mask * (_colour(rng) - image)
+        image += mask * (_color(rng) - image)
 
 
 def _shape(rng: np.random.Generator, image: Array, size: int) -> None:
-    colour = _colour(rng).tolist()
+    color = _color(rng).tolist()
     x, y = rng.uniform(-5, size + 5, 2)
     w, h = rng.uniform(2, size * 0.45, 2)
     if rng.random() < 0.5:
-        cv2.rectangle(image, (int(x - w / 2), int(y - h / 2)), (int(x + w / 2), int(y + h / 2)), colour, -1)
+        cv2.rectangle(image, (int(x - w / 2), int(y - h / 2)), (int(x + w / 2), int(y + h / 2)), color, -1)
     else:
         cv2.ellipse(
-            image, (int(x), int(y)), (int(w / 2) + 1, int(h / 2) + 1), float(rng.uniform(0, 180)), 0, 360, colour, -1
+            image, (int(x), int(y)), (int(w / 2) + 1, int(h / 2) + 1), float(rng.uniform(0, 180)), 0, 360, color, -1
         )
 
 
-def _colour(rng: np.random.Generator) -> Array:
-    """A colour as rooms, clothes and gardens have: mostly dull, sometimes strong."""
+def _color(rng: np.random.Generator) -> Array:
+    """A color as rooms, clothes and gardens have: mostly dull, sometimes strong."""
     value = rng.beta(1.3, 1.6)
     saturation = rng.beta(1.0, 4.0)
     # Wood, skin and brick, sky and leaves are common; violet is not.
@@ -256,11 +256,11 @@ def _colour(rng: np.random.Generator) -> Array:
     return (value * (1 - saturation + saturation * wheel)).astype(np.float32)
 
 
-def _fill(image: Array, polygon: Array, colour: Array) -> None:
+def _fill(image: Array, polygon: Array, color: Array) -> None:
     """Fill a polygon [n, 2], smooth-edged, in place."""
     box, mask = _cover(polygon, image.shape[0])
     if mask is not None:
-        image[box] += mask[..., None] * (np.clip(colour, 0, 1).astype(np.float32) - image[box])
+        image[box] += mask[..., None] * (np.clip(color, 0, 1).astype(np.float32) - image[box])
 
 
 def _cover(polygon: Array, size: int) -> tuple[tuple[slice, slice], Array | None]:
@@ -275,11 +275,11 @@ def _cover(polygon: Array, size: int) -> tuple[tuple[slice, slice], Array | None
     return box, mask.astype(np.float32) / 255
 
 
-def _ellipse(image: Array, centre: Array, axes: tuple[float, float], angle: float, colour: Array) -> None:
+def _ellipse(image: Array, center: Array, axes: tuple[float, float], angle: float, color: Array) -> None:
     t = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     x, y = axes[0] * np.cos(t), axes[1] * np.sin(t)
-    _fill(image, np.stack([centre[0] + c * x - s * y, centre[1] + s * x + c * y], -1), colour)
+    _fill(image, np.stack([center[0] + c * x - s * y, center[1] + s * x + c * y], -1), color)
 
 
 def _fixed(points: Array) -> Array:

@@ -1,6 +1,6 @@
 """Painted skin: one person's albedo texture, with brows, beard, wrinkles, freckles and marks.
 
-Everything is painted where the resting head's coordinates (cm) put it, so it moves with the face. Colours are painted
+Everything is painted where the resting head's coordinates (cm) put it, so it moves with the face. Colors are painted
 as displayed (sRGB), the renderer turns them linear.
 
 Shapes: T rows, W columns of the texture (a multiple of the atlas grid).
@@ -29,19 +29,19 @@ _TONES = np.array([
 
 @dataclass(frozen=True)
 class Skin:
-    """layers [T, W, 4]: albedo without beard and beard cover, float32 0..1; colours RGB 0..1."""
+    """layers [T, W, 4]: albedo without beard and beard cover, float32 0..1; colors RGB 0..1."""
 
     layers: Array
-    beard_colour: Array
-    hair_colour: Array
-    lip_colour: Array
+    beard_color: Array
+    hair_color: Array
+    lip_color: Array
     tone: Array
 
 
 def paint_skin(traits: Traits, shape: HeadShape, scale: int) -> Skin:
     """Paint one person's skin at `scale` texels per vertex."""
     t, p = traits, shape.places
-    tone, hair, rng = skin_tone(t["melanin"], t["redness"]), hair_colour(t), t.random(1)
+    tone, hair, rng = skin_tone(t["melanin"], t["redness"]), hair_color(t), t.random(1)
     layers = np.empty((ROWS * scale, COLUMNS * scale, 4), np.float32)
     layers[..., :3], layers[..., 3] = tone, 0
     layers[HEAD_ROWS * scale :, :, :3] *= np.array([1.0, 0.9, 0.88], np.float32)
@@ -91,36 +91,36 @@ def paint_skin(traits: Traits, shape: HeadShape, scale: int) -> Skin:
     _marks(t, skin, x, y, z, rng, tone)
     _brows(t, p, skin, x, y, front, hair, rng)
     face[..., :3], face[..., 3] = np.clip(skin, 0.01, 1), _beard(t, p, x, y, z, rng, scale)
-    grey = float(np.clip(0.38 * t["grey"] - 0.3, 0, 1))
-    beard_colour = hair * 0.85 * (1 - grey) + np.array([0.62, 0.61, 0.6], np.float32) * grey
-    return Skin(layers, beard_colour.astype(np.float32), hair, lip_colour(t, tone), tone)
+    gray = float(np.clip(0.38 * t["gray"] - 0.3, 0, 1))
+    beard_color = hair * 0.85 * (1 - gray) + np.array([0.62, 0.61, 0.6], np.float32) * gray
+    return Skin(layers, beard_color.astype(np.float32), hair, lip_color(t, tone), tone)
 
 
 def skin_tone(melanin: float, redness: float) -> Array:
-    """Skin colour, RGB 0..1 as displayed."""
+    """Skin color, RGB 0..1 as displayed."""
     tone = np.array([np.interp(melanin, _TONE_AT, _TONES[:, c]) for c in range(3)])
     tone[1:] *= 1 - 0.025 * redness
     tone[2] *= 1 - 0.02 * redness
     return np.clip(tone, 0, 1).astype(np.float32)
 
 
-def hair_colour(t: Traits, shift: float = 0.0, dyed: float = 0.0) -> Array:
-    """Hair colour, RGB 0..1 as displayed; `shift` lightens (sun, light, dye), grey comes with age."""
+def hair_color(t: Traits, shift: float = 0.0, dyed: float = 0.0) -> Array:
+    """Hair color, RGB 0..1 as displayed; `shift` lightens (sun, light, dye), gray comes with age."""
     level = t["hair_dark"] - shift
     dark = np.array([np.interp(level, [-2.5, -1.2, 0.0, 1.0, 2.5], values) for values in (
         [222, 176, 112, 66, 26], [192, 134, 78, 45, 21], [138, 84, 50, 32, 19],
     )]) / 255  # fmt: skip
     red = float(np.clip(0.45 * (t["hair_red"] - 1.0), 0, 0.8)) * float(level < 0.9) + dyed
-    colour = dark * (1 - red) + red * np.array([0.58, 0.27, 0.12]) * (0.6 + dark[0])
-    grey = float(np.clip(0.42 * t["grey"] - 0.5, 0, 1)) * (1 - min(1.0, dyed * 3))
-    return np.clip(colour * (1 - grey) + np.array([0.70, 0.69, 0.68]) * grey, 0.04, 1).astype(np.float32)
+    color = dark * (1 - red) + red * np.array([0.58, 0.27, 0.12]) * (0.6 + dark[0])
+    gray = float(np.clip(0.42 * t["gray"] - 0.5, 0, 1)) * (1 - min(1.0, dyed * 3))
+    return np.clip(color * (1 - gray) + np.array([0.70, 0.69, 0.68]) * gray, 0.04, 1).astype(np.float32)
 
 
-def lip_colour(t: Traits, tone: Array) -> Array:
+def lip_color(t: Traits, tone: Array) -> Array:
     """Bare lips, RGB 0..1."""
     pale = tone * np.array([0.93, 0.68, 0.66], np.float32)
     strong = tone * np.array([0.82, 0.50, 0.52], np.float32)
-    weight = float(np.clip(0.45 + 0.28 * t["lip_colour"], 0, 1))
+    weight = float(np.clip(0.45 + 0.28 * t["lip_color"], 0, 1))
     return (pale * (1 - weight) + strong * weight).astype(np.float32)
 
 
@@ -251,8 +251,8 @@ def _brows(
     cover = inside * np.exp(-(np.abs((y - line) / thick) ** 2.6)) * front
     cover *= np.clip(0.86 + 0.22 * _noise(rng, x.shape[0], x.shape[1], 2.5), 0.3, 1.1)
     dark = float(np.clip(0.70 + 0.13 * t["brow_dark"] + 0.06 * t["brow_thick"], 0.28, 0.95))
-    colour = np.minimum(hair * 0.62, np.array([0.45, 0.35, 0.27], np.float32))
-    skin += np.clip(cover * dark, 0, 0.97)[..., None] * (colour - skin)
+    color = np.minimum(hair * 0.62, np.array([0.45, 0.35, 0.27], np.float32))
+    skin += np.clip(cover * dark, 0, 0.97)[..., None] * (color - skin)
 
 
 def _beard(t: Traits, p: dict[str, float], x: Array, y: Array, z: Array, rng: np.random.Generator, scale: int) -> Array:

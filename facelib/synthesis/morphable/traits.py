@@ -2,7 +2,7 @@
 
 A fixed orthogonal matrix first mixes the code, so that every code number touches every trait. A trait is then its own
 normal number plus the mean of the person's population cluster (blurred: most people are mixtures), sex, age and
-weight. These correlations are what makes people differ as people do: broad and flat features, colours and hair come
+weight. These correlations are what makes people differ as people do: broad and flat features, colors and hair come
 together.
 
 Shapes: a code is float32 [128]; `Traits` holds plain floats.
@@ -22,13 +22,13 @@ from facelib.synthesis.latents import IDENTITY_SIZE, mix64
 CLUSTERS = 6
 # Own normal number of each trait; order is part of the identity code's meaning.
 _TABLE = """
-melanin redness hair_dark hair_red hair_curl beard_growth grey head_width head_height head_depth
+melanin redness hair_dark hair_red hair_curl beard_growth gray head_width head_height head_depth
 forehead_height forehead_slope temple jaw_width jaw_angle chin_width chin_height chin_forward cheekbone cheek_fat
 face_length midface prognathism brow_ridge glabella neck_width nose_length nose_width nose_bridge nose_root nose_hump
 nose_tip nose_tip_up ala_size nostril nose_twist columella eye_distance eye_size eye_tilt eye_height eye_depth
 eye_fold eye_bulge lid_hood lower_lid eye_round iris_size brow_height brow_arch brow_thick brow_tilt brow_length
-brow_gap brow_dark mouth_width lip_upper lip_lower cupid mouth_height mouth_corner philtrum lip_colour lip_forward
-ear_size ear_out ear_height wrinkle sag bags naso_fold freckles moles eye_colour blotch glasses makeup hair_style
+brow_gap brow_dark mouth_width lip_upper lip_lower cupid mouth_height mouth_corner philtrum lip_color lip_forward
+ear_size ear_out ear_height wrinkle sag bags naso_fold freckles moles eye_color blotch glasses makeup hair_style
 hair_length hairline balding smile_habit beard_kind gap_teeth pores
 """
 NAMES = tuple(_TABLE.split())
@@ -57,7 +57,7 @@ _CLUSTER_MEANS: dict[str, tuple[float, ...]] = {
     "eye_tilt": (-0.2, -0.1, 0.9, 0.1, 0.1, 0.5),
     "eye_depth": (0.6, 0.8, -1.2, -0.2, 0.7, -0.3),
     "eye_size": (0.0, 0.4, -0.7, 0.1, 0.6, -0.3),
-    "eye_colour": (-1.6, 0.6, 1.8, 2.0, 1.8, 1.3),
+    "eye_color": (-1.6, 0.6, 1.8, 2.0, 1.8, 1.3),
     "brow_ridge": (0.4, 0.6, -0.9, 0.2, 0.3, 0.0),
     "brow_thick": (-0.5, 0.9, -0.4, 0.0, 0.8, 0.0),
     "cheekbone": (-0.2, 0.0, 0.9, 0.3, -0.2, 0.8),
@@ -70,7 +70,7 @@ _SEX: dict[str, float] = {
     "jaw_width": 0.8, "chin_width": 0.7, "chin_height": 0.5, "brow_ridge": 1.0, "glabella": 0.6, "nose_length": 0.4,
     "nose_width": 0.3, "brow_thick": 0.8, "brow_height": -0.8, "brow_arch": -0.6, "lip_upper": -0.5, "lip_lower": -0.4,
     "eye_size": -0.5, "face_length": 0.4, "neck_width": 1.0, "forehead_slope": 0.6, "makeup": -2.2, "jaw_angle": 0.6,
-    "hair_length": -2.0, "cheek_fat": -0.3, "ear_size": 0.4, "lip_colour": -0.3, "melanin": 0.15, "pores": 0.5,
+    "hair_length": -2.0, "cheek_fat": -0.3, "ear_size": 0.4, "lip_color": -0.3, "melanin": 0.15, "pores": 0.5,
 }  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def _grow(own: dict[str, float], age: float) -> dict[str, float]:
         ("sag", -1.5, 2.2), ("bags", -1.5, 1.6),
         ("naso_fold", -1.8, 1.8), ("lip_upper", 0.3, -1.1), ("lip_lower", 0.2, -0.8), ("forehead_height", 0.9,
         0.3), ("beard_growth", -5.0, 0.3),
-        ("grey", -6.0, 2.8), ("balding", -6.0, 1.0), ("ear_size", 0.4, 0.8), ("lid_hood", -0.8, 1.4),
+        ("gray", -6.0, 2.8), ("balding", -6.0, 1.0), ("ear_size", 0.4, 0.8), ("lid_hood", -0.8, 1.4),
         ("face_length", -1.6, 0.3), ("brow_thick", -0.6, 0.0),
         ("glasses", -0.6, 0.8), ("makeup", -4.0, -0.2), ("nose_tip_up", 0.8, -0.8), ("neck_width", -1.8, 0.2),
         ("head_width", 0.3, 0.0), ("blotch", -0.8, 1.0),

@@ -82,7 +82,7 @@ def test_batch_equals_single_bit_for_bit_in_any_order(pictures):
 
 
 def test_channel_order_is_rgb(portrait):
-    """Handed over as BGR, the same face scores differently: the network sees colour."""
+    """Handed over as BGR, the same face scores differently: the network sees color."""
     detector = build_detector("retinaface")
     rgb, bgr = detector.detect([portrait, np.ascontiguousarray(portrait[:, :, ::-1])])
     expected = package.detect_faces(portrait)[0].score

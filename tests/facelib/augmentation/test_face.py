@@ -96,7 +96,7 @@ def test_amplitude_zero_changes_nothing(name):
     function, draws, _ = DISTORTIONS[name]
     images = _random_images(5)
     given = torch.rand(5, draws, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert (function(images, given, 0.0).int() - images.int()).abs().max() <= (1 if name == "colour_jitter" else 0)
+    assert (function(images, given, 0.0).int() - images.int()).abs().max() <= (1 if name == "color_jitter" else 0)
 
 
 def test_shift_moves_by_whole_pixels():
@@ -109,7 +109,7 @@ def test_shift_moves_by_whole_pixels():
 
 
 def test_zoom_doubles():
-    """A zoom by 2 of a horizontal ramp halves its slope about the centre."""
+    """A zoom by 2 of a horizontal ramp halves its slope about the center."""
     ramp = (torch.arange(64) * 2).to(torch.uint8).expand(1, 3, 64, 64).contiguous()
     zoomed = distortions.shift_scale(ramp, torch.tensor([[1.0, 0.5, 0.5]], dtype=torch.float64), 1.0)
     expected = (torch.arange(64) + 0.5 - 32) / 2 + 32 - 0.5
@@ -142,7 +142,7 @@ def test_noise_has_the_given_deviation():
     assert not torch.equal(noisy[0] > 128, noisy[1] > 128)
 
 
-def test_cutout_covers_a_rectangle_of_one_colour():
+def test_cutout_covers_a_rectangle_of_one_color():
     images = torch.zeros(1, 3, 20, 40, dtype=torch.uint8)
     draws = torch.tensor([[1.0, 1.0, 0.5, 0.5, 0.9, 0.5, 0.1]], dtype=torch.float64)
     covered = distortions.cutout(images, draws, 0.5)

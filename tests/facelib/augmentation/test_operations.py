@@ -113,11 +113,11 @@ def test_equalize_flattens_a_histogram():
     assert abs(flat.float().mean().item() - 127.5) < 5
 
 
-def test_color_at_minus_one_is_grey():
+def test_color_at_minus_one_is_gray():
     image = _random_images(2, 16, 16)
-    grey = RandAugment.apply("Color", image, -1.0)
-    assert torch.equal(grey, RandAugment.apply("Grayscale", image))
-    assert torch.equal(grey[:, 0], luminance(image))
+    gray = RandAugment.apply("Color", image, -1.0)
+    assert torch.equal(gray, RandAugment.apply("Grayscale", image))
+    assert torch.equal(gray[:, 0], luminance(image))
 
 
 @pytest.mark.parametrize(

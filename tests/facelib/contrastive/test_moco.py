@@ -312,8 +312,8 @@ def test_keys_are_shuffled_across_ranks_and_put_back(gloo_pool):
     assert set(first_rows) not in ({0, 1, 2, 3}, {4, 5, 6, 7})
     expected = torch.empty(8, 6)
     for rows in (first_rows, second_rows):
-        normalised = F.batch_norm(key[list(rows)], None, None, training=True)
-        expected[list(rows)] = F.normalize(normalised, dim=1)
+        normalized = F.batch_norm(key[list(rows)], None, None, training=True)
+        expected[list(rows)] = F.normalize(normalized, dim=1)
     assert torch.allclose(keys, expected, atol=1e-5)
     assert torch.equal(keys, other_keys)
 

@@ -8,18 +8,18 @@ from support.datasets import pattern, write_dataset
 
 from facelib.data import (
     MANIFEST_NAME,
-    Contract,
     DatasetError,
     Face,
     FaceDataset,
     Folder,
+    ImageSpec,
     decode_image,
     encode_image,
     faces_to_table,
     read_part_info,
     write_part,
 )
-from facelib.data.fingerprint import claim_folder
+from facelib.data.fingerprint import claim_output_dir
 
 
 def test_a_dataset_is_written_and_read(tmp_path):
@@ -46,7 +46,7 @@ def test_an_identity_never_crosses_a_row_group(tmp_path):
     assert seen == set(range(7))
 
 
-def test_codec_keeps_colours_and_refuses_what_is_no_picture():
+def test_codec_keeps_colors_and_refuses_what_is_no_picture():
     image = np.zeros((40, 30, 3), np.uint8)
     image[..., 0] = 200
     decoded = decode_image(encode_image(image, 95))
@@ -106,7 +106,7 @@ def test_parts_are_the_same_bytes_each_time(tmp_path):
 
 
 def test_contracts_that_differ_are_refused_naming_both_sides():
-    ours, theirs = Contract(template="arcface", size=112), Contract(template="arcface-96", size=112)
+    ours, theirs = ImageSpec(template="arcface", size=112), ImageSpec(template="arcface-96", size=112)
     ours.require(ours, "a", "b")
     with pytest.raises(DatasetError, match=r"the model and set lfw do not fit.*'arcface' against 'arcface-96'"):
         ours.require(theirs, "the model", "set lfw")
@@ -137,12 +137,12 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(tmp_path):
 
 def test_a_folder_belongs_to_one_plan(tmp_path):
     folder = Folder(str(tmp_path / "faces")).create()
-    claim_folder(folder, {"seed": 1, "identities": 10})
-    claim_folder(folder, {"seed": 1, "identities": 10})
+    claim_output_dir(folder, {"seed": 1, "identities": 10})
+    claim_output_dir(folder, {"seed": 1, "identities": 10})
     with pytest.raises(DatasetError, match=r"other settings: seed: 1, now 2\."):
-        claim_folder(folder, {"seed": 2, "identities": 10})
+        claim_output_dir(folder, {"seed": 2, "identities": 10})
     other = tmp_path / "photos"
     other.mkdir()
     (other / "holiday.jpg").write_bytes(b"x")
     with pytest.raises(DatasetError, match="not this job's"):
-        claim_folder(Folder(str(other)), {"seed": 1})
+        claim_output_dir(Folder(str(other)), {"seed": 1})

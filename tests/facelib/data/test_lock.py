@@ -11,15 +11,15 @@ import pytest
 
 from facelib.data import Folder
 from facelib.data import lock as locks
-from facelib.data.lock import LOCK_NAME, FolderInUseError, hold_folder
+from facelib.data.lock import LOCK_NAME, FolderInUseError, directory_lock
 from facelib.utils.process import this_process
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from facelib.data import Folder
-from facelib.data.lock import hold_folder
-with hold_folder(Folder(sys.argv[1]), "generate"):
+from facelib.data.lock import directory_lock
+with directory_lock(Folder(sys.argv[1]), "generate"):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -39,10 +39,10 @@ def soon(monkeypatch):
 
 
 def test_a_folder_is_held_and_given_back(folder):
-    with hold_folder(folder, "generate"):
+    with directory_lock(folder, "generate"):
         assert folder.names() == [LOCK_NAME]
     assert folder.names() == []
-    with pytest.raises(ZeroDivisionError), hold_folder(folder, "generate"):
+    with pytest.raises(ZeroDivisionError), directory_lock(folder, "generate"):
         1 / 0  # noqa: B018
     assert folder.names() == []
 
@@ -53,7 +53,7 @@ def test_a_second_job_is_told_who_is_there(folder):
         assert process.stdout.readline() == "held\n"
         with (
             pytest.raises(FolderInUseError, match=rf"in use by generate \(process {process.pid} on "),
-            hold_folder(folder, "train_ssl"),
+            directory_lock(folder, "train_ssl"),
         ):
             pass
     finally:
@@ -61,7 +61,7 @@ def test_a_second_job_is_told_who_is_there(folder):
         process.wait()
     # Killed: its lock is still there, and holds nobody up.
     assert folder.exists(LOCK_NAME)
-    with hold_folder(folder, "train_ssl"):
+    with directory_lock(folder, "train_ssl"):
         assert json.loads(folder.read(LOCK_NAME))["job"] == "train_ssl"
     assert not folder.exists(LOCK_NAME)
 
@@ -74,7 +74,7 @@ def elsewhere(folder, renewed):
 def test_a_dead_node_holds_nobody_up_for_longer_than_its_lease(folder, capsys):
     elsewhere(folder, 1)
     started = time.monotonic()
-    with hold_folder(folder, "generate"):
+    with directory_lock(folder, "generate"):
         assert time.monotonic() - started > locks.LEASE_SECONDS
     printed = capsys.readouterr().out
     assert "is generate (process" in printed
@@ -91,7 +91,7 @@ def test_a_live_node_is_left_alone(folder, monkeypatch):
         elsewhere(folder, next(waited))
 
     monkeypatch.setattr(locks.time, "sleep", renewing)
-    with pytest.raises(FolderInUseError, match="on another-node"), hold_folder(folder, "generate"):
+    with pytest.raises(FolderInUseError, match="on another-node"), directory_lock(folder, "generate"):
         pass
     assert json.loads(folder.read(LOCK_NAME))["token"] == "theirs"
 
@@ -99,7 +99,7 @@ def test_a_live_node_is_left_alone(folder, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"no JSON", b"[]"])
 def test_a_lock_cut_off_by_a_crash_holds_nobody_up(folder, content):
     folder.write(LOCK_NAME, content)
-    with hold_folder(folder, "generate"):
+    with directory_lock(folder, "generate"):
         pass
     assert not folder.exists(LOCK_NAME)
 
@@ -112,7 +112,7 @@ def test_who_loses_the_lock_is_ended(folder, capsys):
         raise Ended
 
     def held_and_lost():
-        with hold_folder(folder, "generate"):
+        with directory_lock(folder, "generate"):
             elsewhere(folder, 1)
             time.sleep(30)
 
@@ -130,6 +130,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(ValueError, match=r"file/\.lock: cannot be written"),
-        hold_folder(Folder(str(tmp_path / "file")), "generate"),
+        directory_lock(Folder(str(tmp_path / "file")), "generate"),
     ):
         pass

@@ -58,7 +58,7 @@ def test_few_faces_give_as_many_components_as_they_support():
     assert WhitenedPixels.fit(images).embed(images).shape == (12, 11)
 
 
-def test_picture_of_one_colour_is_finite():
+def test_picture_of_one_color_is_finite():
     assert not PixelEmbedding().embed(np.full((1, 112, 112, 3), 7, np.uint8)).any()
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from facelib.evaluation import Measures, SortedScores, evaluate_groups, evaluate_scores, results_tables
+from facelib.evaluation import EvaluationOptions, SortedScores, evaluate_groups, evaluate_scores, results_tables
 
 
 def group(seed, shift, impostor_shift=0.0, pairs=500):
@@ -13,7 +13,7 @@ def group(seed, shift, impostor_shift=0.0, pairs=500):
 
 def test_rates_at_one_threshold_and_their_gaps():
     groups = {"north": group(0, 2.0), "south": group(1, 1.5, 0.4), "west": group(2, 2.0)}
-    report = evaluate_groups(groups, Measures(fars=(0.1, 0.01, 1e-4), bootstrap=0))
+    report = evaluate_groups(groups, EvaluationOptions(fars=(0.1, 0.01, 1e-4), bootstrap=0))
     assert [point.far for point in report.errors] == [0.1, 0.01]  # 1,500 impostor pairs cannot show 1e-4
     impostors = np.concatenate([s.impostors for _, s in groups.values()])
     for point in report.errors:
@@ -31,7 +31,7 @@ def test_rates_at_one_threshold_and_their_gaps():
 
 def test_intervals_are_those_of_resampling_every_group_by_hand():
     groups = {"a": group(0, 1.0, pairs=60), "b": group(1, 1.0, 0.8, pairs=80)}
-    measures = Measures(fars=(0.2,), bootstrap=3000)
+    measures = EvaluationOptions(fars=(0.2,), bootstrap=3000)
     (point,) = evaluate_groups(groups, measures).errors
     rng = np.random.default_rng(3)
     gaps = []
@@ -50,7 +50,7 @@ def test_intervals_are_those_of_resampling_every_group_by_hand():
 
 def test_a_report_is_json_tables_and_metrics():
     groups = {"a": group(0, 2.0), "b": group(1, 2.0)}
-    report = evaluate_groups(groups, Measures(fars=(0.1,), bootstrap=20))
+    report = evaluate_groups(groups, EvaluationOptions(fars=(0.1,), bootstrap=20))
     assert set(report.to_dict()) == {"overall", "groups", "errors", "accuracy_std", "skewed_error_ratio", "warnings"}
     assert {"auc", "a/auc", "b/auc", "fmr_gap_0.1", "fnmr_gap_0.1"} <= set(report.metrics())
     tables = results_tables({"model": {"rfw": report}})
@@ -59,4 +59,4 @@ def test_a_report_is_json_tables_and_metrics():
 
 def test_one_group_cannot_be_compared():
     with pytest.raises(ValueError, match="groups: a; comparing needs at least two"):
-        evaluate_groups({"a": group(0, 1.0)}, Measures())
+        evaluate_groups({"a": group(0, 1.0)}, EvaluationOptions())

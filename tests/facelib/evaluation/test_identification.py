@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 
-from facelib.evaluation import Measures, evaluate_identification, results_tables, search_gallery
+from facelib.evaluation import EvaluationOptions, evaluate_identification, results_tables, search_gallery
 from facelib.evaluation import identification as module
 
 
 def people(seed, gallery=30, probes=200, strangers=60, size=8, noise=0.7):
     """Gallery features and subjects (not in order), probes of known and unknown subjects."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(gallery + strangers, size))
+    centers = rng.normal(size=(gallery + strangers, size))
     known = rng.permutation(gallery)
     wanted = rng.integers(0, gallery + strangers, probes)
-    return centres[known], known * 7, centres[wanted] + noise * rng.normal(size=(probes, size)), wanted * 7
+    return centers[known], known * 7, centers[wanted] + noise * rng.normal(size=(probes, size)), wanted * 7
 
 
 def brute_force(gallery, subjects, probes, wanted, ranks, fpirs):
@@ -39,7 +39,7 @@ def brute_force(gallery, subjects, probes, wanted, ranks, fpirs):
 def test_smallest_example():
     searches = search_gallery(np.eye(3), [1, 2, 3], [[1, 0.1, 0], [0.2, 1, 0], [0, 1, 0.9]], [1, 2, 3])
     assert searches.ranks.tolist() == [1, 1, 2]
-    report = evaluate_identification([searches], Measures(ranks=(1, 2), bootstrap=0))
+    report = evaluate_identification([searches], EvaluationOptions(ranks=(1, 2), bootstrap=0))
     assert report.rank == {1: pytest.approx(2 / 3), 2: 1.0}
     assert report.tpir_at_fpir == {}
     assert "FPIR cannot be measured" in report.warnings[0]
@@ -50,7 +50,7 @@ def test_smallest_example():
 def test_rates_equal_brute_force(monkeypatch, seed, block):
     monkeypatch.setattr(module, "BLOCK_BYTES", block)
     data = people(seed)
-    measures = Measures(ranks=(1, 3, 10), fpirs=(0.3, 0.05, 0.001), bootstrap=0)
+    measures = EvaluationOptions(ranks=(1, 3, 10), fpirs=(0.3, 0.05, 0.001), bootstrap=0)
     report = evaluate_identification([search_gallery(*data)], measures)
     expected = brute_force(*data, measures.ranks, measures.fpirs)
     found = {f"rank{k}": v for k, v in report.rank.items()}
@@ -68,7 +68,7 @@ def test_equal_scores_count_against_the_mate():
 
 def test_galleries_are_averaged_and_intervals_hold_the_rates():
     searches = [search_gallery(*people(seed)) for seed in (1, 2)]
-    measures = Measures(ranks=(1, 5), fpirs=(0.2,), bootstrap=300)
+    measures = EvaluationOptions(ranks=(1, 5), fpirs=(0.2,), bootstrap=300)
     both = evaluate_identification(searches, measures)
     single = [evaluate_identification([s], measures) for s in searches]
     assert both.rank[1] == pytest.approx(np.mean([r.rank[1] for r in single]))
@@ -100,4 +100,4 @@ def test_what_cannot_be_searched_is_refused(gallery, subjects, message):
 
 def test_a_gallery_of_strangers_only_is_refused():
     with pytest.raises(ValueError, match="at least one probe whose subject it holds"):
-        evaluate_identification([search_gallery(np.eye(3), [1, 2, 3], np.eye(3), [4, 5, 6])], Measures())
+        evaluate_identification([search_gallery(np.eye(3), [1, 2, 3], np.eye(3), [4, 5, 6])], EvaluationOptions())

@@ -30,7 +30,7 @@ def backbone():
 @pytest.fixture(scope="module")
 def onnx(backbone, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    export_onnx(backbone, path, {"template": "arcface", "size": 112, "colour": "RGB"})
+    export_onnx(backbone, path, {"template": "arcface", "size": 112, "color": "RGB"})
     return path
 
 
@@ -106,7 +106,7 @@ def test_the_mlflow_model_loads_in_a_fresh_process(onnx, portrait, tmp_path):
     assert (examples, table["faces"]) == (1, [1, 0])
     assert crop == ["128x128 pixels; an aligned face has 112x112"]
     assert library.startswith(str(model))
-    assert metadata == {"checkpoint": "x.pt", "contract": {"template": "arcface", "size": 112, "colour": "RGB"}}
+    assert metadata == {"checkpoint": "x.pt", "image_spec": {"template": "arcface", "size": 112, "color": "RGB"}}
     assert '"image"' in signature["inputs"]
     assert not torch_loaded
     assert not list(model.rglob("*.pkl"))

@@ -28,7 +28,7 @@ def test_the_exported_network_computes_the_same(backbone, tmp_path):
     assert check.difference < 1e-4
     assert backbone.training
     embedder = OnnxEmbedder(path, threads=1)
-    assert embedder.contract == {"template": "arcface", "size": 112}
+    assert embedder.image_spec == {"template": "arcface", "size": 112}
     faces = np.stack([pattern(i, 0) for i in range(5)])
     for flip in (True, False):
         expected = embed_images(backbone, faces, flip=flip)

@@ -10,16 +10,16 @@ from facelib.inspection import (
     compare_table,
     count_repeats,
     inspect_identities,
-    spread,
+    summarize,
 )
 from facelib.sources.duplicates import bits_apart
 
 
 def people(identities=12, images=5, noise=0.3, size=16, seed=0):
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(identities, size))
+    centers = rng.normal(size=(identities, size))
     numbers = np.repeat(np.arange(identities) * 10 + 3, images)
-    return np.repeat(centres, images, axis=0) + noise * rng.normal(size=(len(numbers), size)), numbers
+    return np.repeat(centers, images, axis=0) + noise * rng.normal(size=(len(numbers), size)), numbers
 
 
 def test_smallest_example():
@@ -48,8 +48,8 @@ def test_against_every_pair():
     within = sum(((unit[numbers == n] - m) ** 2).sum() for n, m in zip(np.unique(numbers), means, strict=True))
     assert report.identity_share == pytest.approx(1 - within / ((unit - unit.mean(0)) ** 2).sum(), abs=1e-5)
     a, b, similarity = report.lookalikes[0]
-    centre = {n: m / np.linalg.norm(m) for n, m in zip(np.unique(numbers), means, strict=True)}
-    pairs = {(p, q): centre[p] @ centre[q] for p in centre for q in centre if p < q}
+    center = {n: m / np.linalg.norm(m) for n, m in zip(np.unique(numbers), means, strict=True)}
+    pairs = {(p, q): center[p] @ center[q] for p in center for q in center if p < q}
     assert (a, b) == max(pairs, key=pairs.get)
     assert similarity == pytest.approx(max(pairs.values()), abs=1e-5)
 
@@ -86,15 +86,15 @@ def test_share_between_identities():
     rng = np.random.default_rng(0)
     numbers = np.repeat(np.arange(300), 4)
     people_part, rest = np.repeat(rng.normal(size=300), 4), rng.normal(size=1200)
-    assert spread(people_part, numbers).between == pytest.approx(1)
-    assert spread(rest, numbers).between == pytest.approx(0, abs=0.08)
-    assert spread(people_part + rest, numbers).between == pytest.approx(0.5, abs=0.08)
-    assert spread([1.0, 2.0], [0, 1]).between is None
-    assert spread([2.0] * 4, [0, 0, 1, 1]).between == 0
-    found = spread(np.arange(101))
+    assert summarize(people_part, numbers).between == pytest.approx(1)
+    assert summarize(rest, numbers).between == pytest.approx(0, abs=0.08)
+    assert summarize(people_part + rest, numbers).between == pytest.approx(0.5, abs=0.08)
+    assert summarize([1.0, 2.0], [0, 1]).between is None
+    assert summarize([2.0] * 4, [0, 0, 1, 1]).between == 0
+    found = summarize(np.arange(101))
     assert (found.mean, found.low, found.middle, found.high, found.between) == (50, 5, 50, 95, None)
     with pytest.raises(ValueError, match="at least one"):
-        spread([])
+        summarize([])
 
 
 def test_table_and_numbers():
@@ -102,7 +102,7 @@ def test_table_and_numbers():
 
     identities = inspect_identities(*people())
     counts = {"requested": 62, "aligned": 60, "rejected:no_face": 2}
-    full = SetReport("a", counts, 60, {"yaw": spread([1.0, 2.0])}, Repeats(1, 0, []), identities)
+    full = SetReport("a", counts, 60, {"yaw": summarize([1.0, 2.0])}, Repeats(1, 0, []), identities)
     plain = SetReport("b", {"aligned": 5}, 5, {}, Repeats(0, 0, []), None)
     console = Console(width=200, record=True)
     console.print(compare_table({"a": full, "b": plain}))

@@ -129,7 +129,7 @@ def test_autocast_computes_in_float32():
         assert torch.equal(torch.as_tensor(output.penalty), torch.as_tensor(expected.penalty))
 
 
-def test_accuracy_ignores_margin_and_unlabelled_rows():
+def test_accuracy_ignores_margin_and_unlabeled_rows():
     head = ArcFace(2, 3)
     # Classes at 0°, 40° and 200°: with a margin of 0.5 rad (29°) on its own class, rows 0 and 2 lose.
     angles = torch.tensor([0.0, 40.0, 200.0]).deg2rad()

@@ -68,7 +68,7 @@ def test_one_rank_equals_the_unsharded_head(name, whisker):
 @pytest.mark.parametrize(
     "labels",
     [LABELS, [0, 1, -1, 6, -1, -1, 5, 2, 2, 3], [1, 0, 2, 1, 0, 0], [-1] * 4],
-    ids=["all", "some unlabelled", "classes of one rank only", "none labelled"],
+    ids=["all", "some unlabeled", "classes of one rank only", "none labeled"],
 )
 def test_two_ranks_equal_the_unsharded_head(gloo_pool, name, whisker, labels):
     expected_loss, expected_backbone, expected_head = _unsharded(name, whisker, labels)

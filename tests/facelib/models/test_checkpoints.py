@@ -11,39 +11,39 @@ from facelib.models import (
     CheckpointError,
     build_backbone,
     load_backbone,
-    load_checkpoint_contract,
+    load_checkpoint_image_spec,
     read_checkpoint,
     save_backbone,
 )
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-CONTRACT = {"template": "arcface", "size": 32, "color_order": "RGB", "normalisation": [0.5, 0.5]}
+IMAGE_SPEC = {"template": "arcface", "size": 32, "color_order": "RGB", "normalization": [0.5, 0.5]}
 SETTINGS = {"embedding_size": 8, "image_size": 32}
 PUBLISHED = {"embedding_size": 8, "image_size": 32, "layers": [1, 2, 1, 1], "width": 0.25, "use_se": True}
 
 
 def test_smallest_example(tmp_path):
     backbone = _trained("iresnet10-narrow", **SETTINGS)
-    save_backbone(tmp_path / "model.pt", backbone, "iresnet10-narrow", SETTINGS, CONTRACT)
+    save_backbone(tmp_path / "model.pt", backbone, "iresnet10-narrow", SETTINGS, IMAGE_SPEC)
     again = load_backbone(tmp_path / "model.pt")
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(again(images), backbone.eval()(images))
-    assert load_checkpoint_contract(tmp_path / "model.pt") == CONTRACT
+    assert load_checkpoint_image_spec(tmp_path / "model.pt") == IMAGE_SPEC
 
 
 @pytest.mark.parametrize("name", ["iresnet18-narrow", "mobilefacenet"])
 def test_own_files_load_as_plain_tensors(tmp_path, name):
     backbone = _trained(name, **SETTINGS)
-    save_backbone(tmp_path / "model.pt", backbone, name, SETTINGS, CONTRACT)
+    save_backbone(tmp_path / "model.pt", backbone, name, SETTINGS, IMAGE_SPEC)
     content = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert (content["name"], content["settings"], content["contract"]) == (name, SETTINGS, CONTRACT)
+    assert (content["name"], content["settings"], content["image_spec"]) == (name, SETTINGS, IMAGE_SPEC)
     _assert_same(load_backbone(tmp_path / "model.pt"), backbone)
 
 
 def test_saving_replaces_all_or_nothing(tmp_path, monkeypatch):
     path = tmp_path / "model.pt"
     first, second = _trained("iresnet10-narrow", **SETTINGS), _trained("iresnet10-narrow", **SETTINGS)
-    save_backbone(path, first, "iresnet10-narrow", SETTINGS, CONTRACT)
+    save_backbone(path, first, "iresnet10-narrow", SETTINGS, IMAGE_SPEC)
 
     def fails(*_: object) -> None:
         raise OSError("disk full")
@@ -51,7 +51,7 @@ def test_saving_replaces_all_or_nothing(tmp_path, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", fails)
         with pytest.raises(OSError, match="disk full"):
-            save_backbone(path, second, "iresnet10-narrow", SETTINGS, CONTRACT)
+            save_backbone(path, second, "iresnet10-narrow", SETTINGS, IMAGE_SPEC)
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt"], "no temporary file stays behind"
     _assert_same(load_backbone(path), first)
 
@@ -59,8 +59,8 @@ def test_saving_replaces_all_or_nothing(tmp_path, monkeypatch):
 def test_saving_refuses_a_backbone_that_is_not_what_its_settings_say(tmp_path):
     with pytest.raises(CheckpointError, match=r"of another shape: conv1\.weight"):
         save_backbone(tmp_path / "m.pt", _trained("iresnet10-narrow", **SETTINGS), "iresnet10-narrow",
-                      {**SETTINGS, "width": 1.0}, CONTRACT)  # fmt: skip
-    with pytest.raises(ValueError, match="contract"):
+                      {**SETTINGS, "width": 1.0}, IMAGE_SPEC)  # fmt: skip
+    with pytest.raises(ValueError, match="image_spec"):
         save_backbone(tmp_path / "m.pt", _trained("iresnet10-narrow", **SETTINGS), "iresnet10-narrow", SETTINGS,
                       {"size": torch.zeros(1)})  # fmt: skip
     assert not list(tmp_path.iterdir())
@@ -76,7 +76,7 @@ def test_usynthface_checkpoint_is_the_query_encoder(tmp_path):
     for path in tmp_path.iterdir():
         assert read_checkpoint(path).format == "usynthface"
         _assert_same(load_backbone(path), query)
-        assert load_checkpoint_contract(path) is None
+        assert load_checkpoint_image_spec(path) is None
 
 
 def test_arcface_torch_checkpoint_is_a_plain_state_dict(tmp_path):

@@ -84,13 +84,13 @@ def test_a_few_steps_separate_two_images():
     head = torch.nn.Linear(16, 4)
     images, labels = torch.rand(8, 3, 32, 32), torch.arange(8) % 4
     parameters = [*backbone.parameters(), *head.parameters()]
-    optimiser = torch.optim.SGD([p for p in parameters if p.requires_grad], lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD([p for p in parameters if p.requires_grad], lr=0.05, momentum=0.9)
     losses = []
     for _ in range(30):
         loss = torch.nn.functional.cross_entropy(head(backbone(images)), labels)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
 

@@ -21,9 +21,9 @@ def test_labels_title_missing_images_and_uneven_rows(tmp_path):
     face = np.zeros((16, 16, 3), np.uint8)
     rows = [[face, None, face], [face]]
     plain = cv2.imread(str(contact_sheet(rows, tmp_path / "a.png")))
-    labelled = cv2.imread(str(contact_sheet(rows, tmp_path / "new" / "b.png", ["first", "zweite"], title="Faces")))
-    assert labelled.shape[0] > plain.shape[0]
-    assert labelled.shape[1] > plain.shape[1]
+    labeled = cv2.imread(str(contact_sheet(rows, tmp_path / "new" / "b.png", ["first", "zweite"], title="Faces")))
+    assert labeled.shape[0] > plain.shape[0]
+    assert labeled.shape[1] > plain.shape[1]
     assert (plain[MARGIN, MARGIN + 16 + GAP] == 232).all()
 
 

@@ -27,7 +27,7 @@ def check_picture(path):
     image = cv2.imread(str(path))
     assert image is not None
     assert image.shape[0] > 200
-    # Something is drawn, in colour, and no temporary file is left.
+    # Something is drawn, in color, and no temporary file is left.
     assert (image.std(axis=2) > 20).mean() > 1e-4
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 

@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from facelib.sources import SourceError, UnusablePicture, build_source
+from facelib.sources import SourceError, UnreadableImageError, build_source
 from facelib.sources.source import count_skipped
 
 
@@ -109,14 +109,14 @@ def test_a_file_that_becomes_a_link_after_listing_is_not_read(tmp_path):
     source = build_source("folders", str(tmp_path / "in"))
     entry = source.index().entries(0, 1)[0]
     (tmp_path / "in/ann/1.jpg").unlink()
-    with pytest.raises(UnusablePicture, match="missing_file"):
+    with pytest.raises(UnreadableImageError, match="missing_file"):
         source.read(entry)
     os.symlink(tmp_path / "secret.jpg", tmp_path / "in/ann/1.jpg")
-    with pytest.raises(UnusablePicture, match="outside_folder"):
+    with pytest.raises(UnreadableImageError, match="outside_folder"):
         source.read(entry)
     (tmp_path / "in/ann/1.jpg").unlink()
     (tmp_path / "in/ann/1.jpg").write_bytes(b"")
-    with pytest.raises(UnusablePicture, match="empty_file"):
+    with pytest.raises(UnreadableImageError, match="empty_file"):
         source.read(entry)
 
 

@@ -45,8 +45,8 @@ class FixedDetector:
         return [found if image.any() else Detections.empty() for image in images]
 
 
-def run(source, detector=None, embed=None, references=None, align=None, **ask):
-    settings = ImportSettings(**{"alignment": "none", **ask})
+def run(source, detector=None, embed=None, references=None, align=None, **cfg):
+    settings = ImportSettings(**{"alignment": "none", **cfg})
     importer = PartImporter(source, "test", settings, AlignSettings(**(align or {})), detector, embed, references)
     index = source.index()
     part = importer.run(index.entries(0, len(index)))
@@ -183,7 +183,7 @@ def test_duplicates():
     assert prints[0, 0] == prints[1, 0]  # the same picture under two people: the report finds it
 
 
-def mean_colour(images):
+def mean_color(images):
     return np.stack([decode_image(data).reshape(-1, 3).mean(0) - 128 for data in images]).astype(np.float32)
 
 
@@ -197,13 +197,13 @@ def test_embeddings_for_duplicates_and_overlap():
         ("bob", "4"): plain(128, 250, 128), ("eve", "5"): plain(128, 128, 250),
     }  # fmt: skip
     source = MemorySource(pictures)
-    part = run(source, embed=mean_colour, duplicates="embedding", duplicate_similarity=0.99)
+    part = run(source, embed=mean_color, duplicates="embedding", duplicate_similarity=0.99)
     assert places(part) == ["test:1", "test:3", "test:4", "test:5"]
     references = References(np.array([[0, 0, -1], [0, 1, 0]], np.float32), ["set, picture 0", "set, picture 1"])
-    part = run(source, embed=mean_colour, references=references, overlap_similarity=0.9)
+    part = run(source, embed=mean_color, references=references, overlap_similarity=0.9)
     assert places(part) == ["test:1", "test:2", "test:3", "test:5"]
     assert [(o.name, o.picture, o.similarity > 0.99) for o in part.overlaps] == [("bob", "set, picture 1", True)]
-    part = run(source, embed=mean_colour, references=references, overlap_similarity=0.9, overlap="report")
+    part = run(source, embed=mean_color, references=references, overlap_similarity=0.9, overlap="report")
     assert (len(part.faces), len(part.overlaps)) == (5, 1)
 
 

@@ -86,14 +86,14 @@ def test_download(tmp_path, monkeypatch):
     """scikit-learn's downloader, which needs the internet, leaves lfw_home/lfw_funneled and the pair files."""
     import sklearn.datasets
 
-    def fetch(data_home, **ask):
+    def fetch(data_home, **cfg):
         make(tmp_path / "lfw_home" / "lfw_funneled")
         (tmp_path / "lfw_home" / "pairs.txt").write_text("1\nBob 1 2\nBob 1 Ann_Lee 2\n")
 
     monkeypatch.setattr(sklearn.datasets, "fetch_lfw_people", fetch)
     assert len(build_source("lfw", str(tmp_path), view="view2", download=True).index()) == 3
 
-    def offline(data_home, **ask):
+    def offline(data_home, **cfg):
         raise OSError("no route to host")
 
     monkeypatch.setattr(sklearn.datasets, "fetch_lfw_people", offline)

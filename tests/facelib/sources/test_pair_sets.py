@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.datasets import pattern, write_dataset
 
-from facelib.data import Contract, DatasetError, decode_image, encode_image
+from facelib.data import DatasetError, ImageSpec, decode_image, encode_image
 from facelib.evaluation import kfold_accuracy
 from facelib.sources import BinError, write_bin
 from facelib.sources.pair_sets import draw_pairs, load_pair_set
@@ -32,7 +32,7 @@ def test_pairs_of_a_face_dataset(tmp_path):
     found = load_pair_set(str(tmp_path / "heldout"), pairs=50, seed=3)
     assert found.name == "heldout"
     assert found.issame.sum() == 50 == (~found.issame).sum()
-    assert found.contract == Contract(template="arcface", size=112)
+    assert found.image_spec == ImageSpec(template="arcface", size=112)
     # What the labels say is what the pictures show.
     people = {encode_image(pattern(i, j)): i for i in range(1000, 1012) for j in range(4)}
     identity = np.array([people[data] for data in found.images])
@@ -104,9 +104,9 @@ def test_a_bin_brings_its_own_pairs(tmp_path):
     assert found.first.tolist() == [0, 2, 4, 6, 8, 10]
     assert found.second.tolist() == [1, 3, 5, 7, 9, 11]
     assert np.abs(decode_image(found.images[1]).astype(int) - pattern(0, 1)).mean() < 3
-    assert found.contract == Contract(template="arcface", size=112)
+    assert found.image_spec == ImageSpec(template="arcface", size=112)
     other = load_pair_set(str(bin_file(tmp_path / "small.bin", [1], size=96)), template="arcface-96")
-    assert other.contract == Contract(template="arcface-96", size=96)
+    assert other.image_spec == ImageSpec(template="arcface-96", size=96)
 
 
 def test_bins_are_joined_and_named(tmp_path):

@@ -2,7 +2,7 @@ import struct
 
 import pytest
 
-from facelib.sources import SourceError, UnusablePicture, build_source, write_recordio
+from facelib.sources import SourceError, UnreadableImageError, build_source, write_recordio
 from facelib.sources.record_file import frame_record
 
 FACES = [(4, [b"\xff\xd8a", b"\xff\xd8bb"]), (70, [b"\xff\xd8ccc"]), (2, [b"\xff\xd8d", b"e", b"f"])]
@@ -81,7 +81,7 @@ def test_damage_is_found_when_it_is_read(rec):
     data[int(index.offsets[1])] ^= 1
     rec.write_bytes(data)
     entry = index.entries(1, 2)[0]
-    with pytest.raises(UnusablePicture, match=r"damaged_record: .*train.rec: record 5 at byte .*magic"):
+    with pytest.raises(UnreadableImageError, match=r"damaged_record: .*train.rec: record 5 at byte .*magic"):
         source.read(entry)
 
 
@@ -94,7 +94,7 @@ def test_another_label_than_listed_is_damage(rec):
     source = build_source("recordio", str(rec))
     index = source.index()
     assert index.counts.tolist() == [3, 2, 1]
-    with pytest.raises(UnusablePicture, match="wrong_label"):
+    with pytest.raises(UnreadableImageError, match="wrong_label"):
         source.read(index.entries(1, 2)[0])
 
 

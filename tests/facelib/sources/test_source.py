@@ -9,7 +9,7 @@ from facelib.sources import (
     IndexBuilder,
     Skipped,
     SourceIndex,
-    UnusablePicture,
+    UnreadableImageError,
     available_sources,
     build_source,
     register_source,
@@ -35,7 +35,7 @@ class Words(FaceSource):
 
     def read(self, entry: Entry) -> bytes:
         if entry.place == "ache":
-            raise UnusablePicture("damaged_file", "it hurts")
+            raise UnreadableImageError("damaged_file", "it hurts")
         return (entry.place.upper() if self.upper else entry.place).encode()
 
 

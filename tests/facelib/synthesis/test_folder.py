@@ -91,4 +91,4 @@ def test_wrong_folders_and_settings_are_named(folder, tmp_path):
         build_generator("folder", folder=str(folder), image_size=8)
     with pytest.raises(ValueError, match="missing is 'skip'"):
         build_generator("folder", folder=str(folder), missing="skip")
-    assert build_generator("folder", folder=str(folder), licence="research only").licence == "research only"
+    assert build_generator("folder", folder=str(folder), license="research only").license == "research only"

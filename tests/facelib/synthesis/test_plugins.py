@@ -36,8 +36,8 @@ def test_smallest_example():
 
 @pytest.mark.usefixtures("installed")
 def test_its_settings_are_checked_like_any_other():
-    with pytest.raises(ValueError, match=r"'stripes' has no setting 'colour'.*image_size"):
-        build_generator("stripes", colour=1)
+    with pytest.raises(ValueError, match=r"'stripes' has no setting 'color'.*image_size"):
+        build_generator("stripes", color=1)
 
 
 def test_without_the_package_the_name_is_unknown():

@@ -11,7 +11,7 @@ from facelib.plots import tuning as plots
 from facelib.tuning import report
 from facelib.tuning.space import SearchSpace
 from facelib.tuning.statistics import importance
-from facelib.tuning.trials import Journal, Part, Report, Trial, best_first, lineage
+from facelib.tuning.trials import Report, Trial, TrialSegment, TrialStore, best_first, lineage
 
 SPACE = {
     "augment.num_ops": {"integer": [0, 4]},
@@ -41,7 +41,7 @@ def trials(settings):
         reports = [Report(epoch=e, value=score - 0.05 / e, seconds=20 * number + 3 * e) for e in range(1, epochs + 1)]
         state = "failed" if number == 24 else "stopped" if number % 2 else "finished"
         found[number] = Trial(
-            number=number, seed=0, parts=[Part(parameters=parameters, stop_epoch=5, done=True)], state=state,
+            number=number, seed=0, segments=[TrialSegment(parameters=parameters, stop_epoch=5, done=True)], state=state,
             reason="the training diverged" if number == 24 else "", reports=reports, score=reports[-1].value,
             epoch=epochs, seconds=12,
         )  # fmt: skip
@@ -50,7 +50,8 @@ def trials(settings):
             number = len(found)
             value = float(finalist.score) - 0.004 + 0.003 * rng.normal()
             found[number] = Trial(
-                number=number, kind="repeat", of=finalist.number, seed=seed, parts=finalist.parts, state="finished",
+                number=number, kind="repeat", of=finalist.number, seed=seed, segments=finalist.segments,
+                state="finished",
                 reports=[Report(epoch=5, value=value, seconds=600)], score=value, epoch=5,
             )  # fmt: skip
     return found
@@ -75,7 +76,7 @@ def test_without_repeats_the_report_claims_nothing(settings, trials):
     assert verdict is None
     assert winner.number == best_first([*search.values()], "max")[0].number
     assert winner.state == "finished"
-    assert "how much of the differences is chance is not known" in report.sentence(search, None, winner, settings.tune)
+    assert "how much of the differences is chance is not known" in report.summary(search, None, winner, settings.tune)
 
 
 def test_best_yaml_is_a_config_file_with_the_winner_s_settings(settings, trials, tmp_path):
@@ -119,27 +120,27 @@ def test_every_picture_is_drawn(settings, trials, tmp_path):
 
 
 def test_a_schedule_is_followed_back_through_other_trials():
-    def part(strength, stop, begins_with):
-        return Part(parameters={"augment.strength": strength}, stop_epoch=stop, begins_with=begins_with)
+    def segment(strength, stop, warm_start_from):
+        return TrialSegment(parameters={"augment.strength": strength}, stop_epoch=stop, warm_start_from=warm_start_from)
 
     trials = {
-        0: Trial(number=0, seed=0, parts=[part(0.1, 2, None), part(0.1, 4, (0, 0)), part(0.5, 6, (1, 1))]),
-        1: Trial(number=1, seed=0, parts=[part(0.3, 2, None), part(0.4, 4, (1, 0))]),
+        0: Trial(number=0, seed=0, segments=[segment(0.1, 2, None), segment(0.1, 4, (0, 0)), segment(0.5, 6, (1, 1))]),
+        1: Trial(number=1, seed=0, segments=[segment(0.3, 2, None), segment(0.4, 4, (1, 0))]),
     }
-    parts = lineage(trials, 0)
-    assert [p.parameters["augment.strength"] for p in parts] == [0.3, 0.4, 0.5]
-    own = report.own_parts(parts, 7)
-    assert [p.begins_with for p in own] == [None, (7, 0), (7, 1)]
+    segments = lineage(trials, 0)
+    assert [p.parameters["augment.strength"] for p in segments] == [0.3, 0.4, 0.5]
+    own = report.own_segments(segments, 7)
+    assert [p.warm_start_from for p in own] == [None, (7, 0), (7, 1)]
     assert [p.stop_epoch for p in own] == [2, 4, 6]
 
 
 def test_trials_are_kept_on_disk(tmp_path):
-    journal = Journal(f"{tmp_path}/trials")
-    trial = Trial(number=3, seed=1, parts=[Part(parameters={"ssl.margin": 0.1}, stop_epoch=2)])
-    journal.save(trial)
+    store = TrialStore(f"{tmp_path}/trials")
+    trial = Trial(number=3, seed=1, segments=[TrialSegment(parameters={"ssl.margin": 0.1}, stop_epoch=2)])
+    store.save(trial)
     trial.state = "finished"
-    journal.save(trial)
-    assert Journal(f"{tmp_path}/trials").trials == {3: trial}
+    store.save(trial)
+    assert TrialStore(f"{tmp_path}/trials").trials == {3: trial}
     (tmp_path / "trials" / "0004.json").write_text('{"number": 4, ')
     with pytest.raises(DatasetError, match=r"0004\.json: is no trial of a sweep"):
-        Journal(f"{tmp_path}/trials")
+        TrialStore(f"{tmp_path}/trials")

@@ -4,7 +4,7 @@ import pytest
 from facelib.config import TuneSettings, load_settings
 from facelib.tuning.search import next_generation, next_parameters
 from facelib.tuning.space import SearchSpace
-from facelib.tuning.trials import Part, Report, Trial
+from facelib.tuning.trials import Report, Trial, TrialSegment
 
 SPACE = {
     "augment.strength": {"uniform": [0.0, 1.0]},
@@ -22,8 +22,8 @@ def space():
 
 def finished(number, parameters, score, state="finished", epochs=1):
     reports = [Report(epoch=e, value=score, seconds=e) for e in range(1, epochs + 1)]
-    part = Part(parameters=parameters, stop_epoch=epochs, done=True)
-    return Trial(number=number, seed=0, parts=[part], state=state, reports=reports, score=score)
+    segment = TrialSegment(parameters=parameters, stop_epoch=epochs, done=True)
+    return Trial(number=number, seed=0, segments=[segment], state=state, reports=reports, score=score)
 
 
 def test_random_search_is_a_function_of_seed_and_number(space):
@@ -126,15 +126,18 @@ def population(scores, interval=2, epochs=6):
 def test_the_worst_of_a_population_go_on_from_the_best():
     searched = SearchSpace({k: SPACE[k] for k in ("augment.strength", "train.learning_rate")}, load_settings())
     tune, trials, epochs = population([0.9, 0.1, 0.5, 0.6, 0.2, 0.95, 0.4, 0.3])
-    parts = next_generation(tune, searched, trials, epochs, seed=0)
-    assert {n for n, p in parts.items() if p.begins_with[0] != n} == {1, 4}
-    assert all(parts[n].begins_with[0] in (0, 5) for n in (1, 4))
-    assert all(parts[n].parameters == trials[n].parameters for n in (0, 2, 3, 5, 6, 7))
-    assert all(parts[n].parameters != trials[0].parameters for n in (1, 4))
-    assert {p.stop_epoch for p in parts.values()} == {4}
-    assert parts == next_generation(tune, searched, trials, epochs, seed=0)
+    segments = next_generation(tune, searched, trials, epochs, seed=0)
+    assert {n for n, p in segments.items() if p.warm_start_from[0] != n} == {1, 4}
+    assert all(segments[n].warm_start_from[0] in (0, 5) for n in (1, 4))
+    assert all(segments[n].parameters == trials[n].parameters for n in (0, 2, 3, 5, 6, 7))
+    assert all(segments[n].parameters != trials[0].parameters for n in (1, 4))
+    assert {p.stop_epoch for p in segments.values()} == {4}
+    assert segments == next_generation(tune, searched, trials, epochs, seed=0)
     tune.mode = "min"
-    assert {n for n, p in next_generation(tune, searched, trials, epochs, 0).items() if p.begins_with[0] != n} == {0, 5}
+    assert {n for n, p in next_generation(tune, searched, trials, epochs, 0).items() if p.warm_start_from[0] != n} == {
+        0,
+        5,
+    }
 
 
 def test_a_population_ends_with_the_training_and_survives_failures():
@@ -144,7 +147,7 @@ def test_a_population_ends_with_the_training_and_survives_failures():
     assert {p.stop_epoch for p in next_generation(tune, searched, trials, 3, seed=0).values()} == {3}
     for failed in (1, 2, 3):
         trials[failed].reports = []
-    parts = next_generation(tune, searched, trials, 6, seed=0)
-    assert {p.begins_with[0] for p in parts.values()} == {0}
+    segments = next_generation(tune, searched, trials, 6, seed=0)
+    assert {p.warm_start_from[0] for p in segments.values()} == {0}
     trials[0].reports = []
     assert next_generation(tune, searched, trials, 6, seed=0) == {}

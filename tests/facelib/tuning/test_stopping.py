@@ -5,12 +5,12 @@ import pytest
 
 from facelib.config import TuneSettings
 from facelib.tuning.stopping import rungs, should_stop
-from facelib.tuning.trials import Part, Report, Trial
+from facelib.tuning.trials import Report, Trial, TrialSegment
 
 
 def trial(number, values=()):
     reports = [Report(epoch=e, value=v, seconds=0) for e, v in enumerate(values, 1)]
-    return Trial(number=number, seed=0, parts=[Part(parameters={}, stop_epoch=9)], reports=reports)
+    return Trial(number=number, seed=0, segments=[TrialSegment(parameters={}, stop_epoch=9)], reports=reports)
 
 
 def test_asha_stops_what_is_not_among_the_best_third_at_a_rung():

@@ -14,7 +14,7 @@ from facelib.alignment import Aligner, build_detector
 from facelib.config import load_settings
 from facelib.data import encode_image
 from facelib.synthesis import build_generator
-from ray_jobs.datasets.generation import Chunk, device_options, faces_plan
+from ray_jobs.datasets.generation import Chunk, device_options, faces_spec
 from ray_jobs.training.online_faces import FacePool
 
 pytest.importorskip("tensorflow")
@@ -41,11 +41,11 @@ def uses_tensorflow(name):
 
 
 def test_discofacegan_in_actors_gives_the_librarys_pictures(weights, ray_cluster):
-    ask = settings(weights, "align.detector=whole_picture")
-    with FacePool.start(ask) as pool:
+    cfg = settings(weights, "align.detector=whole_picture")
+    with FacePool.start(cfg) as pool:
         (made,) = pool.make([Chunk(0, first=5, count=3, first_image=1)])
-        assert uses_tensorflow("GenerateChunk") == [True]
-        assert uses_tensorflow("AlignChunk") == [False]
+        assert uses_tensorflow("GeneratorActor") == [True]
+        assert uses_tensorflow("AlignerActor") == [False]
     generator = build_generator("discofacegan", folder=str(weights))
     identities, indices = np.repeat([5, 6, 7], 2), np.tile([1, 2], 3)
     factors = generator.image_factors(11, identities, indices)
@@ -54,18 +54,18 @@ def test_discofacegan_in_actors_gives_the_librarys_pictures(weights, ray_cluster
     assert made.table["index"].to_pylist() == indices.tolist()
     np.testing.assert_array_equal(made.table["factors"].to_pylist(), factors)
     crops = Aligner(build_detector("whole_picture")).align(list(pictures))
-    assert made.table["image"].to_pylist() == [encode_image(crop.image, ask.generate.jpeg_quality) for crop in crops]
+    assert made.table["image"].to_pylist() == [encode_image(crop.image, cfg.generate.jpeg_quality) for crop in crops]
 
 
 def test_mtcnn_aligns_the_built_in_faces(ray_cluster):
-    ask = load_settings(
+    cfg = load_settings(
         None,
         ["align.detector=mtcnn", "generate.images_per_identity=2", "generate.actors=1", "align.cpus_per_actor=0.5"],
     )
-    with FacePool.start(ask) as pool:
+    with FacePool.start(cfg) as pool:
         (made,) = pool.make([Chunk(0, first=0, count=4)])
-        assert uses_tensorflow("GenerateChunk") == [False]
-        assert uses_tensorflow("AlignChunk") == [True]
+        assert uses_tensorflow("GeneratorActor") == [False]
+        assert uses_tensorflow("AlignerActor") == [True]
     assert len(made.table) + sum(made.rejected.values()) == 8
     assert len(made.table) >= 5
     assert min(made.table["score"].to_pylist()) >= 0.8
@@ -76,28 +76,28 @@ def test_checks_before_a_job_start_no_tensorflow(weights):
         "import sys\n"
         "from facelib.config import load_settings\n"
         "from ray_jobs.validation import preflight\n"
-        "from ray_jobs.datasets.generation import faces_plan\n"
+        "from ray_jobs.datasets.generation import faces_spec\n"
         f"s = load_settings(None, ['generate.generator=discofacegan', 'generate.options={{\"folder\": \"{weights}\"}}',"
         " 'align.detector=mtcnn'])\n"
         "preflight(s, 'generate')\n"
-        "faces_plan(s)\n"
+        "faces_spec(s)\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_version_and_weights_are_in_the_plan(weights):
-    plan = faces_plan(settings(weights))
-    assert plan["generator_version"] == 1
-    assert len(plan["generator_weights"]) == 64
-    assert "non-commercial" in plan["generator_licence"]
+    spec = faces_spec(settings(weights))
+    assert spec["generator_version"] == 1
+    assert len(spec["generator_weights"]) == 64
+    assert "non-commercial" in spec["generator_licence"]
 
 
 def test_actors_with_a_gpu_ask_for_it():
-    ask = load_settings(
+    cfg = load_settings(
         None, ["generate.gpus_per_actor=0.25", "align.gpus_per_actor=0.5", 'align.options={"device": "cpu"}']
     )
-    assert device_options(ask.generate.options, ask.generate.gpus_per_actor) == {"device": "cuda"}
-    assert device_options(ask.align.options, ask.align.gpus_per_actor) == {"device": "cpu"}
+    assert device_options(cfg.generate.options, cfg.generate.gpus_per_actor) == {"device": "cuda"}
+    assert device_options(cfg.align.options, cfg.align.gpus_per_actor) == {"device": "cpu"}
     defaults = load_settings(None).generate
     assert device_options(defaults.options, defaults.gpus_per_actor) == {}

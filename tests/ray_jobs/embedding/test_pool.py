@@ -12,13 +12,13 @@ from support.datasets import pattern
 from support.models import TINY
 
 from facelib.config import EvaluateSettings
-from facelib.data import Contract, Folder, encode_image
-from facelib.embedding import embed_images, load_face_network
+from facelib.data import Folder, ImageSpec, encode_image
+from facelib.embedding import embed_images, load_face_model
 from facelib.evaluation import PixelEmbedding
-from facelib.evaluation.protocols import EncodedFaces, EvaluationSet
+from facelib.evaluation.protocols import EncodedImages, EvaluationSet
 from facelib.models import build_backbone, save_backbone
 from ray_jobs.embedding import embedding_pool
-from ray_jobs.embedding.pool import Judged, embed_sets
+from ray_jobs.embedding.pool import EmbeddingModel, embed_sets
 
 ASK = EvaluateSettings(batch_size=4, actors=2, cpus_per_actor=0.5)
 
@@ -28,13 +28,13 @@ class Faces(EvaluationSet):
 
     def __init__(self, name, faces, flip=None):
         self.name, self.faces, self.flip = name, faces, flip
-        self.contract = Contract(template="arcface", size=112)
+        self.image_spec = ImageSpec(template="arcface", size=112)
 
     def measure(self, embeddings, measures):
         raise NotImplementedError
 
 
-class DeadlyFaces(EncodedFaces):
+class DeadlyFaces(EncodedImages):
     """The first process that decodes a part dies of it."""
 
     def __init__(self, images, marker):
@@ -60,7 +60,11 @@ def models(tmp_path_factory, ray_cluster):
     for seed in (1, 2):
         torch.manual_seed(seed)
         save_backbone(folder / f"{seed}.pt", build_backbone("iresnet", **TINY), "iresnet", TINY, {})
-    return [Judged("1", f"{folder}/1.pt"), Judged("2", f"{folder}/2.pt"), Judged("pixels", pixels=PixelEmbedding())]
+    return [
+        EmbeddingModel("1", f"{folder}/1.pt"),
+        EmbeddingModel("2", f"{folder}/2.pt"),
+        EmbeddingModel("pixels", pixels=PixelEmbedding()),
+    ]
 
 
 def encoded(count, first=0):
@@ -69,7 +73,7 @@ def encoded(count, first=0):
 
 def test_every_set_by_every_model_and_the_cache_holds_them(models, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_pool, "PART", 8)  # the large set is three parts
-    sets = [Faces("large", EncodedFaces(encoded(19))), Faces("small", EncodedFaces(encoded(3, 50)), flip=False)]
+    sets = [Faces("large", EncodedImages(encoded(19))), Faces("small", EncodedImages(encoded(3, 50)), flip=False)]
     cache = Folder(f"{tmp_path}/cache").create()
     work = [(model, s) for model in models for s in sets]
     found = {(model.name, s.name): embeddings for model, s, embeddings in embed_sets(work, ASK, cache)}
@@ -77,7 +81,7 @@ def test_every_set_by_every_model_and_the_cache_holds_them(models, tmp_path, mon
     for model, s in work:
         pixels, flip = s.faces.decode(), s.flip is None
         if model.pixels is None:
-            expected = embed_images(load_face_network(model.path), pixels, flip)
+            expected = embed_images(load_face_model(model.path), pixels, flip)
         else:
             expected = model.pixels.embed(pixels, flip)
         np.testing.assert_allclose(found[model.name, s.name], expected, atol=1e-4 * np.abs(expected).max())
@@ -87,8 +91,8 @@ def test_every_set_by_every_model_and_the_cache_holds_them(models, tmp_path, mon
     for key, embeddings in found.items():
         np.testing.assert_allclose(again[key], embeddings, atol=1e-5 * np.abs(embeddings).max())
     # Other weights under an old name are other embeddings.
-    assert Judged("1", models[1].path).fingerprint() == models[1].fingerprint() != models[0].fingerprint()
-    assert Judged("1", models[0].path, untrained=True).fingerprint() != models[0].fingerprint()
+    assert EmbeddingModel("1", models[1].path).fingerprint() == models[1].fingerprint() != models[0].fingerprint()
+    assert EmbeddingModel("1", models[0].path, untrained=True).fingerprint() != models[0].fingerprint()
 
 
 def test_an_actor_that_dies_is_replaced(models, tmp_path):
@@ -96,11 +100,11 @@ def test_an_actor_that_dies_is_replaced(models, tmp_path):
     deadly = Faces("deadly", DeadlyFaces(faces, str(tmp_path / "died")))
     ((_, _, embeddings),) = embed_sets([(models[2], deadly)], ASK, None)
     assert (tmp_path / "died").exists()
-    expected = models[2].pixels.embed(EncodedFaces(faces).decode())
+    expected = models[2].pixels.embed(EncodedImages(faces).decode())
     np.testing.assert_allclose(embeddings, expected, atol=1e-5)
 
 
 def test_a_damaged_picture_is_named(models):
-    broken = Faces("x", EncodedFaces([*encoded(2), b"nothing"], "album"))
+    broken = Faces("x", EncodedImages([*encoded(2), b"nothing"], "album"))
     with pytest.raises(Exception, match="album: picture 2: image: 7 bytes that are no decodable picture"):
         list(embed_sets([(models[2], broken)], ASK, None))

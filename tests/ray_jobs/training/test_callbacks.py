@@ -10,13 +10,13 @@ from facelib.config import load_settings
 from facelib.data import DatasetError, StorageError
 from facelib.tracking import Run
 from ray_jobs.errors import JobError, user_error
-from ray_jobs.training.callbacks import LOGGED, EndOnMistake, LogEpochs
+from ray_jobs.training.callbacks import LOGGED, FailFastCallback, MLflowCallback
 
 
 def test_epochs_go_to_the_run_and_other_reports_do_not(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     with Run.open(load_settings(None, [f"tracking.uri={uri}", "tracking.system_metrics=false"]), "train_ssl") as run:
-        watch = LogEpochs(run.uri, run.run_id)
+        watch = MLflowCallback(run.uri, run.run_id)
         watch.after_report(None, [{"step": 2}], None)
         watch.after_report(None, [{"epoch": 1, "step": 4, LOGGED: {"loss": 2.0}}, {"step": 4}], None)
         watch.after_report(None, [{"epoch": 2, "step": 8, LOGGED: {"loss": 1.0}}, {"step": 8}], None)
@@ -30,7 +30,7 @@ def test_epochs_go_to_the_run_and_other_reports_do_not(tmp_path):
 )
 def test_what_trying_again_cannot_mend_ends_the_training(mistake):
     with pytest.raises(type(mistake)) as raised:
-        EndOnMistake().after_exception(None, {0: RuntimeError("connection closed by peer"), 1: mistake})
+        FailFastCallback().after_exception(None, {0: RuntimeError("connection closed by peer"), 1: mistake})
     assert raised.value is mistake
     # It comes out of fit() wrapped, and is what the user reads.
     assert user_error(ControllerError(mistake)) is mistake
@@ -47,4 +47,4 @@ def test_what_trying_again_cannot_mend_ends_the_training(mistake):
     ],
 )
 def test_what_may_pass_is_left_to_max_failures(failure):
-    EndOnMistake().after_exception(None, {0: failure})
+    FailFastCallback().after_exception(None, {0: failure})

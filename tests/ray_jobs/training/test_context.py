@@ -3,14 +3,14 @@ from types import SimpleNamespace
 import torch
 
 from ray_jobs.training.checkpoint import newest_checkpoint, read_state, write_state
-from ray_jobs.training.context import OwnPlace
+from ray_jobs.training.context import LocalContext
 
 
 def test_a_process_of_its_own_keeps_the_newest_checkpoints_and_tells_who_listens(tmp_path):
     told = []
-    listener = SimpleNamespace(after_report=lambda context, metrics, checkpoint: told.append(metrics))
+    callback = SimpleNamespace(after_report=lambda context, metrics, checkpoint: told.append(metrics))
     storage = tmp_path / "training"
-    place = OwnPlace(str(storage), 2, (listener, listener))
+    place = LocalContext(str(storage), 2, (callback, callback))
     assert (place.rank, place.world, place.local_world) == (0, 1, 1)
     for step in (1, 2, 3):
         folder = tmp_path / f"state{step}"

@@ -40,11 +40,11 @@ def undisturbed(tmp_path_factory, faces):
 
 def test_training_writes_a_model_its_history_and_curves(undisturbed):
     checkpoint = read_checkpoint(undisturbed / "model.pt")
-    assert checkpoint.contract["template"] == "arcface"
+    assert checkpoint.image_spec["template"] == "arcface"
     history = json.loads((undisturbed / "history.json").read_text())
     assert [h["epoch"] for h in history] == [1, 2, 3]
     assert {"loss", "contrast_accuracy", "learning_rate", "samples_per_second", "heldout/auc"} <= history[0].keys()
-    assert checkpoint.contract["training"]["metric"] == max(h["heldout/auc"] for h in history)
+    assert checkpoint.image_spec["training"]["metric"] == max(h["heldout/auc"] for h in history)
     assert (undisturbed / "curves.png").stat().st_size > 5_000
     assert load_backbone(undisturbed / "model.pt")(torch.zeros(1, 3, 112, 112)).shape == (1, 16)
 

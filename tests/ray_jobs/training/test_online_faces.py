@@ -17,12 +17,12 @@ from ray_jobs.errors import JobError
 from ray_jobs.generate import generate, make_dataset
 from ray_jobs.training.driver import train
 from ray_jobs.training.faces import StoredFaces
-from ray_jobs.training.loader import Reading, batch_stream, read_window
-from ray_jobs.training.online_faces import FacePool, StreamedFaces, training_faces
-from ray_jobs.training.sampler import BatchPlan, Sampling
+from ray_jobs.training.loader import LoaderSpec, batch_stream, read_window
+from ray_jobs.training.online_faces import FacePool, OnlineFaces, training_faces
+from ray_jobs.training.sampler import DistributedBatchSampler, SamplingSpec
 from ray_jobs.validation import preflight
 
-PAIRS, SINGLES = Sampling(views=2), Sampling(views=1)
+PAIRS, SINGLES = SamplingSpec(views=2), SamplingSpec(views=1)
 # Every picture of these people with this seed is found, so that counts are exact.
 FACES = (
     "generate.identities=6", "generate.images_per_identity=3", "generate.first_identity=40", "generate.actors=1",
@@ -45,23 +45,23 @@ def pool(settings, ray_cluster):
 
 @pytest.fixture(scope="module")
 def faces(settings, pool):
-    return StreamedFaces(settings, pool)
+    return OnlineFaces(settings, pool)
 
 
 def batches(faces, sampling, first, last):
     """Batches of two samples."""
-    plan = BatchPlan(faces, sampling, 2, 2, 3, 1)
-    return list(batch_stream(faces, plan, 0, first, last, DataSettings(readers=1, cpus_per_reader=0.1)))
+    sampler = DistributedBatchSampler(faces, sampling, 2, 2, 3, 1)
+    return list(batch_stream(faces, sampler, 0, first, last, DataSettings(readers=1, cpus_per_reader=0.1)))
 
 
 def test_first_epoch_is_what_would_have_been_stored(settings, faces, run):
     stored = StoredFaces(make_dataset(settings, "stored", 40, 6, run))
-    assert (faces.contract, faces.identities) == (stored.contract, stored.identities)
+    assert (faces.image_spec, faces.identities) == (stored.image_spec, stored.identities)
     for sampling in (PAIRS, SINGLES):
-        window = next(BatchPlan(faces, sampling, 2, 99, 3, 1).windows(0, 0, 1))
+        window = next(DistributedBatchSampler(faces, sampling, 2, 99, 3, 1).windows(0, 0, 1))
         images, labels = faces.read(window, sampling)
         found = sorted(zip(labels.tolist(), images.to_pylist(), strict=True))
-        window = next(BatchPlan(stored, sampling, 2, 99, 3, 1).windows(0, 0, 1))
+        window = next(DistributedBatchSampler(stored, sampling, 2, 99, 3, 1).windows(0, 0, 1))
         images, labels = stored.read(window, sampling)
         assert found == sorted(zip(labels.tolist(), images.to_pylist(), strict=True))
 
@@ -70,7 +70,11 @@ def test_every_epoch_brings_new_people_for_pairs_and_new_pictures_for_classes(fa
     epochs = [batches(faces, PAIRS, 3 * e, 3 * e + 3) for e in (0, 1, 2)]
     people = [sorted(np.concatenate([b.labels for b in epoch]).tolist()) for epoch in epochs]
     assert people == [list(range(6)), list(range(6, 12)), list(range(12, 18))]
-    groups = [faces.chunk(g, epoch, SINGLES) for epoch in (0, 5) for g in BatchPlan(faces, SINGLES, 2, 9, 3, 1).groups]
+    groups = [
+        faces.chunk(g, epoch, SINGLES)
+        for epoch in (0, 5)
+        for g in DistributedBatchSampler(faces, SINGLES, 2, 9, 3, 1).groups
+    ]
     assert [(c.first, c.first_image) for c in groups] == [(40, 0), (42, 0), (44, 0), (40, 15), (42, 15), (44, 15)]
     first, second = (batches(faces, SINGLES, 9 * e, 9 * e + 9) for e in (0, 1))
     for epoch in (first, second):
@@ -81,7 +85,7 @@ def test_every_epoch_brings_new_people_for_pairs_and_new_pictures_for_classes(fa
 
 def test_a_resumed_stream_and_a_killed_actor_change_no_byte(faces):
     whole = batches(faces, PAIRS, 0, 5)
-    killed = workers_of(psutil.Process(), "GenerateChunk")
+    killed = workers_of(psutil.Process(), "GeneratorActor")
     assert killed
     for process in killed:
         process.send_signal(signal.SIGKILL)
@@ -93,26 +97,26 @@ def test_a_resumed_stream_and_a_killed_actor_change_no_byte(faces):
 
 def test_rejected_pictures_leave_no_gap(settings, faces):
     """A strict detector: those that are left take the places of the others."""
-    window = next(BatchPlan(faces, SINGLES, 2, 99, 3, 1).windows(0, 0, 9))
+    window = next(DistributedBatchSampler(faces, SINGLES, 2, 99, 3, 1).windows(0, 0, 9))
     made = faces.pool.make([faces.chunk(group, 0, SINGLES) for group in window.groups])
     scores = np.concatenate([aligned.table["score"].to_numpy() for aligned in made])
     with FacePool.start(aligned_above(settings, float(np.median(scores)))) as pool:
-        strict = StreamedFaces(settings, pool)
+        strict = OnlineFaces(settings, pool)
         assert 0 < len(strict.read(window, SINGLES)[1]) < 18
-        pieces = list(read_window(strict, window, Reading(SINGLES, 2, 9)))
+        pieces = list(read_window(strict, window, LoaderSpec(SINGLES, 2, 9)))
         assert [p.images.shape for p in pieces] == [(2, 1, 112, 112, 3)] * 9
 
 
 def test_nothing_but_rejected_pictures_is_an_error_that_counts_them(settings, ray_cluster):
     with FacePool.start(aligned_above(settings, 1.0)) as pool:
-        faces = StreamedFaces(settings, pool)
-        window = next(BatchPlan(faces, PAIRS, 2, 1, 3, 1).windows(0, 0, 1))
+        faces = OnlineFaces(settings, pool)
+        window = next(DistributedBatchSampler(faces, PAIRS, 2, 1, 3, 1).windows(0, 0, 1))
         with pytest.raises(DatasetError, match=r"every picture of 2 identities .* rejected \(low_score 6\)"):
             faces.read(window, PAIRS)
 
 
 def test_a_stored_dataset_is_the_default(settings, tmp_path):
-    assert isinstance(training_faces(settings), StreamedFaces)
+    assert isinstance(training_faces(settings), OnlineFaces)
     with pytest.raises(DatasetError, match="no face dataset"):
         training_faces(load_settings(None, [f"output={tmp_path}"]))
 

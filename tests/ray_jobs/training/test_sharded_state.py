@@ -84,7 +84,7 @@ def test_a_checkpoint_of_two_ranks_continues_on_one_and_back(gloo_pool, kind):
     assert_equal_states(again, expected)
 
 
-def test_gathering_leaves_the_optimiser_as_it_is(gloo_pool):
+def test_gathering_leaves_the_optimizer_as_it_is(gloo_pool):
     assert gloo_pool.run(_shapes_after_gathering) == [(3, 3), (4, 4)]
 
 

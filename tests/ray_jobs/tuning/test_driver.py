@@ -23,7 +23,7 @@ from ray_jobs.training.checkpoint import keep_checkpoint, newest_checkpoint, rea
 from ray_jobs.training.driver import STORAGE_NAME
 from ray_jobs.tune import write_report
 from ray_jobs.tuning.driver import TASK_NAME, Sweep
-from ray_jobs.tuning.trials import Asker, Stopper, Teller, of_epoch
+from ray_jobs.tuning.trials import SweepCallback, SweepScheduler, SweepSearcher, of_epoch
 
 NETWORK = {"name": "iresnet", "embedding_size": 8, "options": {"layers": [1, 1, 1, 1], "width": 0.25}}
 SPACE = {"augment.strength": {"uniform": [0.0, 1.0]}, "train.learning_rate": {"loguniform": [0.01, 1.0]}}
@@ -81,8 +81,8 @@ class Machine:
 
     def __init__(self, sweep, kind="search", slots=2, fails=(), dies_after=10**9):
         self.sweep, self.fails, self.left = sweep, fails, dies_after
-        self.asker = Asker(sweep, kind, slots, None)
-        self.stopper, self.teller = Stopper(sweep), Teller(sweep)
+        self.asker = SweepSearcher(sweep, kind, slots, None)
+        self.stopper, self.teller = SweepScheduler(sweep), SweepCallback(sweep)
         self.trained = []  # (trial, epoch)
         self.most = 0
 
@@ -116,7 +116,7 @@ class Machine:
             yield {"failure": f"trial {config['number']} diverged"}
             return
         history = []
-        for place in (task["begins_with"], storage):
+        for place in (task["warm_start_from"], storage):
             newest = newest_checkpoint(place) if place else None
             history = read_state(place, newest)["history"] if newest else history
         parameters = {"augment.strength": settings.augment.strength}
@@ -154,7 +154,7 @@ def test_all_trials_are_trained_and_written(settings, run, tmp_path):
         cloudpickle.dumps([machine.stopper, machine.teller])
     assert machine.most == 2
     assert sorted(machine.trained) == [(n, e) for n in range(5) for e in (1, 2, 3, 4)]
-    trials = sweep.journal.trials
+    trials = sweep.store.trials
     assert trials[0].label == "base"
     assert all(t.state == "finished" and t.score == t.reports[-1].value for t in trials.values())
     runs = children(run).values()
@@ -171,7 +171,7 @@ def test_all_trials_are_trained_and_written(settings, run, tmp_path):
 def test_stopped_and_failed_trials_end_as_what_they_are(settings, run):
     with Sweep(settings(epochs=8, scheduler="asha", reduction=2, trials=8), run) as sweep:
         Machine(sweep, fails=(3,)).run()
-    trials, runs = sweep.journal.trials, children(run)
+    trials, runs = sweep.store.trials, children(run)
     stopped = {n for n, t in trials.items() if t.state == "stopped"}
     assert stopped
     assert 0 not in stopped  # the settings as they are
@@ -186,32 +186,32 @@ def test_stopped_and_failed_trials_end_as_what_they_are(settings, run):
 
 @pytest.mark.parametrize(("scheduler", "dies_after"), [("none", 1), ("none", 6), ("pbt", 3), ("pbt", 9)])
 def test_a_driver_that_dies_loses_nothing_and_repeats_nothing(settings, run, tmp_path, scheduler, dies_after):
-    ask = settings(scheduler=scheduler, search="optuna", startup_trials=2, base=False, interval=2)
-    first = Sweep(ask, run)
+    cfg = settings(scheduler=scheduler, search="optuna", startup_trials=2, base=False, interval=2)
+    first = Sweep(cfg, run)
     machine = Machine(first, dies_after=dies_after)
     assert not machine.run()
     for process in first._runs.values():
         process.end("FAILED")  # what `Run.open` of the next job does for a process that was killed
-    with Sweep(ask, run) as second:
+    with Sweep(cfg, run) as second:
         rest = Machine(second)
         assert rest.run()
-        write_report(second, *winner_of(second.journal.trials, ask.tune))
+        write_report(second, *winner_of(second.store.trials, cfg.tune))
     trained = machine.trained + rest.trained
     assert sorted(trained) == [(n, e) for n in range(4) for e in (1, 2, 3, 4)]
     assert len(children(run)) == 4
     assert {r.info.status for r in children(run).values()} == {"FINISHED"}
-    assert all([r.epoch for r in t.reports] == [1, 2, 3, 4] for t in second.journal.trials.values())
+    assert all([r.epoch for r in t.reports] == [1, 2, 3, 4] for t in second.store.trials.values())
     client = MlflowClient(tracking_uri=run.uri)
     for number, child in children(run).items():  # also the epoch whose report came to nobody
         curve = sorted((m.step, m.value) for m in client.get_metric_history(child.info.run_id, "heldout/auc"))
-        reports = second.journal.trials[number].reports
+        reports = second.store.trials[number].reports
         assert curve == [(r.epoch, pytest.approx(r.value)) for r in reports], number
     # Whether it was interrupted or not, the population is the same: the undisturbed sweep beside it.
     if scheduler == "pbt":
-        other = ask.model_copy(update={"output": f"{tmp_path}/undisturbed"})
+        other = cfg.model_copy(update={"output": f"{tmp_path}/undisturbed"})
         with Sweep(other, run) as whole:
             Machine(whole).run()
-        assert [t.parts for t in whole.journal.trials.values()] == [t.parts for t in second.journal.trials.values()]
+        assert [t.segments for t in whole.store.trials.values()] == [t.segments for t in second.store.trials.values()]
 
 
 def test_members_of_a_population_that_fail_go_on_from_others(settings, run):
@@ -225,28 +225,28 @@ def test_members_of_a_population_that_fail_go_on_from_others(settings, run):
 
         machine.training = once
         machine.run()
-    trial = sweep.journal.trials[2]
+    trial = sweep.store.trials[2]
     assert trial.state == "finished"
-    assert trial.parts[2].begins_with[0] != 2
+    assert trial.segments[2].warm_start_from[0] != 2
     assert [r.epoch for r in trial.reports] == [1, 3, 4]
 
 
 def test_repeats_and_final_trainings(settings, run, tmp_path):
-    ask = settings(finalists=2, final={"train.epochs": 6})
-    with Sweep(ask, run) as sweep:
+    cfg = settings(finalists=2, final={"train.epochs": 6})
+    with Sweep(cfg, run) as sweep:
         Machine(sweep).run()
-        best = winner_of(sweep.journal.trials, ask.tune)[0]
+        best = winner_of(sweep.store.trials, cfg.tune)[0]
         for seed in (1, 2):
             sweep.add("repeat", best, seed)
             sweep.add("repeat", best, seed)
         Machine(sweep, "repeat").run()
         sweep.add("final", best, 3)
         Machine(sweep, "final").run()
-        winner, verdict = winner_of(sweep.journal.trials, ask.tune)
+        winner, verdict = winner_of(sweep.store.trials, cfg.tune)
         write_report(sweep, winner, verdict)
-    repeats = sweep.journal.of_kind("repeat")
+    repeats = sweep.store.of_kind("repeat")
     assert [(t.of, t.seed, t.parameters) for t in repeats] == [(best.number, s, best.parameters) for s in (1, 2)]
-    [final] = sweep.journal.of_kind("final")
+    [final] = sweep.store.of_kind("final")
     assert (final.epoch, final.seed, final.state) == (6, 3, "finished")
     assert verdict.finalists[best.number].mean == pytest.approx(best.score + 0.0015)
     task = load_settings(tmp_path / "out" / "sweep" / "best.yaml")
@@ -273,15 +273,15 @@ def test_a_metric_that_is_not_measured_is_named(settings, run):
     reason = r"tune\.metric: lfw/auc was not measured; there are: heldout/auc"
     with Sweep(settings(metric="lfw/auc", trials=1, base=False), run) as sweep, pytest.raises(JobError, match=reason):
         Machine(sweep).run()
-    assert sweep.journal.trials[0].state == "failed"
+    assert sweep.store.trials[0].state == "failed"
 
 
 def test_an_epoch_without_the_metric_is_logged_and_not_judged(settings, run):
     with Sweep(settings(trials=1, base=False), run) as sweep:
         number, _ = sweep.next_work("search")
         trial = SimpleNamespace(config={"number": number})
-        result = Stopper(sweep).on_trial_result(None, trial, of_epoch({"epoch": 1, "logged": {"loss": 2.0}}))
+        result = SweepScheduler(sweep).on_trial_result(None, trial, of_epoch({"epoch": 1, "logged": {"loss": 2.0}}))
         assert result == TrialScheduler.CONTINUE
-        assert sweep.journal.trials[number].reports == []
+        assert sweep.store.trials[number].reports == []
     found = MlflowClient(tracking_uri=run.uri).get_metric_history(children(run)[number].info.run_id, "loss")
     assert [(m.step, m.value) for m in found] == [(1, 2.0)]

@@ -7,19 +7,19 @@ import pytest
 from support.datasets import pattern, write_dataset
 from support.releases import write_ijb
 
-from facelib.data import Contract, DatasetError, decode_image, encode_image
-from facelib.evaluation import Measures, kfold_accuracy, roc_auc
-from facelib.evaluation.protocols import EncodedFaces, StoredFaces, identities_of_pairs, open_set
+from facelib.data import DatasetError, ImageSpec, decode_image, encode_image
+from facelib.evaluation import EvaluationOptions, kfold_accuracy, roc_auc
+from facelib.evaluation.protocols import EncodedImages, StoredFaces, identities_of_pairs, open_set
 from facelib.evaluation.protocols.ijb import IJBVerification
 from facelib.sources import write_bin
 from facelib.sources.pair_sets import load_pair_set
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "evaluation.npz"
-FEW = Measures(fars=(0.1,), bootstrap=20)
+FEW = EvaluationOptions(fars=(0.1,), bootstrap=20)
 
 
 def pixels(faces):
-    """Embeddings that know whom a pattern shows: small grey pictures."""
+    """Embeddings that know whom a pattern shows: small gray pictures."""
     images = faces.decode().astype(np.float32).mean(axis=3)[:, ::8, ::8].reshape(len(faces), -1)
     return images - images.mean(axis=1, keepdims=True)
 
@@ -38,16 +38,16 @@ def test_pairs_of_a_bin(people_bin):
     embeddings = pixels(opened.faces)
     measured = opened.measure(embeddings, FEW)
     plain = load_pair_set(str(people_bin))
-    every = pixels(EncodedFaces(plain.images))
+    every = pixels(EncodedImages(plain.images))
     assert measured.report.auc == roc_auc(measured.similarities, plain.issame) > 0.7
     assert measured.report.accuracy == kfold_accuracy(every[0::2], every[1::2], plain.issame).accuracy
-    first, second = opened.shown(4)
+    first, second = opened.pair_images(4)
     np.testing.assert_array_equal(opened.faces.part(first, first + 1).decode()[0], decode_image(plain.images[8]))
     np.testing.assert_array_equal(opened.faces.part(second, second + 1).decode()[0], decode_image(plain.images[9]))
     people = opened.identities
     assert (people[opened.first] == people[opened.second])[opened.issame].all()
     assert np.sum(people < 0) == 15
-    assert opened.contract == Contract(template="arcface", size=112)
+    assert opened.image_spec == ImageSpec(template="arcface", size=112)
 
 
 def test_identities_are_what_genuine_pairs_connect():
@@ -77,7 +77,7 @@ def test_groups_of_people(tmp_path, people_bin):
     # A pair of the second group is shown by that group's own faces.
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     for pair in (0, 29, 30, 59, 60, len(measured.issame) - 1):
-        first, second = opened.shown(pair)
+        first, second = opened.pair_images(pair)
         assert unit[first] @ unit[second] == pytest.approx(measured.similarities[pair], abs=1e-5)
     people = opened.identities
     assert people.max() + 1 == len(set(people[people >= 0].tolist())) or len(set(people.tolist())) > 20
@@ -110,7 +110,7 @@ def test_ijb_verification_aligns_by_the_landmarks(tmp_path):
     assert opened.flip is True
     people = opened.identities
     assert (people == np.repeat(np.arange(9), 4)).all()
-    first, second = opened.shown(int(np.flatnonzero(opened.metadata.labels)[1]))
+    first, second = opened.pair_images(int(np.flatnonzero(opened.metadata.labels)[1]))
     assert people[first] == people[second]
     assert first != second
 
@@ -150,7 +150,7 @@ def test_ijb_weights_and_unit_length(tmp_path):
 def test_ijb_identification(tmp_path):
     write_ijb(tmp_path / "ijb", search=True)
     opened = open_set(f"ijb-1n:{tmp_path}/ijb")
-    report = opened.measure(pixels(opened.faces), Measures(ranks=(1, 2), fpirs=(0.4,), bootstrap=20)).report
+    report = opened.measure(pixels(opened.faces), EvaluationOptions(ranks=(1, 2), fpirs=(0.4,), bootstrap=20)).report
     assert (report.gallery, report.mated, report.nonmated) == ([6], [6], [3])
     assert report.rank[1] > 0.6
     expected = np.repeat(np.arange(100, 109), 4)
@@ -181,7 +181,7 @@ def kface(tmp_path):
 
 def test_kface_pairs_of_crops(kface):
     opened = open_set(f"q2=kface-q2:{kface}")
-    assert opened.contract.template == "arcface-padded"
+    assert opened.image_spec.template == "arcface-padded"
     measured = opened.measure(pixels(opened.faces), FEW)
     assert (measured.report.genuine, measured.report.impostors) == (18, 48)
     assert measured.report.auc > 0.7
@@ -234,7 +234,7 @@ def test_stored_faces_name_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match=r"c\.jpg: image: 10 bytes that are no decodable picture"):
         StoredFaces(str(tmp_path), ["c.jpg"]).decode()
     with pytest.raises(ValueError, match="faces: picture 1: image: empty data"):
-        EncodedFaces([encode_image(pattern(1, 1)), b""]).decode()
+        EncodedImages([encode_image(pattern(1, 1)), b""]).decode()
 
 
 def test_fingerprints_change_with_the_faces(tmp_path):
@@ -252,5 +252,5 @@ def test_fingerprints_change_with_the_faces(tmp_path):
     (tmp_path / "b.jpg").write_bytes(encode_image(pattern(2, 2, 100)))
     stored.add(StoredFaces(str(tmp_path), names).fingerprint)
     assert len(stored) == 6
-    assert EncodedFaces([b"a", b"bc"]).fingerprint != EncodedFaces([b"ab", b"c"]).fingerprint
+    assert EncodedImages([b"a", b"bc"]).fingerprint != EncodedImages([b"ab", b"c"]).fingerprint
     assert StoredFaces(str(tmp_path), names).fingerprint == StoredFaces(str(tmp_path), names).fingerprint

@@ -2,32 +2,39 @@ import numpy as np
 import pytest
 from support.datasets import write_dataset
 
-from facelib.data import Contract
+from facelib.data import ImageSpec
 from facelib.evaluation import evaluate_scores
-from facelib.evaluation.protocols import EncodedFaces, EvaluationSet, Measured, open_set, parse_spec, register_protocol
+from facelib.evaluation.protocols import (
+    EncodedImages,
+    EvaluationResult,
+    EvaluationSet,
+    open_set,
+    parse_spec,
+    register_protocol,
+)
 from facelib.evaluation.protocols.registry import PROTOCOLS
 
 
 def test_a_protocol_of_ones_own(tmp_path):
-    """One class: faces, contract, measure."""
+    """One class: faces, image spec, measure."""
 
     @register_protocol("brightness")
     class Brightness(EvaluationSet):
         def __init__(self, name, path, level=3, strict=False):
-            self.name, self.contract = name, Contract(template="arcface", size=112)
-            self.faces = EncodedFaces([path.encode()] * level)
+            self.name, self.image_spec = name, ImageSpec(template="arcface", size=112)
+            self.faces = EncodedImages([path.encode()] * level)
 
         def measure(self, embeddings, measures):
-            return Measured(evaluate_scores(embeddings[:, 0], [1, 0, 1], measures.fars, 0))
+            return EvaluationResult(evaluate_scores(embeddings[:, 0], [1, 0, 1], measures.fars, 0))
 
     try:
         opened = open_set("mine=brightness(strict=true):/x", defaults={"level": 3, "unknown": 1})
         assert (opened.name, len(opened.faces)) == ("mine", 3)
-        from facelib.evaluation import Measures
+        from facelib.evaluation import EvaluationOptions
 
-        assert opened.measure(np.array([[3.0], [1.0], [2.0]]), Measures()).report.auc == 1
-        with pytest.raises(ValueError, match="has no option 'colour'; it has level, strict"):
-            open_set("brightness(colour=1):/x")
+        assert opened.measure(np.array([[3.0], [1.0], [2.0]]), EvaluationOptions()).report.auc == 1
+        with pytest.raises(ValueError, match="has no option 'color'; it has level, strict"):
+            open_set("brightness(color=1):/x")
     finally:
         del PROTOCOLS._registered["brightness"]
 

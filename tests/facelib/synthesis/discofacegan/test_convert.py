@@ -71,7 +71,7 @@ def test_missing_average_is_computed(published):
     np.testing.assert_allclose(weights.average_w_id, expected, rtol=0, atol=1e-5)
 
 
-def test_missing_files_are_listed_with_their_licence(published, capsys):
+def test_missing_files_are_listed_with_their_license(published, capsys):
     (published / "vae/weights/rot/stage1_epoch_395.ckpt.index").unlink()
     assert main([str(published)]) == 1
     message = capsys.readouterr().err

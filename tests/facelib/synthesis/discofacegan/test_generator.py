@@ -30,7 +30,7 @@ def test_smallest_example(converted):
     assert generator.factors == {"expression": 32, "illumination": 16, "rotation": 3, "noise": 32}
     assert generator.identities is None
     assert generator.weights_hash is not None
-    assert "non-commercial" in generator.licence
+    assert "non-commercial" in generator.license
     assert "discofacegan" in available_generators()
     np.testing.assert_array_equal(codes[0], codes[1])
     assert (images[0] != images[1]).any()
@@ -74,7 +74,7 @@ def test_pictures_of_the_published_stream(converted, golden):
     with np.load(golden / "usynth_stream.npz") as stream:
         latents, noise = stream["factor0_latents"].reshape(6, 179), stream["factor0_noise"].reshape(6, 32)
     coefficients = LatentDecoders(weights.decoders).decode(latents, noise)
-    expected = DiscoFaceGAN(weights.networks, weights.average_w_id).synthesise(coefficients)
+    expected = DiscoFaceGAN(weights.networks, weights.average_w_id).synthesize(coefficients)
     difference = np.abs(images.astype(int) - expected)
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3

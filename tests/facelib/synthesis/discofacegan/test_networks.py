@@ -21,7 +21,7 @@ def generator(golden, tiny) -> DiscoFaceGAN:
 
 def test_smallest_example(golden, tiny):
     generator = DiscoFaceGAN(read_network_pickle(golden / "tiny_r32.pkl"), tiny["average_w_id"])
-    images = generator.synthesise(tiny["coeff"], truncation=0.7)
+    images = generator.synthesize(tiny["coeff"], truncation=0.7)
     assert images.shape == (4, 32, 32, 3)
     assert_same_pictures(images, tiny["images_uint8"])
 
@@ -41,22 +41,22 @@ def test_style_vectors(generator, tiny):
 
 
 def test_raw_pictures(generator, tiny):
-    raw = generator.synthesise_raw(tiny["dlatents_final"])
+    raw = generator.synthesize_raw(tiny["dlatents_final"])
     np.testing.assert_allclose(raw.transpose(0, 3, 1, 2), tiny["raw_nchw"], rtol=0, atol=1e-4)
-    untruncated = generator.synthesise_raw(generator.truncate(tiny["coeff"], truncation=1))
+    untruncated = generator.synthesize_raw(generator.truncate(tiny["coeff"], truncation=1))
     np.testing.assert_allclose(untruncated.transpose(0, 3, 1, 2), tiny["raw_nchw_Gs"], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("lod", ["0.3", "1.0", "1.7", "3.0"])
 def test_levels_of_detail(generator, tiny, lod):
-    raw = generator.synthesise_raw(tiny["dlatents_final"], lod=float(lod))
+    raw = generator.synthesize_raw(tiny["dlatents_final"], lod=float(lod))
     np.testing.assert_allclose(raw.transpose(0, 3, 1, 2), tiny[f"raw_nchw_lod{lod}"], rtol=0, atol=1e-4)
 
 
 def test_level_of_detail_of_the_file_is_used(golden, tiny):
     networks = read_network_pickle(golden / "tiny_r32.pkl")
     networks.variables["G_synthesis/lod"] = np.float32(1.7)
-    images = DiscoFaceGAN(networks, tiny["average_w_id"], batch_size=4).synthesise(tiny["coeff"])
+    images = DiscoFaceGAN(networks, tiny["average_w_id"], batch_size=4).synthesize(tiny["coeff"])
     raw = tiny["raw_nchw_lod1.7"].transpose(0, 2, 3, 1)
     assert_same_pictures(images, np.clip((raw + 1) * 127.5, 0, 255).astype(np.uint8))
 
@@ -124,19 +124,19 @@ def test_published_size(golden):
     np.testing.assert_allclose(generator.map(expected["coeff"]), expected["dlatents"], rtol=0, atol=1e-5)
     styles = generator.truncate(expected["coeff"])
     np.testing.assert_allclose(styles[:, [0, 8]], expected["dlatents_final"], rtol=0, atol=1e-5)
-    raw = generator.synthesise_raw(styles)
+    raw = generator.synthesize_raw(styles)
     np.testing.assert_allclose(raw.transpose(0, 3, 1, 2)[:, :, ::4, ::4], expected["raw_nchw_sub4"], rtol=0, atol=1e-4)
     np.testing.assert_allclose(raw.mean((1, 2)), expected["raw_mean"], atol=1e-5)
     np.testing.assert_allclose(raw.std((1, 2)), expected["raw_std"], atol=1e-5)
-    assert_same_pictures(generator.synthesise(expected["coeff"]), expected["images_uint8"])
+    assert_same_pictures(generator.synthesize(expected["coeff"]), expected["images_uint8"])
 
 
 def test_a_picture_depends_on_its_own_row_only(generator, tiny):
-    together = generator.synthesise(tiny["coeff"])
-    np.testing.assert_array_equal(generator.synthesise(tiny["coeff"][::-1])[::-1], together)
-    np.testing.assert_array_equal(generator.synthesise(np.tile(tiny["coeff"], (3, 1))[:9])[4:8], together)
+    together = generator.synthesize(tiny["coeff"])
+    np.testing.assert_array_equal(generator.synthesize(tiny["coeff"][::-1])[::-1], together)
+    np.testing.assert_array_equal(generator.synthesize(np.tile(tiny["coeff"], (3, 1))[:9])[4:8], together)
     for row in range(4):
-        np.testing.assert_array_equal(generator.synthesise(tiny["coeff"][row : row + 1])[0], together[row])
+        np.testing.assert_array_equal(generator.synthesize(tiny["coeff"][row : row + 1])[0], together[row])
 
 
 def test_truncation_draws_identities_together(generator, tiny):
@@ -151,7 +151,7 @@ def test_truncation_draws_identities_together(generator, tiny):
 def test_bfloat16_is_close_but_not_equal(golden, tiny):
     networks = read_network_pickle(golden / "tiny_r32.pkl")
     generator = DiscoFaceGAN(networks, tiny["average_w_id"], batch_size=4, bfloat16=True)
-    raw = generator.synthesise_raw(tiny["dlatents_final"]).transpose(0, 3, 1, 2)
+    raw = generator.synthesize_raw(tiny["dlatents_final"]).transpose(0, 3, 1, 2)
     error = np.abs(raw - tiny["raw_nchw"])
     assert 1e-4 < error.max() < 0.1
 
@@ -173,12 +173,12 @@ def test_wrong_arguments_are_named(golden, generator, tiny):
     with pytest.raises(ValueError, match="device is 'tpu'"):
         DiscoFaceGAN(networks, tiny["average_w_id"], device="tpu")
     with pytest.raises(ValueError, match=r"coefficients has shape \(4, 285\), expected \[N, 286\]"):
-        generator.synthesise(tiny["coeff"][:, :-1])
+        generator.synthesize(tiny["coeff"][:, :-1])
     with pytest.raises(ValueError, match="coefficients holds values that are not finite"):
-        generator.synthesise(np.full((1, 286), np.inf))
+        generator.synthesize(np.full((1, 286), np.inf))
     with pytest.raises(ValueError, match=r"truncation is 1\.5"):
-        generator.synthesise(tiny["coeff"], truncation=1.5)
+        generator.synthesize(tiny["coeff"], truncation=1.5)
     with pytest.raises(ValueError, match="lod is 4"):
-        generator.synthesise_raw(tiny["dlatents_final"], lod=4)
+        generator.synthesize_raw(tiny["dlatents_final"], lod=4)
     with pytest.raises(ValueError, match="give one or more"):
-        generator.synthesise(np.zeros((0, 286)))
+        generator.synthesize(np.zeros((0, 286)))

@@ -4,7 +4,7 @@ from facelib.synthesis.morphable.camera import make_camera, rotation_matrix
 
 
 def test_a_frontal_camera_keeps_scale_and_directions() -> None:
-    camera = make_camera(np.zeros(3), distance=100.0, pixels_per_cm=5.0, centre=np.array([64.0, 64.0]))
+    camera = make_camera(np.zeros(3), distance=100.0, pixels_per_cm=5.0, center=np.array([64.0, 64.0]))
     left, right, above = camera.project(np.array([[-3.0, 0, 8.0], [3.0, 0, 8.0], [0.0, 2.0, 8.0]]))
     np.testing.assert_allclose(right[0] - left[0], 30.0, rtol=1e-6)
     np.testing.assert_allclose(left[1] - above[1], 10.0, rtol=1e-6)
@@ -12,7 +12,7 @@ def test_a_frontal_camera_keeps_scale_and_directions() -> None:
 
 
 def test_near_things_are_larger() -> None:
-    camera = make_camera(np.zeros(3), distance=40.0, pixels_per_cm=5.0, centre=np.array([64.0, 64.0]))
+    camera = make_camera(np.zeros(3), distance=40.0, pixels_per_cm=5.0, center=np.array([64.0, 64.0]))
     near = np.diff(camera.project(np.array([[-3.0, 0, 12.0], [3.0, 0, 12.0]]))[:, 0])
     far = np.diff(camera.project(np.array([[-3.0, 0, 0.0], [3.0, 0, 0.0]]))[:, 0])
     assert near > 1.2 * far

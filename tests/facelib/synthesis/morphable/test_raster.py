@@ -13,9 +13,9 @@ def test_a_plane_is_covered_and_its_coordinates_are_exact() -> None:
     seen = rasterise(_plane(size, 5.0), size, 4, ((slice(0, 20), slice(0, 30)),))
     assert seen.mask[5:35, 5:35].all()
     assert not seen.mask[:3].any()
-    centre = np.arange(5, 35) + 0.5
-    np.testing.assert_allclose(seen.u[20, 5:35], (centre - 4) / 32 * 29, atol=0.01)
-    np.testing.assert_allclose(seen.v[5:35, 20], (centre - 4) / 32 * 19, atol=0.01)
+    center = np.arange(5, 35) + 0.5
+    np.testing.assert_allclose(seen.u[20, 5:35], (center - 4) / 32 * 29, atol=0.01)
+    np.testing.assert_allclose(seen.v[5:35, 20], (center - 4) / 32 * 19, atol=0.01)
     np.testing.assert_allclose(seen.depth[10:30, 10:30], 5.0)
 
 

@@ -47,7 +47,7 @@ def test_identity_changes_the_shape_more_than_expression_does(generator: Morphab
     heads = generator.vertices(_latents(generator, people=24, images=1)[0])
     face = heads[:, 40:125, 34:94]
     between = face.std(0).mean()
-    assert 0.1 < between < 1.0, "people differ by millimetres, not by decimetres"
+    assert 0.1 < between < 1.0, "people differ by millimeters, not by decimeters"
     # Distances between two people's faces never vanish.
     flat = face.reshape(24, -1, 3)
     distances = [np.linalg.norm(flat[a] - flat[b], axis=-1).mean() for a in range(24) for b in range(a)]
@@ -61,7 +61,7 @@ def test_identity_changes_the_shape_more_than_expression_does(generator: Morphab
 
 
 def test_pictures_of_a_person_are_more_alike_than_of_two(generator: MorphableGenerator) -> None:
-    """With all factors at their mean but the noise, nearest neighbours in pixel space are mostly the same person."""
+    """With all factors at their mean but the noise, nearest neighbors in pixel space are mostly the same person."""
     codes, factors = _latents(generator, people=12, images=3)
     calm = np.zeros_like(factors)
     calm[:, -32:] = 0.5 * factors[:, -32:]

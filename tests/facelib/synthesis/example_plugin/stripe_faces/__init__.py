@@ -1,4 +1,4 @@
-"""The smallest generator plug-in: an identity is a colour, an image a stripe."""
+"""The smallest generator plug-in: an identity is a color, an image a stripe."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from facelib.synthesis import identity_latents, image_latents
 
 
 class StripeGenerator:
-    """Pictures with one bright stripe on the identity's colour. Settings are the constructor's keyword arguments."""
+    """Pictures with one bright stripe on the identity's color. Settings are the constructor's keyword arguments."""
 
     name = "stripes"
     identity_size = 3
     identities = None  # as many as one likes
-    licence = "public domain"
+    license = "public domain"
     weights_hash = None  # it has no weights
 
     def __init__(self, image_size: int = 64) -> None:
@@ -26,8 +26,8 @@ class StripeGenerator:
 
     def render(self, codes, factors):
         size = self.image_size
-        colours = (127.5 + 40 * np.clip(codes, -3, 3)).astype(np.uint8)
-        images = np.broadcast_to(colours[:, None, None], (len(codes), size, size, 3)).copy()
+        colors = (127.5 + 40 * np.clip(codes, -3, 3)).astype(np.uint8)
+        images = np.broadcast_to(colors[:, None, None], (len(codes), size, size, 3)).copy()
         positions = ((np.clip(factors[:, 0], -3, 3) + 3) / 6 * (size - 1)).astype(int)
         images[np.arange(len(codes)), positions] = 255
         return images
