@@ -116,7 +116,7 @@ def load_checkpoint_image_spec(path: str | os.PathLike[str]) -> dict[str, Any] |
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> BackboneCheckpoint:
-    """Architecture, tensors and image spec of a file of any known format, a path or a URI; raises as `load_backbone`."""
+    """Architecture, tensors and image spec of a file of any format, a path or URI (raises as `load_backbone`)."""
     with local_copy(path) as local:
         return _read_local(local)
 

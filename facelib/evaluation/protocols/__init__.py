@@ -5,7 +5,7 @@
 """
 
 from facelib.evaluation.protocols.base import EvaluationResult, EvaluationSet, identities_of_pairs
-from facelib.evaluation.protocols.faces import EncodedImages, FaceImages, StoredFaces
+from facelib.evaluation.protocols.faces import EncodedImages, FaceImages, ImageFiles
 from facelib.evaluation.protocols.registry import SetSpec, open_set, parse_spec, register_protocol
 
 __all__ = [
@@ -13,8 +13,8 @@ __all__ = [
     "EvaluationResult",
     "EvaluationSet",
     "FaceImages",
+    "ImageFiles",
     "SetSpec",
-    "StoredFaces",
     "identities_of_pairs",
     "open_set",
     "parse_spec",

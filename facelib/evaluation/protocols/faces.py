@@ -78,7 +78,7 @@ class EncodedImages(FaceImages):
         return digest.hexdigest()
 
 
-class StoredFaces(FaceImages):
+class ImageFiles(FaceImages):
     """Picture files in a folder or behind a URI, aligned as they are read.
 
     Args:
@@ -101,9 +101,9 @@ class StoredFaces(FaceImages):
     def __len__(self) -> int:
         return len(self.names)
 
-    def part(self, begin: int, end: int) -> StoredFaces:
+    def part(self, begin: int, end: int) -> ImageFiles:
         landmarks = None if self.landmarks is None else self.landmarks[begin:end]
-        return StoredFaces(self.folder, self.names[begin:end], landmarks, self.template, self.size)
+        return ImageFiles(self.folder, self.names[begin:end], landmarks, self.template, self.size)
 
     def decode(self) -> NDArray[np.uint8]:
         folder = Folder(self.folder)

@@ -22,7 +22,7 @@ from facelib.evaluation import (
 )
 from facelib.evaluation.arrays import FloatArray, normalize
 from facelib.evaluation.protocols.base import EvaluationResult, EvaluationSet, identities_of_pairs
-from facelib.evaluation.protocols.faces import StoredFaces
+from facelib.evaluation.protocols.faces import ImageFiles
 from facelib.evaluation.protocols.registry import register_protocol
 from facelib.sources import IJBMetadata
 
@@ -48,7 +48,7 @@ class _Templates(EvaluationSet):
         if weighted and self.metadata.scores is None:
             raise ValueError(f"{name}: weighted=true needs the detector scores of *_name_5pts_score.txt in {path}")
         crops = f"{path.rstrip('/')}/{CROPS}"
-        self.faces = StoredFaces(
+        self.faces = ImageFiles(
             crops if Folder(crops).names() else path, self.metadata.names, self.metadata.landmarks, template, size
         )
         self.image_spec = ImageSpec(template=template, size=size)

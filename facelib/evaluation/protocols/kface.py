@@ -19,7 +19,7 @@ from facelib.alignment import build_detector, choose_face
 from facelib.data import Folder, ImageSpec, decode_image
 from facelib.evaluation import EvaluationOptions, evaluate_scores
 from facelib.evaluation.protocols.base import EvaluationResult, FacePairs
-from facelib.evaluation.protocols.faces import StoredFaces
+from facelib.evaluation.protocols.faces import ImageFiles
 from facelib.evaluation.protocols.pairs import pair_similarities
 from facelib.evaluation.protocols.registry import register_protocol
 from facelib.sources import read_kface_pairs
@@ -61,7 +61,7 @@ class KFaceQ1(FacePairs):
         self.first, self.second = place[: len(first)], place[len(first) :]
         paths = names.tolist()
         landmarks = None if _is_crop(path, paths[0], size) else _landmarks(path, paths, detector)
-        self.faces = StoredFaces(path, paths, landmarks, template, size)
+        self.faces = ImageFiles(path, paths, landmarks, template, size)
 
     def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
         similarities = pair_similarities(embeddings, self.first, self.second)

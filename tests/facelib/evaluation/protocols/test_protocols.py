@@ -9,7 +9,7 @@ from support.releases import write_ijb
 
 from facelib.data import DatasetError, ImageSpec, decode_image, encode_image
 from facelib.evaluation import EvaluationOptions, kfold_accuracy, roc_auc
-from facelib.evaluation.protocols import EncodedImages, StoredFaces, identities_of_pairs, open_set
+from facelib.evaluation.protocols import EncodedImages, ImageFiles, identities_of_pairs, open_set
 from facelib.evaluation.protocols.ijb import IJBVerification
 from facelib.sources import write_bin
 from facelib.sources.pair_sets import load_pair_set
@@ -228,11 +228,11 @@ def test_stored_faces_name_what_is_wrong(tmp_path):
     for name, size in (("a.jpg", 112), ("b.jpg", 96)):
         (tmp_path / name).write_bytes(encode_image(pattern(1, 1, size)))
     (tmp_path / "c.jpg").write_bytes(b"no picture")
-    assert StoredFaces(str(tmp_path), ["a.jpg"]).decode().shape == (1, 112, 112, 3)
+    assert ImageFiles(str(tmp_path), ["a.jpg"]).decode().shape == (1, 112, 112, 3)
     with pytest.raises(ValueError, match=r"b\.jpg has 96x96 pixels instead of 112x112"):
-        StoredFaces(str(tmp_path), ["a.jpg", "b.jpg"]).decode()
+        ImageFiles(str(tmp_path), ["a.jpg", "b.jpg"]).decode()
     with pytest.raises(ValueError, match=r"c\.jpg: image: 10 bytes that are no decodable picture"):
-        StoredFaces(str(tmp_path), ["c.jpg"]).decode()
+        ImageFiles(str(tmp_path), ["c.jpg"]).decode()
     with pytest.raises(ValueError, match="faces: picture 1: image: empty data"):
         EncodedImages([encode_image(pattern(1, 1)), b""]).decode()
 
@@ -243,14 +243,14 @@ def test_fingerprints_change_with_the_faces(tmp_path):
         (tmp_path / name).write_bytes(encode_image(pattern(1, len(name))))
     points = np.zeros((2, 5, 2), np.float32)
     stored = {
-        StoredFaces(str(tmp_path), names).fingerprint,
-        StoredFaces(str(tmp_path), names[::-1]).fingerprint,
-        StoredFaces(str(tmp_path), names, points).fingerprint,
-        StoredFaces(str(tmp_path), names, points + 1).fingerprint,
-        StoredFaces(str(tmp_path), names, points, size=96).fingerprint,
+        ImageFiles(str(tmp_path), names).fingerprint,
+        ImageFiles(str(tmp_path), names[::-1]).fingerprint,
+        ImageFiles(str(tmp_path), names, points).fingerprint,
+        ImageFiles(str(tmp_path), names, points + 1).fingerprint,
+        ImageFiles(str(tmp_path), names, points, size=96).fingerprint,
     }
     (tmp_path / "b.jpg").write_bytes(encode_image(pattern(2, 2, 100)))
-    stored.add(StoredFaces(str(tmp_path), names).fingerprint)
+    stored.add(ImageFiles(str(tmp_path), names).fingerprint)
     assert len(stored) == 6
     assert EncodedImages([b"a", b"bc"]).fingerprint != EncodedImages([b"ab", b"c"]).fingerprint
-    assert StoredFaces(str(tmp_path), names).fingerprint == StoredFaces(str(tmp_path), names).fingerprint
+    assert ImageFiles(str(tmp_path), names).fingerprint == ImageFiles(str(tmp_path), names).fingerprint
