@@ -24,7 +24,7 @@ class IdentityReport:
         identities: I, those with two pictures or more.
         auc, eer: of genuine against impostor pairs of pictures.
         genuine, impostor: mean cosine similarity of such pairs.
-        separation: difference of the means over the root of the mean variance (d').
+        d_prime: difference of the means over the root of the mean variance (d').
         rank1: share of pictures nearest to the mean of their own identity's other pictures, among all identities.
         identity_share: share of the embeddings' variance that lies between identities; the rest is pose, light ...
         dimensions: how many directions the identities' means fill, (Σλ)²/Σλ² of their covariance: few for one family.

@@ -106,7 +106,7 @@ def compare_table(reports: Mapping[str, SetReport]) -> Any:
 _IDENTITY_ROWS = {
     "identities judged": "{0.identities}",
     "genuine against impostor: AUC, EER": "{0.auc:.4f}, {0.eer:.2%}",
-    "cosine genuine / impostor (d')": "{0.genuine:.3f} / {0.impostor:.3f} ({0.separation:.2f})",
+    "cosine genuine / impostor (d')": "{0.genuine:.3f} / {0.impostor:.3f} ({0.d_prime:.2f})",
     "nearest to its own identity (rank 1)": "{0.rank1:.1%}",
     "variance between identities": "{0.identity_share:.1%}",
     "dimensions that identities fill": "{0.dimensions:.1f}",

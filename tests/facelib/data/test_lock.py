@@ -14,7 +14,7 @@ from facelib.data import lock as locks
 from facelib.data.lock import LOCK_NAME, FolderInUseError, directory_lock
 from facelib.utils.process import this_process
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOLD = """
 import sys, time
 from facelib.data import Folder

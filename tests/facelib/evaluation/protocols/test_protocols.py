@@ -14,7 +14,7 @@ from facelib.evaluation.protocols.ijb import IJBVerification
 from facelib.sources import write_bin
 from facelib.sources.pair_sets import load_pair_set
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "evaluation.npz"
+GOLDEN = Path(__file__).parents[3] / "golden" / "evaluation.npz"
 FEW = EvaluationOptions(fars=(0.1,), bootstrap=20)
 
 
