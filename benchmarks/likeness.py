@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from facelib.alignment import AlignedFace, Aligner, build_detector
-from facelib.alignment.detectors import FaceDetector
+from facelib.alignment.detector import FaceDetector
 from facelib.data import decode_image
 from facelib.inspection import measure_faces
 from facelib.sources.pair_sets import load_pair_set

@@ -1,7 +1,7 @@
 """Alignment: pictures to 112x112 crops. Detectors (RetinaFace, MTCNN), templates, similarity transform and warp."""
 
 from facelib.alignment.aligner import AlignedFace, Aligner, Rejection, RejectionReason, choose_face, count_rejections
-from facelib.alignment.detectors import Detections, FaceDetector, build_detector, register_detector
+from facelib.alignment.detector import Detections, FaceDetector, build_detector, register_detector
 from facelib.alignment.similarity import TEMPLATES, align_face, padded_template, similarity_transform
 
 __all__ = [

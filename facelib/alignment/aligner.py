@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facelib.alignment.detectors import Detections, FaceDetector, check_range
+from facelib.alignment.detector import Detections, FaceDetector, check_range
 from facelib.alignment.similarity import CROP_SIZE, fit_similarity, scaled_template, warp
 
 ChoiceRule = Literal["largest", "central", "largest-central"]

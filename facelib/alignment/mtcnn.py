@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.alignment.detectors import Detections, check_range, detect_by_shape
+from facelib.alignment.detector import Detections, check_range, detect_by_shape, register_detector
 from facelib.utils.devices import check_device
 from facelib.utils.tensorflow import device_name, import_tensorflow, require_tensorflow
 
@@ -25,6 +25,7 @@ _BATCH_PIXELS = 20 * 512 * 512  # bounds the memory of the pyramid's first level
 _PNET_NMS, _RNET_NMS, _ONET_NMS = (0.5, 0.7), 0.7, 0.7
 
 
+@register_detector("mtcnn")
 class MTCNN:
     """MTCNN detector on TensorFlow (optional extra `tensorflow`): slower than RetinaFace, the one USynthFace used.
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.alignment.detectors import Detections, check_range, detect_by_shape
+from facelib.alignment.detector import Detections, check_range, detect_by_shape, register_detector
 from facelib.utils.devices import check_device
 
 _STRIDES_AND_SIDES = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
@@ -25,6 +25,7 @@ _MEAN_RGB = np.array([127, 117, 104], dtype=np.float32)
 _CPU_BATCH_PIXELS, _CUDA_BATCH_PIXELS = 7 * 128 * 128, 64 * 256 * 256
 
 
+@register_detector("retinaface")
 class RetinaFace:
     """RetinaFace detector: fast on one CPU core, five landmarks with fractions of a pixel.
 

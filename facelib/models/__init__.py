@@ -11,7 +11,7 @@ from facelib.models.checkpoints import (
 from facelib.models.inert_pickle import UnsafeCheckpointError
 from facelib.models.iresnet import IResNet
 from facelib.models.mobilefacenet import MobileFaceNet
-from facelib.models.registry import backbone_names, build_backbone
+from facelib.models.registry import backbone_names, build_backbone, register_backbone
 
 __all__ = [
     "BackboneCheckpoint",
@@ -24,5 +24,6 @@ __all__ = [
     "load_backbone",
     "load_checkpoint_image_spec",
     "read_checkpoint",
+    "register_backbone",
     "save_backbone",
 ]

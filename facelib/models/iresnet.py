@@ -17,10 +17,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from facelib.models.registry import register_backbone
+
 STAGE_CHANNELS = (64, 128, 256, 512)
 REDUCTION = 16  # of the squeeze-and-excitation bottleneck
+# For training on a few CPU cores: half the channels, on feature maps of half the side.
+NARROW = {"width": 0.5, "stem_stride": 2, "stride_first": True, "activation": "relu"}
 
 
+@register_backbone("iresnet")  # any depth: give `layers`
+@register_backbone("iresnet18", layers=(2, 2, 2, 2))
+@register_backbone("iresnet34", layers=(3, 4, 6, 3))
+@register_backbone("iresnet50", layers=(3, 4, 14, 3))
+@register_backbone("iresnet100", layers=(3, 13, 30, 3))
+@register_backbone("iresnet200", layers=(6, 26, 60, 6))
+@register_backbone("iresnet10-narrow", layers=(1, 1, 1, 1), **NARROW)
+@register_backbone("iresnet18-narrow", layers=(2, 2, 2, 2), **NARROW)
 class IResNet(nn.Module):
     """Images float [N, 3, H, W] in [-1, 1] -> embeddings float32 [N, D], not normalized.
 
@@ -62,7 +74,7 @@ class IResNet(nn.Module):
             raise ValueError(f"layers = {layers!r}: give the number of blocks of four stages, each at least 1")
         check_common_settings(embedding_size, dropout, image_size)
         if not 0 < width <= 4:
-            raise ValueError(f"width = {width!r}: must lie in (0, 4]")
+            raise ValueError(f"width = {width!r}: must be in (0, 4]")
         if stem_stride not in (1, 2):
             raise ValueError(f"stem_stride = {stem_stride!r}: must be 1 or 2")
         if activation not in ("prelu", "relu"):
@@ -180,7 +192,7 @@ def check_common_settings(embedding_size: int, dropout: float, image_size: int) 
     if not isinstance(embedding_size, int) or embedding_size < 1:
         raise ValueError(f"embedding_size = {embedding_size!r}: must be a whole number of at least 1")
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout = {dropout!r}: must lie in [0, 1)")
+        raise ValueError(f"dropout = {dropout!r}: must be in [0, 1)")
     if not isinstance(image_size, int) or image_size < 16 or image_size % 16:
         raise ValueError(f"image_size = {image_size!r}: must be a multiple of 16")
 

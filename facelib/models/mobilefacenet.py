@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from facelib.models.iresnet import check_common_settings, check_images, scale_channels
+from facelib.models.registry import register_backbone
 
 # Table 1 of the paper: expansion, output channels, repetitions, stride of the first repetition.
 BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
 
+@register_backbone("mobilefacenet")
 class MobileFaceNet(nn.Module):
     """Images float [N, 3, H, W] in [-1, 1] -> embeddings float32 [N, D], not normalized.
 
@@ -37,7 +39,7 @@ class MobileFaceNet(nn.Module):
         super().__init__()
         check_common_settings(embedding_size, dropout, image_size)
         if not 0 < width <= 4:
-            raise ValueError(f"width = {width!r}: must lie in (0, 4]")
+            raise ValueError(f"width = {width!r}: must be in (0, 4]")
         self.image_size = image_size
         channels, last = scale_channels(64, width), scale_channels(512, width)
         self.stem = nn.Sequential(

@@ -1,28 +1,34 @@
-"""Backbones by name. A name is a class with preset settings; what the caller passes wins over the preset."""
+"""Backbones by name: a class with preset settings that the caller's settings override."""
+
+from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from torch import nn
 
-from facelib.models.iresnet import IResNet
-from facelib.models.mobilefacenet import MobileFaceNet
+from facelib.utils.registry import Factory, Registry
 
-# For training on a few CPU cores: half the channels, on maps of half the side.
-NARROW: Mapping[str, Any] = {"width": 0.5, "stem_stride": 2, "stride_first": True, "activation": "relu"}
+IRESNETS = ("iresnet", *(f"iresnet{depth}" for depth in (18, 34, 50, 100, 200)), "iresnet10-narrow", "iresnet18-narrow")
 
-BACKBONES: Mapping[str, tuple[Callable[..., nn.Module], Mapping[str, Any]]] = {
-    "iresnet18": (IResNet, {"layers": (2, 2, 2, 2)}),
-    "iresnet34": (IResNet, {"layers": (3, 4, 6, 3)}),
-    "iresnet50": (IResNet, {"layers": (3, 4, 14, 3)}),
-    "iresnet100": (IResNet, {"layers": (3, 13, 30, 3)}),
-    "iresnet200": (IResNet, {"layers": (6, 26, 60, 6)}),
-    "iresnet10-narrow": (IResNet, {"layers": (1, 1, 1, 1), **NARROW}),
-    "iresnet18-narrow": (IResNet, {"layers": (2, 2, 2, 2), **NARROW}),
-    "iresnet": (IResNet, {}),  # any depth: give layers
-    "mobilefacenet": (MobileFaceNet, {}),
-}
+_REGISTRY = Registry(
+    "backbone",
+    "facelib.backbones",
+    {**dict.fromkeys(IRESNETS, "facelib.models.iresnet"), "mobilefacenet": "facelib.models.mobilefacenet"},
+)
+
+
+def register_backbone(name: str, /, **preset: Any) -> Callable[[Factory], Factory]:
+    """Decorate a module class so that `build_backbone(name, **settings)` builds it with `{**preset, **settings}`.
+
+    The class takes at least `embedding_size` and `dropout`. A separate package names it in the entry-point group
+    `facelib.backbones` instead.
+
+    Raises:
+        ValueError: another class already has the name.
+    """
+    return _REGISTRY.register(name, **preset)
 
 
 def build_backbone(
@@ -40,25 +46,14 @@ def build_backbone(
             `activation` ("prelu" or "relu") and `stride_first`; see `IResNet`.
 
     Raises:
-        ValueError: unknown name or setting (the message lists what exists), or a value out of range.
+        ValueError: unknown name or setting (the message lists what exists), a missing setting (`layers` of "iresnet"),
+            or a value out of range.
     """
-    if name not in BACKBONES:
-        raise ValueError(f"backbone = {name!r} does not exist; choose one of {', '.join(backbone_names())}")
-    network, preset = BACKBONES[name]
-    known = list(inspect.signature(network).parameters)
-    given = {"embedding_size": embedding_size, "dropout": dropout, **settings}
-    if use_se or "use_se" in known:
-        given["use_se"] = use_se
-    unknown = [setting for setting in given if setting not in known]
-    if unknown:
-        raise ValueError(
-            f"backbone {name!r} has no setting {', '.join(map(repr, unknown))}; its settings are {', '.join(known)}"
-        )
-    if name == "iresnet" and "layers" not in settings:
-        raise ValueError("backbone 'iresnet' needs layers, the number of blocks of its four stages, e.g. [2, 2, 2, 2]")
-    return network(**{**preset, **given})
+    if use_se or "use_se" in inspect.signature(_REGISTRY.find(name)).parameters:
+        settings["use_se"] = use_se
+    return cast(nn.Module, _REGISTRY.build(name, embedding_size=embedding_size, dropout=dropout, **settings))
 
 
 def backbone_names() -> list[str]:
-    """Every name that `build_backbone` knows."""
-    return list(BACKBONES)
+    """Every name that `build_backbone` knows, sorted."""
+    return _REGISTRY.names()

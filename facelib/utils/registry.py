@@ -7,36 +7,43 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 
+class Component(NamedTuple):
+    """What a name stands for: a factory, and the settings it gets unless the caller passes others."""
+
+    factory: Callable[..., Any]
+    preset: Mapping[str, Any]
+
+
 class Registry:
-    """Names and what builds them.
+    """Maps names to the classes (or functions) that build components.
 
     Args:
-        kind: what the components are, for messages: "generator".
-        group: entry point group that other packages offer theirs in.
-        built_in: name -> module whose import registers it; imported when asked for.
+        kind: what the components are, for error messages: "generator".
+        group: entry-point group in which other packages offer theirs.
+        built_in: name -> module that registers it when imported; imported on first use.
     """
 
     def __init__(self, kind: str, group: str, built_in: Mapping[str, str]) -> None:
         self.kind, self.group, self._built_in = kind, group, built_in
-        self._registered: dict[str, Callable[..., Any]] = {}
+        self._registered: dict[str, Component] = {}
 
-    def register(self, name: str) -> Callable[[Factory], Factory]:
-        """Class decorator: makes `build(name, **settings)` call the class.
+    def register(self, name: str, /, **preset: Any) -> Callable[[Factory], Factory]:
+        """Decorator that makes `build(name, **settings)` call the class with `{**preset, **settings}`.
 
         Raises:
-            ValueError: another class already has the name.
+            ValueError: the name belongs to another class.
         """
 
         def register(factory: Factory) -> Factory:
-            taken = self._registered.get(name)
-            if taken is not None and _qualified_name(taken) != _qualified_name(factory):
-                raise ValueError(f"{self.kind} name {name!r} is taken by {_qualified_name(taken)}: choose another name")
-            self._registered[name] = factory
+            owner = self._owner(name, factory)
+            if owner is not None:
+                raise ValueError(f"{self.kind} name {name!r} is taken by {owner}: choose another name")
+            self._registered[name] = Component(factory, preset)
             return factory
 
         return register
@@ -47,13 +54,13 @@ class Registry:
         return sorted(names | {name for name, module in self._built_in.items() if _exists(module)})
 
     def build(self, name: str, /, **settings: Any) -> Any:
-        """The component called `name`, made with `settings`.
+        """The component called `name`, built with `settings`.
 
         Raises:
-            ValueError: unknown name, unknown or missing setting (the message lists what exists), or a value it
-                refuses.
+            ValueError: unknown name, unknown or missing setting (the message lists what exists), or a value that the
+                component rejects.
         """
-        factory = self.find(name)
+        factory, preset = self._component(name)
         parameters = inspect.signature(factory).parameters
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
             unknown = sorted(set(settings) - set(parameters))
@@ -62,6 +69,7 @@ class Registry:
                     f"{self.kind} {name!r} has no setting {', '.join(map(repr, unknown))}; "
                     f"it has: {', '.join(parameters) or 'none'}"
                 )
+        settings = {**preset, **settings}
         missing = [
             p.name
             for p in parameters.values()
@@ -72,17 +80,28 @@ class Registry:
         return factory(**settings)
 
     def find(self, name: str) -> Callable[..., Any]:
-        """What builds `name`; ValueError lists all names when there is no such one."""
+        """The factory of `name`; ValueError lists all names when it is unknown."""
+        return self._component(name).factory
+
+    def _component(self, name: str) -> Component:
         if name not in self._registered:
             if name in self._built_in and _exists(self._built_in[name]):
                 importlib.import_module(self._built_in[name])
             else:
                 for point in entry_points(group=self.group):
                     if point.name == name:
-                        return point.load()  # type: ignore[no-any-return]
+                        return Component(point.load(), {})
         if name not in self._registered:
             raise ValueError(f"unknown {self.kind} {name!r}: choose one of {', '.join(self.names())}")
         return self._registered[name]
+
+    def _owner(self, name: str, factory: Callable[..., Any]) -> str | None:
+        """Who has the name, if it is not `factory` (a module that is reloaded registers its class again)."""
+        if name in self._registered:
+            taken = _qualified_name(self._registered[name].factory)
+            return taken if taken != _qualified_name(factory) else None
+        module = self._built_in.get(name)
+        return module if module and not f"{factory.__module__}.".startswith(f"{module}.") else None
 
 
 def _exists(module: str) -> bool:

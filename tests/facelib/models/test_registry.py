@@ -126,9 +126,9 @@ def test_building_is_a_function_of_the_global_seed_only():
     ("arguments", "message"),
     [
         ({"name": "resnet50"}, "iresnet50"),
-        ({"name": "iresnet18", "depth": 3}, "'depth'; its settings are layers"),
+        ({"name": "iresnet18", "depth": 3}, "'depth'; it has: layers"),
         ({"name": "mobilefacenet", "use_se": True}, "no setting 'use_se'"),
-        ({"name": "iresnet"}, "needs layers"),
+        ({"name": "iresnet"}, "needs the setting 'layers'"),
         ({"name": "iresnet", "layers": [1, 1, 1]}, "layers = "),
         ({"name": "iresnet18", "embedding_size": 0}, "embedding_size = 0"),
         ({"name": "iresnet18", "dropout": 1.0}, "dropout = 1.0"),
@@ -145,7 +145,7 @@ def test_errors_name_the_setting_and_what_exists(arguments, message):
 
 
 def test_unknown_name_lists_every_name():
-    with pytest.raises(ValueError, match="does not exist") as error:
+    with pytest.raises(ValueError, match="unknown backbone 'vit'") as error:
         build_backbone("vit")
     assert all(name in str(error.value) for name in backbone_names())
 

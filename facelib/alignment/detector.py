@@ -4,15 +4,15 @@ Shapes: F faces found in one image; boxes [F, 4] are (left, top, right, bottom) 
 in pixels of the image as it was given; landmarks in the order eyes, nose, mouth corners, left one in the image first.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from facelib.utils.registry import Factory, Registry
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,15 @@ class FaceDetector(Protocol):
 
 
 ENTRY_POINT_GROUP = "facelib.detectors"
-Builder = TypeVar("Builder", bound=Callable[..., FaceDetector])
 
-_BUILDERS: dict[str, Callable[..., FaceDetector]] = {}
+_REGISTRY = Registry(
+    "detector",
+    ENTRY_POINT_GROUP,
+    {"retinaface": "facelib.alignment.retinaface", "mtcnn": "facelib.alignment.mtcnn"},
+)
 
 
-def register_detector(name: str) -> Callable[[Builder], Builder]:
+def register_detector(name: str) -> Callable[[Factory], Factory]:
     """Decorate a class (or function) so that `build_detector(name, **settings)` calls it with those settings.
 
     Example:
@@ -64,22 +67,14 @@ def register_detector(name: str) -> Callable[[Builder], Builder]:
         class MyDetector:                     # `detect` of FaceDetector
             def __init__(self, score_threshold: float = 0.5): ...
 
-    A package of its own names the class in its pyproject.toml instead, and every process finds it:
+    A separate package names the class in its pyproject.toml instead, and every process finds it:
         [project.entry-points."facelib.detectors"]
         mine = "my_package.my_module:MyDetector"
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: another class already has the name.
     """
-
-    def register(build: Builder) -> Builder:
-        _load_built_in()
-        if name in _BUILDERS:
-            raise ValueError(f"detector {name!r} is registered already: choose another name")
-        _BUILDERS[name] = build
-        return build
-
-    return register
+    return _REGISTRY.register(name)
 
 
 def build_detector(name: str = "retinaface", **settings: Any) -> FaceDetector:
@@ -93,17 +88,7 @@ def build_detector(name: str = "retinaface", **settings: Any) -> FaceDetector:
         ValueError: unknown name or setting (the message lists those that exist), or a value out of range.
         ImportError: the detector needs a package that is not installed (the message says how to install it).
     """
-    _load_built_in()
-    installed = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-    if name not in _BUILDERS and name not in installed:
-        raise ValueError(f"detector {name!r} does not exist: choose one of {sorted({*_BUILDERS, *installed})}")
-    build = _BUILDERS[name] if name in _BUILDERS else installed[name].load()
-    parameters = inspect.signature(build).parameters
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    unknown = sorted(set(settings) - set(parameters))
-    if unknown and not takes_any:
-        raise ValueError(f"detector {name!r} has no setting {unknown[0]!r}: its settings are {sorted(parameters)}")
-    return build(**settings)
+    return cast(FaceDetector, _REGISTRY.build(name, **settings))
 
 
 def check_images(images: Sequence[NDArray[np.uint8]]) -> None:
@@ -113,7 +98,7 @@ def check_images(images: Sequence[NDArray[np.uint8]]) -> None:
             found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
             raise ValueError(f"images[{index}] is {found}: detectors take uint8 [H, W, 3] RGB arrays")
         if 0 in image.shape:
-            raise ValueError(f"images[{index}] has shape {list(image.shape)}: the picture is empty")
+            raise ValueError(f"images[{index}] has shape {list(image.shape)}: the image is empty")
 
 
 def detect_by_shape(
@@ -149,15 +134,6 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise ValueError naming the setting unless low <= value <= high."""
     if not low <= value <= high:
         raise ValueError(f"{name} is {value}: give a number from {low:g} to {high:g}")
-
-
-def _load_built_in() -> None:
-    # Imported late: both modules import this one.
-    from facelib.alignment.mtcnn import MTCNN
-    from facelib.alignment.retinaface import RetinaFace
-
-    _BUILDERS.setdefault("retinaface", RetinaFace)
-    _BUILDERS.setdefault("mtcnn", MTCNN)
 
 
 def _shrink(image: NDArray[np.uint8], max_size: int) -> NDArray[np.uint8]:

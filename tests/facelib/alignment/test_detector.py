@@ -7,37 +7,42 @@ import numpy as np
 import pytest
 
 from facelib.alignment import Detections, build_detector, register_detector
-from facelib.alignment import detectors as module
+from facelib.alignment import detector as module
 
 
 @pytest.fixture
 def registry(monkeypatch):
     """A registry of its own, so that tests leave nothing behind."""
-    monkeypatch.setattr(module, "_BUILDERS", dict(module._BUILDERS))
+    monkeypatch.setattr(module._REGISTRY, "_registered", dict(module._REGISTRY._registered))
 
 
-def test_a_detector_of_ones_own_is_built_by_name(registry):
-    @register_detector("nobody")
-    class Nobody:
-        def __init__(self, patience: int = 1) -> None:
-            self.patience = patience
+def test_smallest_example(registry):
+    @register_detector("none")
+    class NoFaces:
+        def __init__(self, top_k: int = 1) -> None:
+            self.top_k = top_k
 
         def detect(self, images):
             return [Detections.empty() for _ in images]
 
-    assert build_detector("nobody", patience=3).patience == 3
-    with pytest.raises(ValueError, match="patience"):
-        build_detector("nobody", patients=3)
-    with pytest.raises(ValueError, match="nobody"):
-        build_detector("somebody")
-    with pytest.raises(ValueError, match="registered already"):
-        register_detector("nobody")(Nobody)
+    assert build_detector("none", top_k=3).top_k == 3
+    with pytest.raises(ValueError, match="top_k"):
+        build_detector("none", topk=3)
+    with pytest.raises(ValueError, match="none"):
+        build_detector("some")
+
+
+@pytest.mark.parametrize("name", ["none", "retinaface", "mtcnn"])
+def test_a_name_belongs_to_one_class(registry, name):
+    register_detector("none")(dict)
+    with pytest.raises(ValueError, match=rf"'{name}' is taken by"):
+        register_detector(name)(list)
 
 
 def test_unknown_names_and_settings_list_what_exists():
     with pytest.raises(ValueError, match=r"'dlib'.*mtcnn.*retinaface"):
         build_detector("dlib")
-    with pytest.raises(ValueError, match=r"'treshold'.*nms_threshold.*score_threshold"):
+    with pytest.raises(ValueError, match=r"'treshold'.*score_threshold.*nms_threshold"):
         build_detector("retinaface", treshold=0.5)
     # Names and settings are checked before TensorFlow is looked for.
     with pytest.raises(ValueError, match=r"'min_size'.*min_face_size"):
@@ -54,7 +59,7 @@ def test_unknown_names_and_settings_list_what_exists():
         (None, r"images\[1\] is NoneType"),
     ],
 )
-def test_anything_but_an_rgb_picture_is_refused(image, message):
+def test_anything_but_an_rgb_image_is_refused(image, message):
     with pytest.raises(ValueError, match=message):
         build_detector("retinaface").detect([np.zeros((8, 8, 3), np.uint8), image])
 
