@@ -1,4 +1,4 @@
-"""Several Ray nodes on one machine, and the table of what was done to them (docs/reliability.md)."""
+"""Several Ray nodes on one machine, and the table of injected faults (docs/reliability.md)."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def pytest_sessionfinish():
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in old.splitlines()[2:] if line.startswith("|")}
     for row in MEASURED:
         rows[row["fault"]] = f"| {row['fault']} | {row['what happens']} | {row['seconds']} s |"
-    table = "\n".join(["| fault | what happens | work goes on after |", "|---|---|---|", *rows.values()])
+    table = "\n".join(["| fault | what happens | time until work continues |", "|---|---|---|", *rows.values()])
     PAGE.write_text(f"{head}{BEGIN}{table}\n{END}{tail}")
     (ROOT / "runs").mkdir(exist_ok=True)
     (ROOT / "runs" / "faults.json").write_text(json.dumps(MEASURED, indent=1))

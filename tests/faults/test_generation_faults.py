@@ -85,7 +85,7 @@ def test_slow_node(nodes, undisturbed, recovery, tmp_path):
     for process in slow:
         process.send_signal(signal.SIGSTOP)
     before, now = work.parts, time.monotonic()
-    recovery("a generator that stands still", "the others go on; its chunk waits for it", now, work.more_than(before))
+    recovery("a stalled generator", "the others continue; its chunk waits for it", now, work.more_than(before))
     time.sleep(10)
     for process in slow:
         process.send_signal(signal.SIGCONT)
@@ -121,5 +121,5 @@ def test_full_disk(small_disk, undisturbed, recovery, tmp_path):
     done = run("generate", *settings, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert files(faces) == undisturbed
-    recovery("disk full during generation", "the job ends and says so, finished parts stay; the same command goes on "
-             "when there is room", now, lambda: True)  # fmt: skip
+    recovery("disk full during generation", "the job ends with an error, finished parts stay; the same command "
+             "continues once there is space", now, lambda: True)  # fmt: skip

@@ -32,7 +32,7 @@ def test_node_killed_during_a_sweep(nodes, faces, recovery, tmp_path):
     assert driver.poll() is None, cluster.log("tune")
     before, now = reports(), time.monotonic()
     cluster.kill(cluster.others[0])
-    recovery("a node killed during a sweep", "its trials start again on another node from their last checkpoints", now,
+    recovery("a node killed during a sweep", "its trials restart on another node from their last checkpoints", now,
              lambda: reports() > before or driver.poll() is not None)  # fmt: skip
     cluster.finish("tune", driver)
     trials = TrialStore(str(folder)).trials

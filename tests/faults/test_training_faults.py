@@ -74,7 +74,7 @@ def test_worker_killed(which, nodes, faces, whole, recovery, tmp_path):
     workers = sorted(ray_processes("RayTrainWorker", work.nodes.cluster.address), key=lambda p: p.create_time())
     before, now = work.checkpoints, time.monotonic()
     workers[which].send_signal(signal.SIGKILL)
-    recovery(f"training worker {which + 1} of 2 killed", "all workers start again from the newest checkpoint", now,
+    recovery(f"training worker {which + 1} of 2 killed", "all workers restart from the newest checkpoint", now,
              work.newer_than(before))  # fmt: skip
     work.nodes.finish("train_ssl", work.driver)
     work.check(whole)
@@ -84,7 +84,7 @@ def test_node_killed_with_a_spare(nodes, faces, whole, recovery, tmp_path):
     cluster = nodes(1, 2, 2)
     work = Training(cluster, tmp_path, faces)
     work.lose_node(
-        recovery, "a node killed during training, with a spare", "workers start again on the nodes that are left"
+        recovery, "a node killed during training, with a spare", "workers restart on the remaining nodes"
     )
     work.check(whole)
 
@@ -110,7 +110,7 @@ def test_node_with_a_worker_killed_without_a_spare(nodes, faces, recovery, tmp_p
     work.lose_node(
         recovery,
         "a worker's node killed during training, without a spare, `train.min_workers` 1",
-        "training goes on with fewer workers",
+        "training continues with fewer workers",
     )
     assert "resumed at epoch" in cluster.log("train_ssl")
     work.check()
@@ -122,7 +122,7 @@ def test_tracking_server_killed(nodes, faces, whole, recovery, tmp_path):
     work = Training(nodes(3), tmp_path, faces, uri=server.uri)
     before, now = work.checkpoints, time.monotonic()
     server.kill()
-    recovery("the tracking server killed", "training goes on, points are lost; who comes next ends the run",
+    recovery("the tracking server killed", "training continues, points are lost; the next job closes the run",
              now, work.newer_than(before))  # fmt: skip
     server.start()
     try:
