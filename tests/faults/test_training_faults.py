@@ -83,9 +83,7 @@ def test_worker_killed(which, nodes, faces, whole, recovery, tmp_path):
 def test_node_killed_with_a_spare(nodes, faces, whole, recovery, tmp_path):
     cluster = nodes(1, 2, 2)
     work = Training(cluster, tmp_path, faces)
-    work.lose_node(
-        recovery, "a node killed during training, with a spare", "workers restart on the remaining nodes"
-    )
+    work.lose_node(recovery, "a node killed during training, with a spare", "workers restart on the remaining nodes")
     work.check(whole)
 
 
