@@ -1,11 +1,13 @@
-# Every target builds .venv when it is missing or older than what it is made from.
+# Every target first builds .venv when it is missing or older than the files it is made from.
+# The environment is made with uv where uv is on the PATH, else with python's own venv and pip.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+UV     := $(shell command -v uv 2> /dev/null)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: quickstart test test-fast faults ui lint format bench clean help
+.PHONY: quickstart test test-fast faults ui lint format docs bench check-resolve wheel clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ — /'
@@ -20,30 +22,48 @@ test: $(STAMP)  ## all tests
 test-fast: $(STAMP)  ## without the tests that take more than a minute
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-faults: $(STAMP)  ## the long injections of faults and the cluster over ssh; writes docs/reliability.md's table
+faults: $(STAMP)  ## long fault injections and the cluster over ssh; writes the table of docs/reliability.md
 	FACELIB_FAULTS=1 $(BIN)/python -m pytest -v -m faults
 
 ui: $(STAMP)  ## MLflow on http://127.0.0.1:5000
 	@mkdir -p runs
 	$(BIN)/mlflow ui --host 127.0.0.1 --port $${PORT:-5000} --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
 
-lint: $(STAMP)  ## ruff, mypy, audit of the installed packages
+lint: $(STAMP)  ## ruff, codespell, mypy, docs site, audit of the installed packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
+	$(BIN)/mkdocs build --quiet --strict
 	$(BIN)/python .ci/audit.py
 
-format: $(STAMP)  ## let ruff write
+format: $(STAMP)  ## fix what ruff can fix, and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)  ## the docs site with the API reference, in site/
+	$(BIN)/mkdocs build --strict
 
 bench: $(STAMP)  ## every benchmark at its short size
 	$(BIN)/python -m benchmarks
 
-clean:  ## remove the environment
-	rm -rf $(VENV)
+check-resolve: $(STAMP)  ## that the pinned versions resolve on every supported Python
+	$(BIN)/python .ci/resolve.py
 
-$(STAMP): pyproject.toml constraints.txt
+wheel: $(STAMP)  ## the wheel, in dist/
+	rm -rf build
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	rm -rf build
+
+clean:  ## remove the environment and what was built
+	rm -rf $(VENV) build dist site
+
+$(STAMP): pyproject.toml setup.py constraints.txt
+ifdef UV
+	test -x $(BIN)/python || uv venv --quiet --seed $(VENV)
+	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+else
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,tensorflow]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+endif
 	touch $@

@@ -1,7 +1,7 @@
-"""Audit of the installed packages, for `make lint`: no network needed, none asked for.
+"""Audit of the installed packages, for `make lint`. Works offline.
 
-Fails when packages contradict each other (`pip check`) or differ from constraints.txt. Known vulnerabilities are looked
-up only with AUDIT_ONLINE=1 and pip-audit installed, and it is said when they were not.
+Fails when packages conflict with each other (`pip check`) or differ from constraints.txt. Known vulnerabilities are
+looked up only with AUDIT_ONLINE=1 and pip-audit installed; otherwise a line says that they were not.
 """
 
 import importlib.metadata
@@ -16,30 +16,30 @@ CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 TOOLS = {"pip", "setuptools", "wheel", "facelib"}
 
 
-def normal(name: str) -> str:
-    """A package's name as indexes compare it."""
+def normalize(name: str) -> str:
+    """A package name as indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def pinned(text: str) -> dict[str, str]:
     """name → version of a constraints file."""
     lines = (line.split("#")[0].strip() for line in text.splitlines())
-    return {normal(name): version for name, _, version in (line.partition("==") for line in lines if "==" in line)}
+    return {normalize(name): version for name, _, version in (line.partition("==") for line in lines if "==" in line)}
 
 
-def compare(installed: dict[str, str], wanted: dict[str, str]) -> tuple[list[str], list[str]]:
-    """(packages of another version than pinned, packages without a pin), as lines."""
-    differing = [f"{n} {v}, constraints.txt says {wanted[n]}" for n, v in installed.items() if wanted.get(n, v) != v]
-    return sorted(differing), sorted(f"{n} {v}" for n, v in installed.items() if n not in wanted and n not in TOOLS)
+def compare(installed: dict[str, str], pins: dict[str, str]) -> tuple[list[str], list[str]]:
+    """(packages whose version differs from their pin, packages without a pin), one line each."""
+    differing = [f"{n} {v}, constraints.txt says {pins[n]}" for n, v in installed.items() if pins.get(n, v) != v]
+    return sorted(differing), sorted(f"{n} {v}" for n, v in installed.items() if n not in pins and n not in TOOLS)
 
 
 def main() -> None:
-    """Print what was found; exit 1 on a contradiction or another version."""
-    found = {normal(d.metadata["Name"]): d.version.split("+")[0] for d in importlib.metadata.distributions()}
-    differing, loose = compare(found, pinned(CONSTRAINTS.read_text(encoding="utf-8")))
+    """Print the report; exit 1 on a conflict or a version that differs from its pin."""
+    installed = {normalize(d.metadata["Name"]): d.version.split("+")[0] for d in importlib.metadata.distributions()}
+    differing, unpinned = compare(installed, pinned(CONSTRAINTS.read_text(encoding="utf-8")))
     check = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
-    if loose:
-        print(f"audit: no pin in constraints.txt for {', '.join(loose)}")
+    if unpinned:
+        print(f"audit: no pin in constraints.txt for {', '.join(unpinned)}")
     for problem in [*differing, *(check.stdout.splitlines() if check.returncode else [])]:
         print(f"audit: {problem}", file=sys.stderr)
     failed = bool(differing) or check.returncode != 0
@@ -48,7 +48,7 @@ def main() -> None:
         failed |= subprocess.run(command).returncode != 0
     else:
         print("audit: known vulnerabilities were not looked up (pip install pip-audit; AUDIT_ONLINE=1 make lint)")
-    print(f"audit: {len(found)} packages, {'problems above' if failed else 'as pinned, no contradictions'}")
+    print(f"audit: {len(installed)} packages, {'problems above' if failed else 'as pinned, no conflicts'}")
     raise SystemExit(failed)
 
 

@@ -10,7 +10,9 @@ python - > "$requirements" <<'PY'
 import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 extras = project["optional-dependencies"]
-print("\n".join(project["dependencies"] + extras["tensorflow"] + extras["s3"]))
+names = ("ray", "align", "plots", "export", "tensorflow", "s3")
+packages = project["dependencies"] + [package for name in names for package in extras[name]]
+print("\n".join(dict.fromkeys(package for package in packages if not package.startswith("facelib["))))
 PY
 if [ "${1:-}" = "--list" ]; then cat "$requirements"; exit 0; fi
 
