@@ -133,7 +133,7 @@ def scaled_template(template: "str | ArrayLike", size: int) -> FloatArray:
 def fit_similarity(landmarks: FloatArray, template: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Fit all faces at once: landmarks [N, 5, 2] -> (matrices [N, 2, 3], fitted [N]); unfitted rows are zero.
 
-    With points as complex numbers and both sets centerd, a similarity is one complex factor z, and the least-squares z
+    With points as complex numbers and both sets centered, a similarity is one complex factor z, and the least-squares z
     is <landmarks, template> / |landmarks|^2: proper rotations only, so no reflection has to be excluded.
     """
     finite = np.isfinite(landmarks.reshape(-1, 10)).min(axis=1, initial=True)

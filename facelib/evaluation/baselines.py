@@ -91,19 +91,19 @@ class WhitenedPixels:
         return np.asarray(pixels @ self.projection, dtype=np.float32)
 
 
-def _principal_components(centerd: NDArray[np.float32], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Largest variances, descending, and their directions [features, count] of centerd rows [N, features]."""
+def _principal_components(centered: NDArray[np.float32], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Largest variances, descending, and their directions [features, count] of centered rows [N, features]."""
     from scipy.linalg import eigh
 
-    samples, features = centerd.shape
+    samples, features = centered.shape
     # Of the two matrices with the same spectrum the smaller one is decomposed.
-    small = centerd.T @ centerd if features <= samples else centerd @ centerd.T
+    small = centered.T @ centered if features <= samples else centered @ centered.T
     size = len(small)
     variances, vectors = eigh(small.astype(np.float64) / samples, subset_by_index=[size - count, size - 1])
     variances, vectors = np.maximum(variances[::-1], 0), vectors[:, ::-1]
     if features <= samples:
         return variances, vectors
-    return variances, (centerd.T @ vectors) / np.sqrt(np.maximum(variances * samples, np.finfo(np.float64).tiny))
+    return variances, (centered.T @ vectors) / np.sqrt(np.maximum(variances * samples, np.finfo(np.float64).tiny))
 
 
 def _positive(name: str, value: int) -> int:

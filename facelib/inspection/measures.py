@@ -71,9 +71,9 @@ def pose_from_landmarks(landmarks: ArrayLike) -> Floats:
     """
     points = _checked(landmarks)
     model = _MODEL - _MODEL.mean(0)
-    centerd = points - points.mean(1, keepdims=True)
+    centered = points - points.mean(1, keepdims=True)
     # [N, 2, 3]: two rows of a rotation, scaled; made orthogonal by the nearest such pair.
-    affine = np.einsum("npk,pm->nkm", centerd, np.linalg.pinv(model).T)
+    affine = np.einsum("npk,pm->nkm", centered, np.linalg.pinv(model).T)
     left, _, right = np.linalg.svd(affine, full_matrices=False)
     rows = left @ right
     third = np.cross(rows[:, 0], rows[:, 1])
