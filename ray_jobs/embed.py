@@ -7,7 +7,7 @@ there is no face), in the input's order, and manifest.json last. A killed job co
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from facelib.config import Settings
-from facelib.data import MANIFEST_NAME, DatasetError, FaceDataset, Folder, ImageSpec
+from facelib.data import IMAGE_SUFFIXES, MANIFEST_NAME, DatasetError, FaceDataset, Folder, ImageSpec
 from facelib.data.fingerprint import claim_output_dir
 from facelib.data.lock import directory_lock
 from facelib.data.storage import file_sha256
@@ -27,11 +27,20 @@ from ray_jobs.datasets.dataset_report import part_name
 from ray_jobs.embedding.stream import Task, embedding_stream
 from ray_jobs.errors import JobError
 from ray_jobs.progress import ProgressReport
+from ray_jobs.results import JobResult
+from ray_jobs.validation import check_align
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
+    """Check detector and template.
+
+    Raises:
+        SettingsError: names the setting, what is wrong with it and the valid choices.
+    """
+    check_align(settings.align)
 
 
-def embed(settings: Settings, run: Run) -> str:
+def embed(settings: Settings, run: Run) -> JobResult:
     """Embed `settings.embed.input`, or finish that, or find it whole."""
     cfg = settings.embed
     model, source = settings.path(cfg.model), settings.path(cfg.input)
@@ -62,8 +71,9 @@ def embed(settings: Settings, run: Run) -> str:
     for reason, count in manifest["rejected"].items():
         print(f"  rejected, {reason}: {count}")
     run.log_json(manifest, f"embeddings/{MANIFEST_NAME}")
-    run.log_metrics({name: manifest[name] for name in ("pictures", "embedded")})
-    return parts.uri
+    metrics = {name: float(manifest[name]) for name in ("pictures", "embedded")}
+    run.log_metrics(metrics)
+    return JobResult(written=(parts.uri,), metrics=metrics)
 
 
 def _image_spec(settings: Settings, checkpoint: BackboneCheckpoint) -> ImageSpec:
@@ -96,9 +106,9 @@ def _folder_tasks(settings: Settings, uri: str) -> tuple[str, list[Task]]:
     infos = folder.fs.get_file_info(pafs.FileSelector(folder.path, recursive=True, allow_not_found=True))
     start = len(folder.path.rstrip("/")) + 1
     files = sorted((i.path[start:], i.size) for i in infos if i.type == pafs.FileType.File)
-    files = [file for file in files if file[0].lower().endswith(PICTURES)]
+    files = [file for file in files if file[0].lower().endswith(IMAGE_SUFFIXES)]
     if not files:
-        raise JobError(f"embed.input: {uri} is no face dataset and holds no pictures ({', '.join(PICTURES)})")
+        raise JobError(f"embed.input: {uri} is no face dataset and holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
     listing = hashlib.sha256("\n".join(f"{name}\t{size}" for name, size in files).encode()).hexdigest()
     names, tasks = [name for name, _ in files], []
     for part, begin in enumerate(range(0, len(names), cfg.images_per_part)):

@@ -6,14 +6,14 @@ same network untrained, raw pixels, and pixels whitened by PCA on the training f
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from facelib.config import Settings
+from facelib.config import Settings, SettingsError
 from facelib.data import DatasetError, FaceDataset, Folder, ImageSpec, decode_image
 from facelib.data.lock import directory_lock
 from facelib.evaluation import (
@@ -25,6 +25,7 @@ from facelib.evaluation import (
     transfer_thresholds,
 )
 from facelib.evaluation.protocols import EvaluationResult, EvaluationSet, open_set
+from facelib.evaluation.roc import check_fars
 from facelib.models import read_checkpoint
 from facelib.models.checkpoints import BackboneCheckpoint
 from facelib.tracking import Run
@@ -32,16 +33,42 @@ from ray_jobs.cli import run_job
 from ray_jobs.embedding.pictures import write_map, write_pictures
 from ray_jobs.embedding.pool import EmbeddingModel, embed_sets
 from ray_jobs.errors import JobError
+from ray_jobs.results import JobResult
+from ray_jobs.validation import check_sets, check_unique, checked_field
 
 Results = dict[str, dict[str, EvaluationResult]]  # by model name, then set name
 
 
-def evaluate(settings: Settings, run: Run) -> str:
+def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
+    """Check sets, rates and ranks.
+
+    Raises:
+        SettingsError: names the setting, what is wrong with it and the valid choices.
+    """
+    cfg = settings.evaluate
+    with checked_field("evaluate.fars"):
+        check_fars(cfg.fars)
+    for name, values in (("evaluate.sets", cfg.sets), ("evaluate.models", cfg.models)):
+        if not values:
+            raise SettingsError(f"{name}: empty; give at least one to evaluate")
+    if min(cfg.ranks, default=1) < 1 or not all(0 < fpir < 1 for fpir in cfg.fpirs):
+        raise SettingsError(
+            f"evaluate.ranks, evaluate.fpirs: ranks {cfg.ranks} must be 1 or more, FPIRs {cfg.fpirs} between 0 and 1"
+        )
+    specs = check_sets("evaluate.sets", [spec for spec in cfg.sets if spec != "heldout"])
+    names = [spec.name for spec in specs] + ["heldout"] * ("heldout" in cfg.sets)
+    if cfg.threshold_set and cfg.threshold_set not in names:
+        raise SettingsError(
+            f"evaluate.threshold_set: no set is named {cfg.threshold_set!r}; choose from {', '.join(names)}"
+        )
+
+
+def evaluate(settings: Settings, run: Run) -> JobResult:
     """Judge all models on all sets."""
     cfg = settings.evaluate
     paths = [settings.path(p) for p in cfg.models]
     models = [EmbeddingModel(name, path) for name, path in zip(_model_names(paths), paths, strict=True)]
-    _refuse_duplicates("evaluate.models", [m.name for m in models], "give each checkpoint once, under its own name")
+    check_unique("evaluate.models", [m.name for m in models], "give each checkpoint once, under its own name")
     sets = _open_sets(settings)
     checkpoints = {model.name: _checkpoint(model) for model in models}
     for model in models:
@@ -63,9 +90,10 @@ def evaluate(settings: Settings, run: Run) -> str:
         }
         folder.write("results.json", json.dumps(result, indent=1).encode())
     run.log_json(result, "results.json")
-    _log_metrics(run, results)
+    metrics = _metrics(results)
+    run.log_metrics(metrics)
     _print(results, result, cfg.threshold_set)
-    return f"{folder.uri}/results.json"
+    return JobResult(written=(f"{folder.uri}/results.json",), metrics=metrics)
 
 
 def _judge(settings: Settings, run: Run, folder: Folder, work: list[tuple[EmbeddingModel, EvaluationSet]]) -> Results:
@@ -98,7 +126,7 @@ def _open_sets(settings: Settings) -> list[EvaluationSet]:
             raise
         except ValueError as error:
             raise JobError(f"evaluate.sets: {error}") from error
-    _refuse_duplicates("evaluate.sets", [s.name for s in sets], "give them names, name=path")
+    check_unique("evaluate.sets", [s.name for s in sets], "give the sets names, name=path")
     return sets
 
 
@@ -246,15 +274,14 @@ def _print(results: Results, result: dict[str, Any], threshold_set: str) -> None
         console.print(f"warning, {set_name}: {warning}")
 
 
-def _log_metrics(run: Run, results: Results) -> None:
-    run.log_metrics(
-        {
-            f"{set_name}/{name.replace(' ', '_')}/{key}": value
-            for name, by_set in results.items()
-            for set_name, measured in by_set.items()
-            for key, value in measured.report.metrics().items()
-        }
-    )
+def _metrics(results: Results) -> dict[str, float]:
+    """Every number of every report, by `set/model/metric`."""
+    return {
+        f"{set_name}/{name.replace(' ', '_')}/{key}": value
+        for name, by_set in results.items()
+        for set_name, measured in by_set.items()
+        for key, value in measured.report.metrics().items()
+    }
 
 
 def _model_names(paths: Sequence[str]) -> list[str]:
@@ -268,12 +295,6 @@ def _model_names(paths: Sequence[str]) -> list[str]:
             for n, s in zip(names, stems, strict=True)
         ]
     return names
-
-
-def _refuse_duplicates(field: str, values: Sequence[str], advice: str) -> None:
-    for value in values:
-        if values.count(value) > 1:
-            raise JobError(f"{field}: {value} is there twice; {advice}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Writes <output>/export/model.onnx and <output>/export/mlflow_model; both are art
 
 import shutil
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -18,9 +19,20 @@ from facelib.synthesis import build_generator
 from facelib.tracking import Run
 from ray_jobs.cli import run_job
 from ray_jobs.errors import JobError
+from ray_jobs.results import JobResult
+from ray_jobs.validation import check_align
 
 
-def export(settings: Settings, run: Run) -> str:
+def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
+    """Check detector and template, which go into the exported model.
+
+    Raises:
+        SettingsError: names the setting, what is wrong with it and the valid choices.
+    """
+    check_align(settings.align)
+
+
+def export(settings: Settings, run: Run) -> JobResult:
     """Export `settings.export.model`."""
     cfg = settings.export
     target = Folder(settings.path(cfg.folder)).create()
@@ -34,7 +46,8 @@ def export(settings: Settings, run: Run) -> str:
         check = export_onnx(load_face_model(checkpoint), onnx, image_spec, cfg.tolerance)
         batches = ", ".join(map(str, check.batches))
         print(f"model.onnx: {check.difference:.1e} from PyTorch, relative, in batches of {batches}", flush=True)
-        run.log_metrics({"onnx/difference": check.difference})
+        metrics = {"onnx/difference": check.difference}
+        run.log_metrics(metrics)
         target.write(onnx.name, onnx.read_bytes())
         run.log_file(onnx)
         if cfg.mlflow:
@@ -51,7 +64,7 @@ def export(settings: Settings, run: Run) -> str:
             _replace_folder(model, target, model.name)
             run.client.log_artifacts(run.run_id, str(model), model.name)
             print(f"MLflow: mlflow.pyfunc.load_model('runs:/{run.run_id}/{model.name}')", flush=True)
-    return target.uri
+    return JobResult(written=(target.uri,), metrics=metrics)
 
 
 def _example_picture(seed: int) -> bytes:

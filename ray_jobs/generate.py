@@ -5,51 +5,76 @@ selection, unless generate.heldout_identities is 0.
 A killed job continues where it was: finished parts are kept, and the result is the same bytes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
 
-from facelib.config import Settings
-from facelib.data import MANIFEST_NAME, Folder, write_part
+from facelib.config import Settings, SettingsError
+from facelib.data import MANIFEST_NAME, FaceDataset, Folder, write_part
 from facelib.data.fingerprint import claim_output_dir, spec_fingerprint
 from facelib.data.lock import directory_lock
 from facelib.tracking import Run
 from ray_jobs.cli import run_job
-from ray_jobs.datasets.dataset_report import finished_parts, part_manifest, part_name, report_dataset
+from ray_jobs.datasets.dataset_report import (
+    dataset_metrics,
+    finished_parts,
+    part_manifest,
+    part_name,
+    report_dataset,
+)
 from ray_jobs.datasets.generation import AlignedChunk, Chunk, face_stream, faces_spec
 from ray_jobs.errors import JobError
 from ray_jobs.progress import ProgressReport
-from ray_jobs.validation import HELDOUT_FIRST_IDENTITY
+from ray_jobs.results import JobResult
+from ray_jobs.validation import HELDOUT_FIRST_IDENTITY, check_faces
 
 
-def generate(settings: Settings, run: Run) -> str:
-    """Make the training dataset and the held-out dataset that the settings describe."""
-    cfg, written = settings.generate, []
+def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
+    """Check generator, detector, template and identity ranges before anything starts.
+
+    Raises:
+        SettingsError: names the setting, what is wrong with it and the valid choices.
+    """
+    generate = settings.generate
+    limit = check_faces(settings, 1 if not settings.data.stream else 0)
+    if limit is not None and generate.heldout_identities:
+        raise SettingsError(
+            f"generate.heldout_identities: generator {generate.generator} has a limited number of identities, none of "
+            "them kept apart; set it to 0, and train.selection to last or sets"
+        )
+
+
+def generate(settings: Settings, run: Run) -> JobResult:
+    """Generate the training dataset and the held-out dataset that the settings describe."""
+    cfg = settings.generate
+    datasets: list[FaceDataset] = []
     if not settings.data.stream:
-        written.append(make_dataset(settings, settings.data.dataset, cfg.first_identity, cfg.identities, run))
+        datasets.append(make_dataset(settings, settings.data.dataset, cfg.first_identity, cfg.identities, run))
     if cfg.heldout_identities and settings.data.heldout:
         # Numbered far above any training range, so that no setting of sizes can make the two overlap.
         heldout = make_dataset(settings, settings.data.heldout, HELDOUT_FIRST_IDENTITY, cfg.heldout_identities, run)
-        written.append(heldout)
-    if not written:
+        datasets.append(heldout)
+    if not datasets:
         raise JobError(
-            "data.stream is true, so training makes its own faces, and no held-out ones are asked for: nothing to do. "
-            "Set generate.heldout_identities, or leave this job out"
+            "nothing to do: with data.stream=true training generates its own faces, and generate.heldout_identities "
+            "is 0. Set generate.heldout_identities, or skip this job"
         )
-    return ", ".join(written)
+    return JobResult(
+        written=tuple(dataset.folder.uri for dataset in datasets),
+        metrics={name: number for dataset in datasets for name, number in dataset_metrics(dataset).items()},
+    )
 
 
-def make_dataset(settings: Settings, name: str, first: int, identities: int, run: Run) -> str:
-    """Make one dataset, or finish it, or find it whole. Returns its URI."""
+def make_dataset(settings: Settings, name: str, first: int, identities: int, run: Run) -> FaceDataset:
+    """Generate one dataset, or what is missing of it."""
     folder = Folder(settings.path(name)).create()
     spec = dataset_spec(settings, first, identities)
     with directory_lock(folder, "generate"):
         claim_output_dir(folder, spec)
         if not folder.exists(MANIFEST_NAME):
             _make_parts(folder, settings, spec, name)
-    report_dataset(folder, name, run)
-    return folder.uri
+    return report_dataset(folder, name, run)
 
 
 def dataset_spec(settings: Settings, first: int, identities: int) -> dict[str, Any]:

@@ -8,12 +8,13 @@ kept, and the result is the same bytes.
 import hashlib
 import json
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from facelib.config import Settings
+from facelib.config import Settings, SettingsError
 from facelib.data import MANIFEST_NAME, FaceDataset, Folder, ImageSpec, decode_image
 from facelib.data.fingerprint import claim_output_dir, spec_fingerprint
 from facelib.data.lock import directory_lock
@@ -21,18 +22,47 @@ from facelib.data.storage import file_sha256
 from facelib.models import load_checkpoint_image_spec
 from facelib.sources import FaceSource, PairList, SourceIndex, build_source, read_bin, write_bin
 from facelib.sources.bins import bin_paths
-from facelib.sources.importing import References, normalized
+from facelib.sources.importing import References
 from facelib.tracking import Run
+from facelib.utils.arrays import l2_normalize
 from ray_jobs.cli import run_job
-from ray_jobs.datasets.dataset_report import finished_parts, part_manifest, report_dataset
+from ray_jobs.datasets.dataset_report import dataset_metrics, finished_parts, part_manifest, report_dataset
 from ray_jobs.datasets.import_report import REPORT, make_report, print_report, write_listing
 from ray_jobs.datasets.importing import Range, import_stream, load_embed
 from ray_jobs.errors import JobError
 from ray_jobs.progress import ProgressReport
 from ray_jobs.resources import ActorRequest, check_resources
+from ray_jobs.results import JobResult
+from ray_jobs.validation import check_align, check_checkpoint_exists, check_sets, checked_field
 
 
-def import_data(settings: Settings, run: Run) -> str:
+def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
+    """Check the source, how its faces are aligned, and the files that filters need.
+
+    Args:
+        upcoming: checkpoints that earlier stages of a pipeline will have written.
+
+    Raises:
+        SettingsError: names the setting, what is wrong with it and the valid choices.
+    """
+    cfg, align = settings.import_data, settings.align
+    if not cfg.path:
+        raise SettingsError("import_data.path: empty; give the folder or file to import")
+    with checked_field("import_data.source, import_data.path, import_data.options"):
+        source = build_source(cfg.source, cfg.path, **cfg.options)
+    alignment = source.alignment if cfg.alignment == "auto" else cfg.alignment
+    check_align(align, detector=alignment == "detect")
+    if alignment == "given" and source.alignment != "given":
+        raise SettingsError(
+            f"import_data.alignment: source {cfg.source} has no landmarks here; set it to detect or none"
+        )
+    if (cfg.duplicates == "embedding" or cfg.overlap_sets) and not cfg.model:
+        raise SettingsError("import_data.model: empty; duplicates=embedding and overlap_sets need a checkpoint")
+    check_checkpoint_exists(settings, "import_data.model", cfg.model, upcoming)
+    check_sets("import_data.overlap_sets", cfg.overlap_sets)
+
+
+def import_data(settings: Settings, run: Run) -> JobResult:
     """Import the source that the settings describe, or finish it, or find it whole."""
     cfg = settings.import_data
     source = build_source(cfg.source, cfg.path, **cfg.options)
@@ -56,9 +86,13 @@ def import_data(settings: Settings, run: Run) -> str:
     report["pairs"] = [_write_pairs(dataset, pairs, cfg.source) for pairs in source.pair_lists()]
     folder.write(REPORT, json.dumps(report, indent=1).encode())
     run.log_json(report, REPORT)
-    run.log_metrics({f"left_out/{reason}": n for reason, n in report["left_out"].items()})
+    left_out = {f"left_out/{reason}": float(n) for reason, n in report["left_out"].items()}
+    run.log_metrics(left_out)
     print_report(report, settings.data.dataset)
-    return ", ".join([folder.uri, *(p["file"] for p in report["pairs"])])
+    return JobResult(
+        written=(folder.uri, *(pairs["file"] for pairs in report["pairs"])),
+        metrics={**dataset_metrics(dataset), **left_out},
+    )
 
 
 def import_spec(settings: Settings, source: FaceSource, index: SourceIndex) -> dict[str, Any]:
@@ -153,7 +187,7 @@ def _references(settings: Settings) -> References:
 
 
 def _embed_references(settings: Settings, images: list[bytes]) -> Any:
-    return normalized(load_embed(settings)(images))
+    return l2_normalize(load_embed(settings)(images))
 
 
 def _set_pictures(spec: str, image_spec: ImageSpec) -> list[bytes]:

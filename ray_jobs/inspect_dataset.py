@@ -7,7 +7,7 @@ look-alikes and scattered identities.
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import ray
 from rich.console import Console
 
-from facelib.config import InspectSettings, Settings
+from facelib.config import InspectSettings, Settings, SettingsError
 from facelib.data import FaceDataset, Folder, ImageSpec, decode_image
 from facelib.evaluation.protocols import parse_spec
 from facelib.inspection import (
@@ -37,6 +37,8 @@ from ray_jobs.embedding.pool import EmbeddingModel
 from ray_jobs.errors import JobError
 from ray_jobs.progress import ProgressReport
 from ray_jobs.resources import ActorRequest, check_resources
+from ray_jobs.results import JobResult
+from ray_jobs.validation import check_checkpoint_exists, check_sets, check_unique, checked_field
 
 COLUMNS = 8  # pictures in a row of a contact sheet
 BIN_CHUNK = 512
@@ -72,7 +74,26 @@ class FaceSet:
     pieces: list[FaceBatch]
 
 
-def inspect_dataset(settings: Settings, run: Run) -> str:
+def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
+    """Check that there are sets to measure, each under its own name, and that the checkpoint exists.
+
+    Args:
+        upcoming: checkpoints that earlier stages of a pipeline will have written.
+
+    Raises:
+        SettingsError: names the setting, what is wrong with it and the valid choices.
+    """
+    texts = settings.inspect.sets
+    if not texts:
+        raise SettingsError("inspect.sets: empty; give at least one set to inspect")
+    with checked_field("inspect.sets"):
+        names = [parse_spec(text).name for text in texts]
+    check_unique("inspect.sets", names, "give the sets names, name=path")
+    check_sets("inspect.sets", [text for text in texts if text.endswith(".bin")])
+    check_checkpoint_exists(settings, "inspect.model", settings.inspect.model, upcoming)
+
+
+def inspect_dataset(settings: Settings, run: Run) -> JobResult:
     """Measure all sets and compare them."""
     cfg = settings.inspect
     sets = [open_face_set(settings, text) for text in cfg.sets]
@@ -81,6 +102,7 @@ def inspect_dataset(settings: Settings, run: Run) -> str:
         _check_image_spec(model, sets)
     folder = Folder(settings.path("inspection")).create()
     reports: dict[str, SetReport] = {}
+    metrics: dict[str, float] = {}
     for face_set in sets:
         found = measure(face_set, cfg, model, settings.ray.autoscaling)
         reports[face_set.name] = report_of(face_set, found, cfg, settings.seed)
@@ -88,15 +110,15 @@ def inspect_dataset(settings: Settings, run: Run) -> str:
             for path in draw_sheets(face_set, found, reports[face_set.name], Path(temporary)):
                 run.log_file(path, "pictures")
                 folder.write(path.name, path.read_bytes())
-        run.log_metrics(
-            {f"{face_set.name}/{name}": number for name, number in reports[face_set.name].numbers().items()}
-        )
+        numbers = {f"{face_set.name}/{name}": number for name, number in reports[face_set.name].numbers().items()}
+        run.log_metrics(numbers)
+        metrics |= numbers
     # Logs have no width of their own; 80 columns would break every row.
     Console(width=None if Console().is_terminal else 200).print(compare_table(reports))
     tree = {"model": model, "sets": {name: report.to_dict() for name, report in reports.items()}, "units": MEASURES}
     folder.write("report.json", json.dumps(tree, indent=1).encode())
     run.log_json(tree, "report.json")
-    return f"{folder.uri}/report.json"
+    return JobResult(written=(f"{folder.uri}/report.json",), metrics=metrics)
 
 
 def open_face_set(settings: Settings, text: str) -> FaceSet:

@@ -69,7 +69,7 @@ def pipeline(settings: Settings, run: Run) -> str:
             raise
         seconds = time.monotonic() - started
         run.log_metrics({f"stage_seconds/{number}_{name}": seconds})
-        table.add_row(name, format_seconds(seconds), written)
+        table.add_row(name, format_seconds(seconds), str(written))
     # Logs have no width of their own; 80 columns would break paths.
     Console(width=None if Console().is_terminal else 200).print(table)
     return settings.path("")

@@ -52,9 +52,15 @@ def report_dataset(folder: Folder, name: str, run: Run) -> FaceDataset:
     share = counts["aligned"] / max(counts["requested"], 1)
     print(f"{name}: {dataset.manifest.identities} identities, {counts['aligned']} faces ({share:.2%} of the pictures)")
     run.log_json(dataset.manifest.model_dump(), f"{name.strip('/').replace('/', '_')}/{MANIFEST_NAME}")
-    run.log_metrics({f"{Path(name).name}/{k.replace(':', '/')}": v for k, v in counts.items()})
+    run.log_metrics(dataset_metrics(dataset))
     log_contact_sheet(dataset, run, Path(name).name)
     return dataset
+
+
+def dataset_metrics(dataset: FaceDataset) -> dict[str, float]:
+    """Counts of a dataset's manifest by `<folder name>/<count>`, as they are logged in MLflow."""
+    name = Path(dataset.folder.uri).name
+    return {f"{name}/{count.replace(':', '/')}": number for count, number in dataset.manifest.counts.items()}
 
 
 def log_contact_sheet(dataset: FaceDataset, run: Run, name: str, rows: int = 12, columns: int = 8) -> None:

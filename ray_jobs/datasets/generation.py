@@ -7,8 +7,6 @@ DiscoFaceGAN and MTCNN) is loaded in its processes only.
 """
 
 import json
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +17,7 @@ import ray
 
 from facelib.config import AlignSettings, GenerateSettings, Settings
 from facelib.data import SCHEMA, Face, encode_image, faces_to_table
+from ray_jobs.actors import device_options, limit_actor_threads
 from ray_jobs.resources import ActorRequest, check_resources
 
 
@@ -158,24 +157,3 @@ class AlignerActor:
         rejected = {reason: number for reason, number in count_rejections(results).items() if number}
         chunk = {name: row[name] for name in ("part", "first", "count", "first_image")}
         return {**chunk, "table": sink.getvalue().to_pybytes(), "rejected": json.dumps(rejected)}
-
-
-def device_options(options: dict[str, Any], gpus: float) -> dict[str, Any]:
-    """Settings of a generator or detector, with `device` where the actors that run it hold `gpus` each."""
-    return {"device": "cuda", **options} if gpus > 0 else dict(options)
-
-
-def limit_actor_threads(gpus: float) -> None:
-    """Keep an actor to what it holds.
-
-    No GPU unless it has a share of one, and one thread of each library: actors are the parallelism, thread pools inside
-    them only fight over the same cores.
-    """
-    import cv2
-
-    if gpus == 0:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it alone, and libraries take every GPU they see.
-
-    cv2.setNumThreads(1)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)

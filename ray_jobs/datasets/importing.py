@@ -17,8 +17,8 @@ from facelib.data import Folder, PartInfo, faces_to_table, write_part
 from facelib.sources import FaceSource, SourceIndex
 from facelib.sources.importing import Embed, ImportedPart, PartImporter, References
 from facelib.sources.source import count_skipped
+from ray_jobs.actors import device_options
 from ray_jobs.datasets.dataset_report import part_name
-from ray_jobs.datasets.generation import device_options
 
 # Training reads and shuffles dozens of row groups at a time: about this many faces in each, however many a person has.
 GROUP_ROWS = 400

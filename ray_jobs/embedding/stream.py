@@ -18,7 +18,8 @@ import ray
 from facelib.alignment import Aligner, Rejection, build_detector
 from facelib.config import AlignSettings, EmbedSettings, Settings
 from facelib.data import DatasetError, FaceDataset, Folder, ImageSpec, decode_image
-from ray_jobs.datasets.generation import device_options
+from facelib.utils.arrays import l2_normalize
+from ray_jobs.actors import device_options
 from ray_jobs.resources import ActorRequest, check_resources
 
 
@@ -170,7 +171,7 @@ class CropEmbeddingActor:
         crops = np.frombuffer(bytearray(row["crops"]), np.uint8).reshape(-1, self.size, self.size, 3)
         embeddings = embed_images(self.backbone, crops, self.cfg.flip, precision=self.cfg.precision)
         if self.cfg.normalize:
-            embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+            embeddings = l2_normalize(embeddings)
         table = embedding_table(json.loads(row["columns"]), embeddings)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:

@@ -34,7 +34,9 @@ def unit(embeddings):
 
 def test_a_dataset_becomes_embeddings_in_its_order(tmp_path, cfg, run):
     dataset = write_dataset(tmp_path / "faces", identities=20, images=2)
-    assert embed(cfg(), run) == f"{tmp_path}/embeddings/parts"
+    result = embed(cfg(), run)
+    assert result.written == (f"{tmp_path}/embeddings/parts",)
+    assert result.metrics == {"pictures": 40, "embedded": 40}
     table = pq.read_table(tmp_path / "embeddings" / "parts")
     images = [data for part in dataset.tables(["image"]) for data in part["image"].to_pylist()]
     expected = unit(embed_images(load_backbone(tmp_path / "ssl" / "model.pt"), images))
@@ -82,7 +84,7 @@ def test_a_folder_of_pictures(tmp_path, cfg, run):
     assert table[0]["score"] > 0.8
     assert [row["embedding"] for row in table[1:]] == [None, None]
     assert table[1]["rejected"].startswith("no_face")
-    assert "no decodable picture" in table[2]["rejected"]
+    assert "not a decodable image" in table[2]["rejected"]
     # As crops: the pattern has the right size, the render has not.
     embed(cfg("embed.input=album", "embed.aligned=true", "embed.folder=crops"), run)
     table = pq.read_table(tmp_path / "crops" / "parts").to_pylist()

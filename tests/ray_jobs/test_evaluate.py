@@ -12,7 +12,7 @@ from support.datasets import pattern, write_dataset
 from support.models import TINY
 from support.releases import write_ijb
 
-from facelib.config import load_settings
+from facelib.config import SettingsError, load_settings
 from facelib.data import DatasetError, Folder, decode_image, encode_image
 from facelib.data.lock import FolderInUseError, directory_lock
 from facelib.embedding import embed_images
@@ -72,8 +72,9 @@ def cfg(folder):
 def judged(folder, cfg, ray_cluster):
     """(MLflow run, results.json) of the evaluation."""
     with Run.open(cfg(), "evaluate") as opened:
-        written = evaluate(cfg(), opened)
-    assert written == f"{folder}/out/evaluation/results.json"
+        result = evaluate(cfg(), opened)
+    assert result.written == (f"{folder}/out/evaluation/results.json",)
+    assert 0 <= result.metrics["people/raw_pixels/auc"] <= 1
     return opened, json.loads((folder / "out" / "evaluation" / "results.json").read_text())
 
 
@@ -195,9 +196,9 @@ def test_what_is_missing_or_there_twice_is_named(folder, cfg, judged):
         evaluate(cfg('evaluate.models=["unpg/model.pt"]'), judged[0])
     with pytest.raises(FileNotFoundError, match=r"gone\.bin"):
         evaluate(cfg(sets=[f"{folder}/gone.bin"]), judged[0])
-    with pytest.raises(JobError, match=r"evaluate\.models: .* is there twice"):
+    with pytest.raises(SettingsError, match=r"evaluate\.models: duplicate name ssl"):
         evaluate(cfg('evaluate.models=["ssl/model.pt", "ssl/model.pt"]'), judged[0])
-    with pytest.raises(JobError, match=r"evaluate\.sets: people is there twice; give them names, name=path"):
+    with pytest.raises(SettingsError, match=r"evaluate\.sets: duplicate name people; give the sets names, name=path"):
         evaluate(cfg(sets=[f"{folder}/people.bin", f"people={folder}/people.bin"]), judged[0])
 
 

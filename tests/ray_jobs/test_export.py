@@ -31,7 +31,9 @@ def backbone(tmp_path):
 def test_a_checkpoint_becomes_an_onnx_file_and_an_mlflow_model(backbone, tmp_path, run):
     settings = load_settings(None, [f"output={tmp_path}/out"])
     for _ in range(2):  # the second replaces what the first wrote
-        assert export(settings, run) == f"{tmp_path}/out/export"
+        result = export(settings, run)
+        assert result.written == (f"{tmp_path}/out/export",)
+        assert result.metrics["onnx/difference"] < 1e-4
     faces = np.stack([pattern(i, 0) for i in range(3)])
     expected = embed_images(backbone, faces)
     found = OnnxEmbedder(tmp_path / "out" / "export" / "model.onnx").embed(faces)

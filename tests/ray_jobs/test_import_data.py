@@ -15,8 +15,7 @@ from facelib.models import build_backbone, save_backbone
 from facelib.sources import read_bin, write_bin, write_recordio
 from facelib.tracking import Run
 from ray_jobs.errors import JobError
-from ray_jobs.import_data import import_data
-from ray_jobs.validation import preflight
+from ray_jobs.import_data import import_data, validate
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -40,7 +39,7 @@ def settings(output, source, path, options=None, **cfg):
         + [f"import_data.{name}={value}" for name, value in flags.items()]
         + [f"align.{name}={value}" for name, value in align.items()],
     )
-    preflight(given, "import_data")
+    validate(given)
     return given
 
 
@@ -70,8 +69,9 @@ def report_of(folder):
 def test_smallest_example(tmp_path, run):
     make_folders(tmp_path / "in")
     written = import_data(settings(tmp_path / "out", "folders", tmp_path / "in", alignment="none"), run)
-    assert written == f"{tmp_path}/out/faces"
-    dataset = FaceDataset(written)
+    assert written.written == (f"{tmp_path}/out/faces",)
+    assert written.metrics == {"faces/requested": 18, "faces/aligned": 18}
+    dataset = FaceDataset(written.written[0])
     dataset.verify()
     rows = [row for table in dataset.tables() for row in table.to_pylist()]
     assert [(row["identity"], row["index"]) for row in rows] == [(p, n) for p in range(6) for n in range(3)]
@@ -212,7 +212,7 @@ def test_lfw_pairs_become_a_verification_set(tmp_path, run):
     (tmp_path / "mine.txt").write_text("2\nPerson_0 1 2\nPerson_1 1 3\nPerson_0 1 Person_1 1\nPerson_0 2 Person_1 2\n")
     asked = settings(tmp_path / "out", "lfw", tmp_path, {"view": str(tmp_path / "mine.txt")}, align={"min_score": 0.5})
     written = import_data(asked, run)
-    assert written == f"{tmp_path}/out/faces, {tmp_path}/out/faces/mine.bin"
+    assert str(written) == f"{tmp_path}/out/faces, {tmp_path}/out/faces/mine.bin"
     images, issame = read_bin(tmp_path / "out/faces/mine.bin")
     # The black picture has no face: its pair is missing, and the report names it.
     assert issame.tolist() == [True, False, False]
@@ -230,20 +230,20 @@ def test_nothing_left_is_an_error(tmp_path, run):
 
 
 @pytest.mark.parametrize(
-    ("source", "ask", "message"),
+    ("source", "cfg", "message"),
     [
         ("zip", {}, r"import_data.source.*unknown source 'zip'"),
         ("folders", {"path": ""}, "import_data.path: empty"),
         ("folders", {"path": "/nowhere"}, "no such folder"),
         ("folders", {"options": {"depth": 2}}, "no setting 'depth'"),
-        ("folders", {"alignment": "given"}, "knows no landmarks"),
+        ("folders", {"alignment": "given"}, "has no landmarks"),
         ("folders", {"duplicates": "embedding"}, "import_data.model: empty"),
         ("folders", {"overlap_sets": '["/nowhere.bin"]', "model": "none.pt"}, r"none.pt does not exist"),
         ("folders", {"align": {"template": "mine"}}, "align.template: unknown 'mine'"),
         ("folders", {"align": {"detector": "mine"}}, "align.detector"),
     ],
 )
-def test_preflight(tmp_path, source, cfg, message):
+def test_invalid_settings_are_refused(tmp_path, source, cfg, message):
     with pytest.raises(SettingsError, match=message):
         settings(tmp_path / "out", source, **{"path": tmp_path, **cfg})
 

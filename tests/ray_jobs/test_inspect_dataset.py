@@ -11,8 +11,7 @@ from facelib.config import SettingsError, load_settings
 from facelib.data import DatasetError, encode_image
 from facelib.models import build_backbone, save_backbone
 from facelib.sources import write_bin
-from ray_jobs.inspect_dataset import inspect_dataset, open_face_set
-from ray_jobs.validation import preflight
+from ray_jobs.inspect_dataset import inspect_dataset, open_face_set, validate
 
 
 @pytest.fixture
@@ -33,12 +32,13 @@ def settings(output, *more):
 
 
 def test_two_sets_side_by_side(output, run, ray_cluster, capsys):
-    written = inspect_dataset(settings(output, "inspect.model=model.pt"), run)
-    assert written == f"{output}/inspection/report.json"
+    result = inspect_dataset(settings(output, "inspect.model=model.pt"), run)
+    assert result.written == (f"{output}/inspection/report.json",)
     report = json.loads((output / "inspection" / "report.json").read_text())
     faces, real = report["sets"]["faces"], report["sets"]["real"]
     assert (faces["faces"], real["faces"]) == (36, 8)
     assert faces["identities"]["identities"] == 12
+    assert result.metrics["faces/identities/auc"] == faces["identities"]["auc"]
     assert 0 <= faces["identities"]["auc"] <= 1
     assert real["identities"] is None
     assert "yaw" not in real["measures"]
@@ -70,13 +70,14 @@ def test_a_model_of_other_faces_is_refused(output, run, ray_cluster):
 
 @pytest.mark.parametrize(
     ("sets", "message"),
-    [("[]", "empty"), ('["a/faces", "faces"]', "faces is there twice"), ('["none.bin"]', "none.bin does not exist")],
+    [("[]", "empty"), ('["a/faces", "faces"]', "duplicate name faces"), ('["none.bin"]', "none.bin does not exist")],
 )
 def test_wrong_sets_are_named_before_anything_starts(output, sets, message):
     with pytest.raises(SettingsError, match=rf"inspect\.sets: .*{message}"):
-        preflight(load_settings(None, [f"output={output}", f"inspect.sets={sets}"]), "inspect_dataset")
+        validate(load_settings(None, [f"output={output}", f"inspect.sets={sets}"]))
 
 
 def test_a_missing_model_is_named(output):
     with pytest.raises(SettingsError, match=r"inspect\.model: .*nothing\.pt does not exist"):
-        preflight(settings(output, "inspect.model=nothing.pt"), "inspect_dataset")
+        validate(settings(output, "inspect.model=nothing.pt"))
+    validate(settings(output, "inspect.model=nothing.pt"), upcoming=[f"{output}/nothing.pt"])

@@ -14,7 +14,8 @@ from facelib.alignment import Aligner, build_detector
 from facelib.config import load_settings
 from facelib.data import encode_image
 from facelib.synthesis import build_generator
-from ray_jobs.datasets.generation import Chunk, device_options, faces_spec
+from ray_jobs.actors import device_options
+from ray_jobs.datasets.generation import Chunk, faces_spec
 from ray_jobs.training.online_faces import FacePool
 
 pytest.importorskip("tensorflow")

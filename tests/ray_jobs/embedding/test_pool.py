@@ -17,7 +17,7 @@ from facelib.embedding import embed_images, load_face_model
 from facelib.evaluation import PixelEmbedding
 from facelib.evaluation.protocols import EncodedImages, EvaluationSet
 from facelib.models import build_backbone, save_backbone
-from ray_jobs.embedding import embedding_pool
+from ray_jobs.embedding import pool
 from ray_jobs.embedding.pool import EmbeddingModel, embed_sets
 
 ASK = EvaluateSettings(batch_size=4, actors=2, cpus_per_actor=0.5)
@@ -72,7 +72,7 @@ def encoded(count, first=0):
 
 
 def test_every_set_by_every_model_and_the_cache_holds_them(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding_pool, "PART", 8)  # the large set is three parts
+    monkeypatch.setattr(pool, "PART", 8)  # the large set is three parts
     sets = [Faces("large", EncodedImages(encoded(19))), Faces("small", EncodedImages(encoded(3, 50)), flip=False)]
     cache = Folder(f"{tmp_path}/cache").create()
     work = [(model, s) for model in models for s in sets]
@@ -106,5 +106,5 @@ def test_an_actor_that_dies_is_replaced(models, tmp_path):
 
 def test_a_damaged_picture_is_named(models):
     broken = Faces("x", EncodedImages([*encoded(2), b"nothing"], "album"))
-    with pytest.raises(Exception, match="album: picture 2: image: 7 bytes that are no decodable picture"):
+    with pytest.raises(Exception, match="album: picture 2: image: 7 bytes that are not a decodable image"):
         list(embed_sets([(models[2], broken)], ASK, None))

@@ -55,7 +55,7 @@ def batches(faces, sampling, first, last):
 
 
 def test_first_epoch_is_what_would_have_been_stored(settings, faces, run):
-    stored = StoredFaces(make_dataset(settings, "stored", 40, 6, run))
+    stored = StoredFaces(make_dataset(settings, "stored", 40, 6, run).folder.uri)
     assert (faces.image_spec, faces.identities) == (stored.image_spec, stored.identities)
     for sampling in (PAIRS, SINGLES):
         window = next(DistributedBatchSampler(faces, sampling, 2, 99, 3, 1).windows(0, 0, 1))
@@ -174,9 +174,9 @@ def test_a_killed_trainer_continues_with_the_faces_it_would_have_seen(settings, 
 def test_only_held_out_faces_are_stored(settings, run, ray_cluster):
     with pytest.raises(JobError, match=r"nothing to do\. Set generate\.heldout_identities"):
         generate(with_generate(settings, heldout_identities=0), run)
-    written = generate(with_generate(settings, heldout_identities=2), run)
-    assert written == settings.path("heldout")
-    assert FaceDataset(written).manifest.identities == 2
+    result = generate(with_generate(settings, heldout_identities=2), run)
+    assert result.written == (settings.path("heldout"),)
+    assert FaceDataset(settings.path("heldout")).manifest.identities == 2
 
 
 def test_a_sweep_wants_one_stored_dataset(settings):
