@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 UV     := $(shell command -v uv 2> /dev/null)
 export PYTHONUNBUFFERED := 1
+export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: quickstart test test-fast faults ui lint format docs bench check-resolve wheel clean help
 
@@ -34,7 +35,7 @@ lint: $(STAMP)  ## ruff, codespell, mypy, docs site, audit of the installed pack
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy
-	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/mkdocs build --strict
 	$(BIN)/python .ci/audit.py
 
 format: $(STAMP)  ## fix what ruff can fix, and format
