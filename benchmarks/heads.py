@@ -4,7 +4,7 @@
                                [-- --train.epochs 3 --model.init_from runs/ssl_cpu/ssl/model.pt]
 
 Trains every head with every seed by `ray_jobs.train_unpg` and `configs/unpg_cpu.yaml` (what follows `--` is passed on),
-then judges all models on held-out synthetic pairs and on the verification set. Finished trainings are recognized, so
+then evaluates all models on held-out synthetic pairs and on the verification set. Finished trainings are recognized, so
 the same command continues after an interruption. Writes results.json and heads.png. `--together` trains that many
 models at once, each with one worker: on few cores that is faster than DDP.
 """
@@ -25,6 +25,7 @@ from facelib.embedding import embed_images
 from facelib.evaluation import kfold_accuracy, roc_auc
 from facelib.models import load_backbone
 from facelib.sources.pair_sets import PairSet, load_pair_set
+from facelib.utils.arrays import l2_normalize
 
 HEADS = {
     "ArcFace": ("--unpg.head", "arcface", "--unpg.wisk", "null"),
@@ -36,7 +37,7 @@ Results = dict[str, dict[str, list[float]]]  # head -> measure -> a value for ea
 
 
 def main() -> None:
-    """Train what is missing, judge everything, print and draw."""
+    """Train missing models, evaluate all, print and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=Path, required=True, help="folder that holds faces/ and heldout/")
     parser.add_argument("--output", type=Path, default=Path("runs/heads"))
@@ -54,7 +55,7 @@ def main() -> None:
         sets.append(load_pair_set(f"lfw={arguments.lfw}"))
     results: Results = {head: {} for head in HEADS}
     for (head, _), folder in runs.items():
-        for measure, value in judge(folder / "unpg" / "model.pt", sets).items():
+        for measure, value in evaluate(folder / "unpg" / "model.pt", sets).items():
             results[head].setdefault(measure, []).append(value)
     (arguments.output / "results.json").write_text(json.dumps(results, indent=1))
     print_tables(results)
@@ -62,12 +63,12 @@ def main() -> None:
 
 
 def folder_of(output: Path, head: str, seed: int) -> Path:
-    """Where one training goes."""
+    """Output folder of one training."""
     return output.absolute() / f"{head.lower().replace(' + ', '_')}_{seed}"
 
 
 def train(head: str, seed: int, folder: Path, arguments: argparse.Namespace) -> None:
-    """One training, unless it is there; its output goes to a log beside it."""
+    """Run one training unless it is finished; its output goes to a log beside it."""
     if (folder / "unpg" / "model.pt").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,24 +85,24 @@ def train(head: str, seed: int, folder: Path, arguments: argparse.Namespace) -> 
     print(f"{head}, seed {seed}: trained", flush=True)
 
 
-def judge(model: Path, sets: list[PairSet]) -> dict[str, float]:
-    """ROC-AUC and 10-fold accuracy in percent on every set, mirrored faces added."""
-    backbone, found = load_backbone(model), {}
+def evaluate(model: Path, sets: list[PairSet]) -> dict[str, float]:
+    """ROC-AUC and 10-fold accuracy in percent on every set, flipped faces added."""
+    backbone, results = load_backbone(model), {}
     for pair_set in sets:
         embeddings = embed_images(backbone, pair_set.images, flip=True, precision="bfloat16")
-        embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        embeddings = l2_normalize(embeddings)
         first, second = embeddings[pair_set.first], embeddings[pair_set.second]
-        found[f"{pair_set.name} AUC"] = float(roc_auc((first * second).sum(1), pair_set.issame))
-        found[f"{pair_set.name} accuracy %"] = 100 * kfold_accuracy(first, second, pair_set.issame).accuracy
-    return found
+        results[f"{pair_set.name} AUC"] = float(roc_auc((first * second).sum(1), pair_set.issame))
+        results[f"{pair_set.name} accuracy %"] = 100 * kfold_accuracy(first, second, pair_set.issame).accuracy
+    return results
 
 
 def print_tables(results: Results) -> None:
-    """Mean ± standard deviation of every head, then what UNPG changed, paired by seed."""
+    """Mean ± standard deviation of every head, then the effect of UNPG, paired by seed."""
     measures = list(next(iter(results.values())))
     print(f"| head | {' | '.join(measures)} |\n|{'---|' * (len(measures) + 1)}")
-    for head, found in results.items():
-        cells = [f"{np.mean(found[m]):.4f} ± {np.std(found[m], ddof=1):.4f}" for m in measures]
+    for head, values in results.items():
+        cells = [f"{np.mean(values[m]):.4f} ± {np.std(values[m], ddof=1):.4f}" for m in measures]
         print(f"| {head} | {' | '.join(cells)} |")
     for head in ("ArcFace", "CosFace"):
         for measure in measures:
@@ -112,7 +113,7 @@ def print_tables(results: Results) -> None:
 
 
 def draw(results: Results, path: Path) -> None:
-    """A dot for every training, a bar for every mean."""
+    """One dot per training, one bar per mean."""
     from matplotlib.figure import Figure
 
     measures = [m for m in next(iter(results.values())) if m.endswith("AUC")]

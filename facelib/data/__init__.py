@@ -9,7 +9,7 @@ range) only.
 from facelib.data.dataset import FaceDataset
 from facelib.data.errors import DatasetError, StorageError
 from facelib.data.image_spec import ImageSpec
-from facelib.data.images import MAX_PIXELS, decode_image, encode_image
+from facelib.data.images import IMAGE_SUFFIXES, MAX_PIXELS, decode_image, encode_image
 from facelib.data.manifest import (
     MANIFEST_NAME,
     SPEC_NAME,
@@ -23,6 +23,7 @@ from facelib.data.schema import SCHEMA, Face, faces_to_table
 from facelib.data.storage import Folder, atomic_file, file_sha256, local_copy
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "MANIFEST_NAME",
     "MAX_PIXELS",
     "SCHEMA",

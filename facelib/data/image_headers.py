@@ -1,6 +1,6 @@
-"""Size of an encoded picture as its header announces it, read without decoding: JPEG, PNG, BMP and WebP.
+"""Size of an encoded image as its header declares it, read without decoding: JPEG, PNG, BMP and WebP.
 
-A few kilobytes can announce gigapixels, and a decoder allocates them before it looks at the data.
+A few kilobytes can declare gigapixels, and a decoder allocates them before it looks at the data.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ def declared_size(data: bytes) -> tuple[int, int]:
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         size = _webp_size(data)
     else:
-        raise ValueError(f"image: {len(data)} bytes that are no decodable picture (no JPEG, PNG, BMP or WebP)")
+        raise ValueError(f"image: {len(data)} bytes that are not a decodable image (no JPEG, PNG, BMP or WebP)")
     if min(size) < 1:
         raise ValueError("image: its header holds no size (truncated or damaged)")
     return size
 
 
 def ends_properly(data: bytes) -> bool:
-    """Whether the end mark of a JPEG or PNG, or the announced length of a BMP or WebP, is there.
+    """Whether the end mark of a JPEG or PNG, or the declared length of a BMP or WebP, is present.
 
-    It tells truncated files apart without decoding them; damage in the middle it cannot see.
+    Detects truncated files without decoding them; damage in the middle goes unnoticed.
     """
     if data[:2] == b"\xff\xd8":
-        # Inside a scan the two bytes cannot stand for anything else; before it, an embedded preview has its own.
+        # Inside a scan the two bytes have no other meaning; before it, an embedded preview has its own.
         return data.find(b"\xff\xd9", max(data.rfind(b"\xff\xda"), 0)) >= 0
     if data[:8] == PNG_SIGNATURE:
         return b"IEND" in data[-64:]
-    announced = int.from_bytes(data[2:6], "little") if data[:2] == b"BM" else int.from_bytes(data[4:8], "little") + 8
-    return len(data) >= announced
+    declared = int.from_bytes(data[2:6], "little") if data[:2] == b"BM" else int.from_bytes(data[4:8], "little") + 8
+    return len(data) >= declared
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
@@ -54,7 +54,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         if data[position] != 0xFF:
             return 0, 0
         marker = data[position + 1]
-        if marker == 0xFF:  # Any number of fill bytes may stand before a marker.
+        if marker == 0xFF:  # Any number of fill bytes may precede a marker.
             position += 1
             continue
         if marker in _FRAMES:
@@ -69,7 +69,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 def _bmp_size(data: bytes) -> tuple[int, int]:
     if int.from_bytes(data[14:18], "little") == 12:  # the header of OS/2
         return int.from_bytes(data[20:22], "little"), int.from_bytes(data[18:20], "little")
-    # A negative height means that rows run from the top.
+    # A negative height means that rows start at the top.
     height = int.from_bytes(data[22:26], "little", signed=True)
     return abs(height), int.from_bytes(data[18:22], "little", signed=True)
 

@@ -5,7 +5,10 @@ import numpy as np
 
 from facelib.data.image_headers import declared_size
 
-# Gigapixel bombs: refuse before the decoder allocates. 64 megapixels is beyond any face picture.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""File names of images end in one of these, in upper or lower case."""
+
+# Gigapixel bombs: refuse before the decoder allocates. 64 megapixels is beyond any face image.
 MAX_PIXELS = 64_000_000
 
 
@@ -15,7 +18,7 @@ def encode_image(image: np.ndarray, quality: int = 95) -> bytes:
         raise ValueError(f"image: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
     ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
-        raise ValueError("image: the JPEG encoder refused it")
+        raise ValueError("image: the JPEG encoder failed")
     return bytes(data)
 
 
@@ -23,7 +26,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode JPEG, PNG, BMP or WebP bytes to uint8 [H, W, 3] RGB.
 
     Raises:
-        ValueError: the bytes are no image, or it has more than `max_pixels` pixels.
+        ValueError: the bytes are not an image, or it has more than `max_pixels` pixels.
     """
     if not data:
         raise ValueError("image: empty data")
@@ -35,5 +38,5 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     except cv2.error as error:
         raise ValueError(f"image: not decodable ({error.err})") from None
     if image is None:
-        raise ValueError(f"image: {len(data)} bytes that are no decodable picture")
+        raise ValueError(f"image: {len(data)} bytes that are not a decodable image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

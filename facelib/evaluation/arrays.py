@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facelib.utils.arrays import l2_normalize
+
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
 
@@ -85,13 +87,7 @@ def pair_embeddings(first: Any, second: Any, issame: Any) -> tuple[NDArray[np.fl
         if len(array) != len(same):
             raise ValueError(f"{name} has {len(array)} embeddings for {len(same)} pairs in issame")
         check_finite(array, name)
-        sides.append(normalize(array.astype(np.float64)))
+        sides.append(l2_normalize(array.astype(np.float64)))
     if sides[0].shape != sides[1].shape:
         raise ValueError(f"first has {sides[0].shape[1]} features, second has {sides[1].shape[1]}")
     return sides[0], sides[1], same
-
-
-def normalize(features: FloatArray) -> Any:
-    """Rows of `features` [N, D] divided by their L2 norm; zero rows stay zero."""
-    norms = np.sqrt(np.einsum("ij,ij->i", features, features))[:, None]
-    return features / np.where(norms == 0, 1, norms)

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.evaluation.arrays import as_float, as_numpy, check_finite, normalize
+from facelib.evaluation.arrays import as_float, as_numpy, check_finite
 from facelib.evaluation.bootstrap import Interval, bootstrap_sorted, percentile_interval
 from facelib.evaluation.report import EvaluationOptions, bracket, plain_intervals
 from facelib.evaluation.roc import SortedScores, allowed_false_accepts
+from facelib.utils.arrays import l2_normalize
+from facelib.utils.optional import require_extra
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,6 +87,8 @@ class IdentificationReport:
     @staticmethod
     def tables(name: str, reports: Mapping[str, IdentificationReport]) -> list[Table]:
         """One table, a row per model."""
+        require_extra("ray", "a results table", "rich")
+
         from rich.markup import escape
         from rich.table import Table
 
@@ -130,7 +134,7 @@ def search_gallery(gallery: Any, gallery_subjects: Any, probes: Any, probe_subje
                 f"{numbers.dtype} {list(numbers.shape)}"
             )
         check_finite(array, name)
-        sides.append((normalize(array), numbers))
+        sides.append((l2_normalize(array), numbers))
     (gallery, owners), (probes, wanted) = sides
     known, column_of = np.unique(owners, return_index=True)
     if len(known) < len(owners) or len(owners) == 0:

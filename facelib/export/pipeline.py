@@ -14,6 +14,7 @@ import numpy as np
 from facelib.alignment import AlignedFace, Aligner, Rejection, build_detector
 from facelib.data import decode_image
 from facelib.export.onnx_model import OnnxEmbedder
+from facelib.utils.arrays import l2_normalize
 
 BATCH = 64
 
@@ -71,7 +72,7 @@ class FacePipeline:
             results[number]["rejected"] = f"{width}x{height} pixels; an aligned face has {size}x{size}"
         if crops:
             embeddings = self.embedder.embed(np.stack(list(crops.values())), flip)
-            embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+            embeddings = l2_normalize(embeddings)
             for number, embedding in zip(crops, embeddings, strict=True):
                 results[number]["embedding"] = embedding.tolist()
         return results

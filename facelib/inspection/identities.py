@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facelib.evaluation.roc import equal_error_rate, roc_auc
+from facelib.utils.arrays import l2_normalize
 
 _ROWS_AT_ONCE = 1024
 
@@ -72,11 +73,11 @@ def inspect_identities(
     kept = counts[inverse] > 1
     if (counts > 1).sum() < 2:
         raise ValueError("two identities with two pictures each are the least that can be told apart")
-    unit = _unit(vectors[kept])
+    unit = l2_normalize(vectors[kept])
     values, inverse, counts = np.unique(numbers[kept], return_inverse=True, return_counts=True)
     sums = np.zeros((len(values), unit.shape[1]), np.float32)
     np.add.at(sums, inverse, unit)
-    centers = _unit(sums)
+    centers = l2_normalize(sums)
     genuine, impostor = _pair_similarities(unit, inverse, counts, pairs, np.random.default_rng(seed))
     scores = np.concatenate([genuine, impostor])
     labels = np.arange(len(scores)) < len(genuine)
@@ -132,12 +133,12 @@ def _nearest_others(centers: NDArray[np.float32]) -> tuple[NDArray[np.int64], ND
 
 def _rank1(unit: NDArray[np.float32], inverse: NDArray[np.intp], sums: NDArray[np.float32]) -> float:
     """Share of pictures that the mean of their identity's other pictures is nearer to than any other mean."""
-    centers, hits = _unit(sums), 0
+    centers, hits = l2_normalize(sums), 0
     for start in range(0, len(unit), _ROWS_AT_ONCE):
         rows, own = unit[start : start + _ROWS_AT_ONCE], inverse[start : start + _ROWS_AT_ONCE]
         block = rows @ centers.T
         block[np.arange(len(rows)), own] = -2
-        hits += int(((rows * _unit(sums[own] - rows)).sum(1) > block.max(1)).sum())
+        hits += int(((rows * l2_normalize(sums[own] - rows)).sum(1) > block.max(1)).sum())
     return hits / len(unit)
 
 
@@ -151,7 +152,3 @@ def _lookalikes(
         if len(pairs) == listed:
             break
     return [(a, b, similarity) for (a, b), similarity in pairs.items()]
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)

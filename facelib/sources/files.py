@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from facelib.data import IMAGE_SUFFIXES
 from facelib.sources.source import Skipped, UnreadableImageError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # Nothing that shows one face is larger; a file that is would only fill the memory.
 MAX_BYTES = 64 << 20
 
@@ -54,7 +54,7 @@ def picture_files(root: Path, skip: Skip, follow_links: bool = False) -> Iterato
                     continue
                 visited.add(real)
                 yield from walk(Path(entry.path), place + "/")
-            elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".") and entry.is_file():
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(".") and entry.is_file():
                 yield place
             else:
                 skip("not_a_picture_file", place, "")

@@ -25,6 +25,7 @@ from facelib.data import Face, decode_image, encode_image
 from facelib.data.image_headers import declared_size, ends_properly
 from facelib.sources.duplicates import exact_fingerprint, perceptual_hash, repeated_embeddings, repeated_hashes
 from facelib.sources.source import Entry, FaceSource, Skipped, UnreadableImageError
+from facelib.utils.arrays import l2_normalize
 
 # Pictures decoded at a time, by each thread and by the aligner: bounds the memory, whatever the size of a part.
 BATCH = 16
@@ -327,11 +328,11 @@ class PartImporter:
     def _embeddings(self, crops: list[_Crop]) -> NDArray[np.float32] | None:
         if self.embed is None or not crops or not (self.cfg.duplicates == "embedding" or self.references):
             return None
-        return normalized(self.embed([crop.data for crop in crops]))
+        return l2_normalize(self.embed([crop.data for crop in crops]))
 
     def _overlap(self, entry: Entry, embeddings: NDArray[np.float32]) -> Overlap | None:
         assert self.references is not None
-        mean = normalized(embeddings.mean(axis=0, keepdims=True))[0]
+        mean = l2_normalize(embeddings.mean(axis=0, keepdims=True))[0]
         similarities = self.references.embeddings @ mean
         best = int(similarities.argmax())
         if similarities[best] < self.cfg.overlap_similarity:
@@ -342,9 +343,3 @@ class PartImporter:
 def sharpness(image: NDArray[np.uint8]) -> float:
     """Variance of the Laplacian of the gray picture: low where nothing has an edge."""
     return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
-
-
-def normalized(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of length one, float32 [N, D]; a zero row stays zero."""
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return np.asarray(embeddings / np.maximum(lengths, 1e-12), np.float32)

@@ -18,6 +18,7 @@ import numpy as np
 
 from facelib.sources.files import check_folder, picture_files, read_picture
 from facelib.sources.source import Entry, FaceSource, IndexBuilder, PairList, SourceError, SourceIndex, register_source
+from facelib.utils.optional import require_extra
 
 VIEWS = {
     "view1": ("pairsDevTrain.txt", "pairsDevTest.txt"),
@@ -174,6 +175,8 @@ def _find_pair_files(root: Path, pictures: Path, view: str) -> list[Path]:
 
 
 def _download(path: str) -> None:
+    require_extra("plots", "the download of LFW", "sklearn")
+
     from sklearn.datasets import fetch_lfw_people
 
     try:

@@ -17,10 +17,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facelib.data import decode_image
+from facelib.data import IMAGE_SUFFIXES, decode_image
 from facelib.synthesis.generator import register_generator
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _MOST = 1 << 24  # whole numbers that float32 keeps apart
 
 
@@ -144,12 +143,16 @@ def _scan(folder: Path) -> tuple[list[tuple[str, list[str]]], str]:
     people, digest = [], hashlib.sha256()
     for person in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
         with os.scandir(folder / person) as entries:
-            files = {e.name: e.stat().st_size for e in entries if e.name.lower().endswith(SUFFIXES) and e.is_file()}
+            files = {
+                e.name: e.stat().st_size for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES) and e.is_file()
+            }
         if files:
             people.append((person, sorted(files)))
             digest.update("".join(f"{person}/{name} {files[name]}\n" for name in sorted(files)).encode())
     if not people:
-        raise FileNotFoundError(f"{folder}: no pictures; expected <identity>/<picture> with {', '.join(SUFFIXES)}")
+        raise FileNotFoundError(
+            f"{folder}: no pictures; expected <identity>/<picture> with {', '.join(IMAGE_SUFFIXES)}"
+        )
     if len(people) > _MOST:
         raise ValueError(f"{folder} has {len(people)} identities, at most {_MOST} can be told apart")
     return people, digest.hexdigest()

@@ -1,7 +1,4 @@
-"""What is measured after an epoch.
-
-Held-out synthetic pairs, which may choose the model, and real sets, which are only watched.
-"""
+"""Validation after an epoch: held-out synthetic pairs, which may select the model, and real verification sets."""
 
 from dataclasses import dataclass
 
@@ -14,18 +11,19 @@ from facelib.embedding import embed_images
 from facelib.evaluation import kfold_accuracy, roc_auc
 from facelib.evaluation.protocols import SetSpec, parse_spec
 from facelib.sources.pair_sets import PairSet, load_pair_set
+from facelib.utils.arrays import l2_normalize
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Metrics by name, and the one that models are chosen by."""
+    """Metrics by name, and the one that selects the best model."""
 
     metrics: dict[str, float]
     selected: float
 
 
 class Validator:
-    """Holds the sets and judges a backbone on them.
+    """Evaluates a backbone on its validation sets.
 
     Args:
         image_spec: of the training faces; a set with another one is refused.
@@ -45,14 +43,14 @@ class Validator:
     def evaluate(self, backbone: nn.Module) -> ValidationResult:
         """ROC-AUC on every set and k-fold accuracy on the real ones.
 
-        Without flipped faces: half the time, same order.
+        Without flipped images: it halves the time and ranks models in the same order.
         """
         metrics: dict[str, float] = {}
         for pair_set in [*([self.heldout] if self.heldout else []), *self.sets]:
             embeddings = embed_images(
                 backbone, pair_set.images, flip=False, batch_size=self.batch_size, precision=self.precision
             )
-            embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+            embeddings = l2_normalize(embeddings)
             first, second = embeddings[pair_set.first], embeddings[pair_set.second]
             metrics[f"{pair_set.name}/auc"] = roc_auc((first * second).sum(1), pair_set.issame)
             if pair_set is not self.heldout:
@@ -62,7 +60,7 @@ class Validator:
         return ValidationResult(metrics, metrics[f"{self.heldout.name}/auc"] if self.heldout else 0.0)
 
     def line(self, metrics: dict[str, float], epochs: int) -> str:
-        """One readable line an epoch."""
+        """The console line of an epoch."""
         words = [f"epoch {int(metrics['epoch'])}/{epochs}", f"loss {metrics['loss']:.3f}"]
         for name in ("contrast_accuracy", "train_accuracy"):
             if name in metrics:

@@ -84,7 +84,7 @@ def test_the_mode_is_restored_and_statistics_are_left_alone(backbone, images, tr
     embed_images(backbone, images)
     assert backbone.training is training
     assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
-    with pytest.raises(ValueError, match="no decodable picture"):
+    with pytest.raises(ValueError, match="not a decodable image"):
         embed_images(backbone, [b"not a picture"])
     assert backbone.training is training
 

@@ -20,11 +20,12 @@ from facelib.evaluation import (
     search_gallery,
     template_features,
 )
-from facelib.evaluation.arrays import FloatArray, normalize
+from facelib.evaluation.arrays import FloatArray
 from facelib.evaluation.protocols.base import EvaluationResult, EvaluationSet, identities_of_pairs
 from facelib.evaluation.protocols.faces import ImageFiles
 from facelib.evaluation.protocols.registry import register_protocol
 from facelib.sources import IJBMetadata
+from facelib.utils.arrays import l2_normalize
 
 CROPS = "loose_crop"
 
@@ -60,7 +61,7 @@ class _Templates(EvaluationSet):
 
     def pool(self, embeddings: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
         """Template features [T, D] and numbers [T] of image embeddings [M, D]."""
-        features = normalize(embeddings) if self.unit else embeddings
+        features = l2_normalize(embeddings) if self.unit else embeddings
         weights = self.metadata.scores if self.weighted else None
         return template_features(features, self.metadata.templates, self.metadata.medias, weights)
 

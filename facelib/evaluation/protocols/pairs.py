@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.evaluation import EvaluationOptions, evaluate_pairs
-from facelib.evaluation.arrays import normalize
 from facelib.evaluation.protocols.base import EvaluationResult, FacePairs
 from facelib.evaluation.protocols.faces import EncodedImages
 from facelib.evaluation.protocols.registry import register_protocol
 from facelib.sources.bins import bin_paths
 from facelib.sources.pair_sets import load_pair_set
+from facelib.utils.arrays import l2_normalize
 
 FOLDS = 10
 
@@ -66,5 +66,5 @@ def pair_similarities(
     embeddings: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[Any]:
     """Cosines [P] of pairs of embeddings [N, D]."""
-    unit = normalize(embeddings.astype(np.float64))
+    unit = l2_normalize(embeddings.astype(np.float64))
     return np.einsum("pd,pd->p", unit[first], unit[second])

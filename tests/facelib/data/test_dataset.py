@@ -53,7 +53,7 @@ def test_codec_keeps_colors_and_refuses_what_is_no_picture():
     assert decoded.shape == (40, 30, 3)
     assert decoded[..., 0].mean() > 190
     assert decoded[..., 2].mean() < 10
-    with pytest.raises(ValueError, match="no decodable picture"):
+    with pytest.raises(ValueError, match="not a decodable image"):
         decode_image(b"not a picture")
     with pytest.raises(ValueError, match="empty"):
         decode_image(b"")

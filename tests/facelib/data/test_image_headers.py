@@ -43,7 +43,7 @@ def test_truncated_anywhere_is_a_size_or_an_error(name):
             assert declared_size(data[:length]) == (37, 53)
         except ValueError as error:
             assert "image: " in str(error)  # noqa: PT017
-    with pytest.raises(ValueError, match="no decodable picture"):
+    with pytest.raises(ValueError, match="not a decodable image"):
         declared_size(b"")
 
 

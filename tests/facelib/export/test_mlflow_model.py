@@ -60,7 +60,7 @@ def test_pictures_become_embeddings(backbone, onnx, portrait):
     expected = embed_images(backbone, crop[None])[0]
     np.testing.assert_allclose(found["embedding"], expected / np.linalg.norm(expected), atol=2e-4)
     assert damaged["embedding"] == blank["embedding"] == []
-    assert "no decodable picture" in damaged["rejected"]
+    assert "not a decodable image" in damaged["rejected"]
     assert blank["rejected"].startswith("no_face")
 
 

@@ -231,7 +231,7 @@ def test_stored_faces_name_what_is_wrong(tmp_path):
     assert ImageFiles(str(tmp_path), ["a.jpg"]).decode().shape == (1, 112, 112, 3)
     with pytest.raises(ValueError, match=r"b\.jpg has 96x96 pixels instead of 112x112"):
         ImageFiles(str(tmp_path), ["a.jpg", "b.jpg"]).decode()
-    with pytest.raises(ValueError, match=r"c\.jpg: image: 10 bytes that are no decodable picture"):
+    with pytest.raises(ValueError, match=r"c\.jpg: image: 10 bytes that are not a decodable image"):
         ImageFiles(str(tmp_path), ["c.jpg"]).decode()
     with pytest.raises(ValueError, match="faces: picture 1: image: empty data"):
         EncodedImages([encode_image(pattern(1, 1)), b""]).decode()
