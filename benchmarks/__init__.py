@@ -1,1 +1,1 @@
-"""Measurements a reader can rerun: each compares with the straightforward way in the same run."""
+"""Reproducible measurements; each compares with a straightforward baseline in the same run."""

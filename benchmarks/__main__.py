@@ -1,14 +1,14 @@
-"""The benchmarks at their short sizes: `python -m benchmarks`. Each is a script of its own with more options.
+"""All short benchmarks: `python -m benchmarks`. Each is also a script with more options.
 
-Left out, because they need TensorFlow for minutes: detectability.py, discofacegan.py and face_actors.py; and stages.py
-and sharded_head.py, which take minutes too. memory.py measures any job.
+Not included: detectability.py, discofacegan.py and face_actors.py (they need TensorFlow), stages.py and sharded_head.py
+(they take minutes), and memory.py, which measures any job.
 """
 
 import subprocess
 import sys
 
 SHORT = {
-    "generation": ["--people", "6", "--repeats", "3"],
+    "generation": ["--identities", "6", "--repeats", "3"],
     "alignment": ["--count", "32", "--repeats", "3"],
     "augmentation": ["--repeats", "3"],
     "unified_negatives": ["--batches", "256", "1024", "--repeats", "5"],
@@ -20,7 +20,7 @@ SHORT = {
 
 
 def main() -> None:
-    """Run them one after the other; exit 1 if one fails."""
+    """Run every benchmark; exit with an error if one fails."""
     failed = []
     for name, arguments in SHORT.items():
         print(f"── {name} ──", flush=True)

@@ -1,12 +1,12 @@
-"""Images a second on one core: batched RandAugment against one image at a time through Pillow.
+"""Images per second on one core: batched RandAugment against one image at a time through Pillow.
 
     python benchmarks/augmentation.py [--batch 128] [--repeats 7]
 
-Both sides apply 4 operations of 13 at magnitude 16 to 112x112 RGB images that are already decoded, and both end
-with one uint8 tensor [N, 3, H, W]: what a training step takes. The reference is the usual way, a transform called
-once an image by the data loader; with torchvision installed, its RandAugment on the same images is measured too
-(its 14 operations include ShearY and TranslateY, not Grayscale). The two sides take turns, so that a busy machine
-hurts both; seconds are those of the processor. Printed: median, and the range over the repeats.
+Both variants apply 4 operations of 13 at magnitude 16 to 112x112 RGB images that are already decoded, and both end
+with one uint8 tensor [N, 3, H, W]: the input of a training step. The baseline is the usual way, a transform called
+once per image by the data loader; with torchvision installed, its RandAugment on the same images is measured too
+(its 14 operations include ShearY and TranslateY, not Grayscale). The variants alternate, so that a busy machine
+affects all; seconds are CPU time. Printed: median and range over the repeats.
 """
 
 import argparse
@@ -36,13 +36,13 @@ def main() -> None:
     arrays = list(images.permute(0, 2, 3, 1).contiguous().numpy())
     batched, composed = RandAugment(seed=0), FaceAugmentation(grayscale=0.2, seed=0, **dict.fromkeys(EXTRAS, 0.2))
     contenders: dict[str, Callable[[], object]] = {
-        "Pillow, an image at a time": lambda: one_at_a_time(arrays),
+        "Pillow, one image at a time": lambda: one_at_a_time(arrays),
         "facelib RandAugment": lambda: batched(images),
         "facelib FaceAugmentation, all distortions at 0.2": lambda: composed(images),
     }
     transform = torchvision_transform()
     if transform is not None:
-        contenders["torchvision.transforms.v2, an image at a time"] = lambda: torchvision_batch(transform, arrays)
+        contenders["torchvision.transforms.v2, one image at a time"] = lambda: torchvision_batch(transform, arrays)
 
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for repeat in range(options.repeats + 1):
@@ -59,7 +59,7 @@ EXTRAS = ("shift_scale", "color_jitter", "gamma", "blur", "low_resolution", "noi
 
 def report(rates: dict[str, list[float]], batch: int) -> None:
     print(f"{platform.machine()}, torch {torch.__version__}, one thread, batches of {batch}, {SIZE}x{SIZE}")
-    base = np.array(rates["Pillow, an image at a time"])
+    base = np.array(rates["Pillow, one image at a time"])
     print(f"{'':50s} {'images/s':>9s} {'range':>15s} {'times Pillow':>13s} {'range':>13s}")
     for name, values in rates.items():
         ratio = np.array(values) / base

@@ -1,8 +1,8 @@
-"""How well face detectors find the built-in generator's faces, and how far their landmarks lie from the projected ones.
+"""Detection rate and landmark error of face detectors on the built-in generator's faces.
 
     python benchmarks/detectability.py --images 240 --detectors retinaface mtcnn
 
-Prints, for faces with |yaw| below the limit: share found (best face over 0.5), and the distance of detected to
+Prints, for faces with |yaw| below the limit: share detected (best score above 0.5), and the distance of detected to
 projected landmarks in eye distances (median over images of the mean over five points), overall and for each point
 with its mean offset (x right, y down).
 """
@@ -54,7 +54,7 @@ def _measure(name: str, images: np.ndarray, truth: np.ndarray, margin: float) ->
     distance = np.linalg.norm(offsets, axis=-1)
     seconds = time.perf_counter() - start
     rate, mean = len(images) / seconds, distance.mean(1)
-    print(f"{name}: found {len(errors)}/{len(images)} = {len(errors) / len(images):.1%}, {rate:.1f} images/s")
+    print(f"{name}: detected {len(errors)}/{len(images)} = {len(errors) / len(images):.1%}, {rate:.1f} images/s")
     print(f"  landmark error, eye distances: median {np.median(mean):.3f}, 90 % {np.percentile(mean, 90):.3f}")
     for point, label in enumerate(POINTS):
         x, y = offsets[:, point].mean(0)

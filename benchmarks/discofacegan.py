@@ -1,9 +1,9 @@
-"""Speed of DiscoFaceGAN at its published size (256 pixels, 26 million weights), with random weights.
+"""Throughput of DiscoFaceGAN at its published size (256 pixels, 26 million weights), with random weights.
 
     python benchmarks/discofacegan.py --images 16 --batch-size 8 --repeats 3
     python benchmarks/discofacegan.py --pickle              # also: reading a full-size network pickle
 
-Ways, from coefficients to uint8 pictures, median and range over the repeats, in wall and CPU seconds:
+Variants, from coefficients to uint8 images, median and range over the repeats, in wall and CPU seconds:
 - float32: `DiscoFaceGAN.synthesize`;
 - bfloat16: the same with bfloat16 convolutions;
 - plain: the published definitions one by one (nearest upscaling, convolution, blur, noise, bias, norm, style), eager.
@@ -47,10 +47,10 @@ def main() -> None:
 
     print(f"{platform.processor() or platform.machine()}, TensorFlow {tf.__version__}, {arguments.threads} threads")
     print(f"{arguments.resolution} pixels, batches of {arguments.batch_size}, device {arguments.device}")
-    pictures = {name: _measure(name, way, arguments.repeats) for name, way in ways.items()}
+    images = {name: _measure(name, way, arguments.repeats) for name, way in ways.items()}
     for name in ("bfloat16", "plain"):
-        count = len(pictures[name])
-        difference = np.abs(pictures["float32"][:count].astype(int) - pictures[name])
+        count = len(images[name])
+        difference = np.abs(images["float32"][:count].astype(int) - images[name])
         print(
             f"{name} against float32: at most {difference.max()} of 255, {(difference > 0).mean():.3%} of bytes differ"
         )
@@ -132,7 +132,7 @@ def _plain(tf: Any, networks: NetworkTables, average: np.ndarray, coefficients: 
 
 
 def _measure_pickle(networks: NetworkTables) -> None:
-    """Time and memory of reading (G, D, Gs) at full size; D is stood for by as many values."""
+    """Time and memory of reading (G, D, Gs) at full size; D is replaced by as many values."""
     module = types.ModuleType("dnnlib.tflib.network")
     network = type("Network", (), {"__module__": module.__name__})
     module.Network = network  # type: ignore[attr-defined]
@@ -180,7 +180,7 @@ def _measure_pickle(networks: NetworkTables) -> None:
         size = path.stat().st_size
     for name in names:
         del sys.modules[name]
-    print(f"pickle of {size / 1e6:.0f} MB: read in {seconds:.2f} s, at most {peak / 1e6:.0f} MB of memory")
+    print(f"pickle of {size / 1e6:.0f} MB: read in {seconds:.2f} s, peak memory {peak / 1e6:.0f} MB")
 
 
 def _arguments() -> argparse.Namespace:

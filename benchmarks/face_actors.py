@@ -1,9 +1,9 @@
-"""Generator and aligner actors on Ray: pictures a second for each actor, one and two of them, and their memory.
+"""Generator and aligner actors on Ray: images per second with one and two actors, and their memory.
 
     python -m benchmarks.face_actors --seconds 10
 
 Generators: morphable (128 pixels) and DiscoFaceGAN (256 pixels, the published size, with random weights). Detectors:
-RetinaFace and MTCNN, with choice, warp and JPEG, on morphable's pictures. Each actor has one thread. A round gives
+RetinaFace and MTCNN, with selection, warp and JPEG, on morphable's images. Each actor has one thread. A round gives
 every actor work for about `--seconds`, after one call to start its libraries.
 """
 
@@ -36,14 +36,14 @@ COEFFICIENTS = {"id": 160, "exp": 64, "gamma": 27, "rot": 3}
 
 
 class Generate(GeneratorActor):
-    """A generator actor that knows its memory."""
+    """A generator actor that reports its memory."""
 
     def memory(self) -> int:
         return psutil.Process(os.getpid()).memory_info().rss
 
 
 class Align(AlignerActor):
-    """An aligner actor that knows its memory."""
+    """An aligner actor that reports its memory."""
 
     def memory(self) -> int:
         return psutil.Process(os.getpid()).memory_info().rss
@@ -53,9 +53,9 @@ def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--images", type=int, default=8, help="pictures of each identity, and so of each call")
+    parser.add_argument("--images", type=int, default=8, help="images of each identity, and so of each call")
     arguments = parser.parse_args()
-    print("| actor | actors | pictures/s | each | memory of one, MB |\n|---|---|---|---|---|", flush=True)
+    print("| actor | actors | images/s | each | memory of one, MB |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder, cluster(load_settings(None)):
         _random_weights(Path(folder))
         common = [f"generate.images_per_identity={arguments.images}", "generate.cpus_per_actor=0.5"]
@@ -67,10 +67,10 @@ def main() -> None:
             rows = [asdict(Chunk(0, first, 1)) for first in range(100_000)]
             _report(generate.generator, Generate, (0, generate), rows, arguments)
         made = [GeneratorActor(0, morphable.generate)(asdict(Chunk(0, first, 1))) for first in range(16)]
-        pictures = [ray.put(chunk) for chunk in made]  # as generators hand them on
+        images = [ray.put(chunk) for chunk in made]  # as generators pass them on
         for detector in ("retinaface", "mtcnn"):
             align = load_settings(None, [f"align.detector={detector}"]).align
-            _report(detector, Align, (align, "morphable", 95), pictures, arguments)
+            _report(detector, Align, (align, "morphable", 95), images, arguments)
 
 
 def _report(name: str, kind: type, arguments: tuple[Any, ...], rows: list[Any], cfg: argparse.Namespace) -> None:
@@ -84,7 +84,7 @@ def _report(name: str, kind: type, arguments: tuple[Any, ...], rows: list[Any], 
 
 
 def calls_a_second(actors: Sequence[Any], rows: Sequence[Any], seconds: float) -> float:
-    """Calls that actors answer in a second, all busy: after one call each to start, work for about so many seconds."""
+    """Calls per second of busy actors: one warm-up call each, then work for about `seconds`."""
     ray.get([actor.__call__.remote(rows[0]) for actor in actors])
     begin = time.perf_counter()
     ray.get([actor.__call__.remote(rows[k % len(rows)]) for k, actor in enumerate(actors)])
@@ -92,7 +92,7 @@ def calls_a_second(actors: Sequence[Any], rows: Sequence[Any], seconds: float) -
     begin = time.perf_counter()
     answers = [actor.__call__.remote(rows[(n * len(actors) + k) % len(rows)])
                for n in range(calls) for k, actor in enumerate(actors)]  # fmt: skip
-    ray.wait(answers, num_returns=len(answers))  # their pictures stay in the object store
+    ray.wait(answers, num_returns=len(answers))  # their images stay in the object store
     seconds = time.perf_counter() - begin
     for answer in answers:
         ray.get(answer)  # an error, if there was one

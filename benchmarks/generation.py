@@ -1,11 +1,11 @@
-"""Speed of the built-in face generator on one core, from latents to pixels, against straightforward ways.
+"""Throughput of the built-in face generator on one core, from latents to pixels, against two baselines.
 
-    python benchmarks/generation.py --people 12 --images 6 --repeats 5
+    python benchmarks/generation.py --identities 12 --images 6 --repeats 5
 
-Three ways on the same latents, in CPU seconds of this process (one thread), median and range over the repeats:
-- together: one `render` call, an identity's images share its head and skin;
-- one by one: a call per image, nothing shared;
-- triangles: a call per image and a textbook z-buffer that loops over triangles (fewer images, it is slow).
+Three variants on the same latents, in CPU seconds of this process (one thread), median and range over the repeats:
+- batched: one `render` call, an identity's images share its head and skin;
+- one by one: one call per image, nothing shared;
+- triangles: one call per image and a textbook z-buffer that loops over triangles (fewer images, because it is slow).
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ def main() -> None:
     arguments = _arguments()
     cv2.setNumThreads(1)
     generator = build_generator("morphable", image_size=arguments.image_size)
-    identities = np.repeat(np.arange(arguments.people), arguments.images)
-    indices = np.tile(np.arange(arguments.images), arguments.people)
+    identities = np.repeat(np.arange(arguments.identities), arguments.images)
+    indices = np.tile(np.arange(arguments.images), arguments.identities)
     few = np.arange(0, identities.size, max(1, identities.size // 3))[:3]
     _together(generator, identities[:2], indices[:2])
 
     print(f"{platform.processor() or platform.machine()}, OpenCV {cv2.__version__}, numpy {np.__version__}")
-    print(f"{arguments.people} identities of {arguments.images} images, {arguments.image_size} pixels")
-    together = _measure("together", _together, generator, identities, indices, arguments.repeats)
+    print(f"{arguments.identities} identities of {arguments.images} images, {arguments.image_size} pixels")
+    together = _measure("batched", _together, generator, identities, indices, arguments.repeats)
     single = _measure("one by one", _one_by_one, generator, identities, indices, arguments.repeats)
     slow = _measure("triangles", _triangles, generator, identities[few], indices[few], min(2, arguments.repeats))
     for name, rates in (("one by one", single), ("triangles", slow)):
         ratios = [a / b for a in together for b in rates]
         spread = f"range {min(ratios):.1f} to {max(ratios):.1f}"
-        print(f"together is {np.median(ratios):.1f} times as fast as {name} ({spread})")
+        print(f"batched is {np.median(ratios):.1f} times as fast as {name} ({spread})")
 
 
 _Way = Callable[[FaceGenerator, np.ndarray, np.ndarray], object]
@@ -79,7 +79,7 @@ def _triangles(generator: FaceGenerator, identities: np.ndarray, indices: np.nda
 def _triangle_rasterise(
     screen: np.ndarray, size: int, up: int, patches: tuple[tuple[slice, slice], ...], insides: bool = False
 ) -> Visible:
-    """The textbook: for each triangle its box of pixels, barycentric weights, depth test."""
+    """Textbook rasterizer: for each triangle its bounding box, barycentric weights, depth test."""
     u, v = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
     depth = np.full((size, size), 1e6, np.float32)
     for rows, columns in patches:
@@ -117,7 +117,7 @@ def _draw_triangle(
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--people", type=int, default=12)
+    parser.add_argument("--identities", type=int, default=12)
     parser.add_argument("--images", type=int, default=6, help="per identity")
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)

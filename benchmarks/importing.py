@@ -3,8 +3,8 @@
     python benchmarks/importing.py --images 20000
 
 One process, without Ray: listing (by identity records, by streaming), then parts read, checked and written, with the
-crops decoded or only their headers looked at. Straightforward way: read the file and write it again. Prints images and
-megabytes for each CPU second, which other work on the machine disturbs less than the clock.
+crops decoded or only their headers checked. Baseline: read the file and write it again. Prints images and megabytes per
+CPU second, which other work on the machine affects less than wall-clock time.
 """
 
 import argparse
@@ -31,27 +31,27 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        _write_set(place, arguments.images)
-        rec = place / "train.rec"
+        root = Path(folder)
+        _write_set(root, arguments.images)
+        rec = root / "train.rec"
         megabytes = rec.stat().st_size / 1e6
         print(f"{arguments.images} crops, {megabytes:.0f} MB")
-        _, seconds = _timed(lambda: (place / "copy.rec").write_bytes(rec.read_bytes()))
-        _say("copy of the file", arguments.images, megabytes, seconds)
+        _, seconds = _timed(lambda: (root / "copy.rec").write_bytes(rec.read_bytes()))
+        _report("copy of the file", arguments.images, megabytes, seconds)
         source = build_source("recordio", str(rec))
         index, seconds = _timed(source.index)
-        _say("listing by identity records", arguments.images, megabytes, seconds)
+        _report("listing by identity records", arguments.images, megabytes, seconds)
         _, seconds = _timed(build_source("recordio", str(rec), use_index=False).index)
-        _say("listing by streaming", arguments.images, megabytes, seconds)
+        _report("listing by streaming", arguments.images, megabytes, seconds)
         for verify in ("header", "decode"):
             cfg = ImportSettings(alignment="none", verify=verify)  # type: ignore[arg-type]
             importer = PartImporter(source, "recordio", cfg, AlignSettings())
-            out = Folder(str(place / verify)).create()
+            out = Folder(str(root / verify)).create()
             _, seconds = _timed(lambda: _import(importer, index, out, cfg.images_per_part))  # noqa: B023
-            _say(f"import, verify {verify}", arguments.images, megabytes, seconds)
+            _report(f"import, verify {verify}", arguments.images, megabytes, seconds)
 
 
-def _write_set(place: Path, images: int) -> None:
+def _write_set(root: Path, images: int) -> None:
     """Smooth noise: a crop takes about the bytes of a face's."""
     rng = np.random.default_rng(0)
     coarse = rng.uniform(0, 255, (64, 28, 28, 3)).astype(np.float32)
@@ -59,8 +59,8 @@ def _write_set(place: Path, images: int) -> None:
         encode_image(cv2.resize(c, (112, 112), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8))
         for c in coarse
     ]
-    people = ((n, [crops[(n + i) % 64] for i in range(PER_IDENTITY)]) for n in range(images // PER_IDENTITY))
-    write_recordio(place / "train.rec", place / "train.idx", people)
+    identities = ((n, [crops[(n + i) % 64] for i in range(PER_IDENTITY)]) for n in range(images // PER_IDENTITY))
+    write_recordio(root / "train.rec", root / "train.idx", identities)
 
 
 def _import(importer: PartImporter, index: SourceIndex, out: Folder, images_per_part: int) -> None:
@@ -76,7 +76,7 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.process_time() - started
 
 
-def _say(what: str, images: int, megabytes: float, seconds: float) -> None:
+def _report(what: str, images: int, megabytes: float, seconds: float) -> None:
     print(f"{what:<30} {images / seconds:>10,.0f} images/s {megabytes / seconds:>8,.0f} MB/s")
 
 

@@ -1,10 +1,10 @@
-"""How far a generator's people differ from each other, and their pictures among themselves, beside real faces.
+"""Variation between a generator's identities and within each of them, compared with real faces.
 
-    python benchmarks/likeness.py --real lfw_dev_train.bin+lfw_dev_test.bin [--generator morphable] [--people 600]
+    python benchmarks/likeness.py --real lfw_dev_train.bin+lfw_dev_test.bin [--generator morphable] [--identities 600]
 
-Both sets are aligned, found once more by RetinaFace and measured in the same way (`facelib.inspection`). The genuine
-pairs of a set split each measure's variance: within people (half the mean squared difference) and between them (the
-rest). Prints mean, whole, within and between for both sets, of faces turned by less than 25 degrees.
+Both sets are aligned, detected again by RetinaFace and measured in the same way (`facelib.inspection`). The genuine
+pairs of a set split each measure's variance: within identities (half the mean squared difference) and between them (the
+rest). Prints mean, total, within and between for both sets, of faces turned by less than 25 degrees.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from facelib.sources.pair_sets import load_pair_set
 from facelib.synthesis import build_generator
 
 MARGIN = 40  # pixels added round a crop before detection
-Spreads = dict[str, tuple[float, float, float, float]]  # measure -> mean, whole, within, between
+Spreads = dict[str, tuple[float, float, float, float]]  # measure -> mean, total, within, between
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", required=True, help="a .bin verification set, or several joined by +")
     parser.add_argument("--generator", default="morphable")
-    parser.add_argument("--people", type=int, default=600, help="generated identities, two pictures each")
+    parser.add_argument("--identities", type=int, default=600, help="generated identities, two images each")
     parser.add_argument("--seed", type=int, default=77)
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
@@ -41,20 +41,20 @@ def main() -> None:
     photographs = np.stack([decode_image(image) for image in pairs.images])
     real = spreads(photographs, pairs.first[genuine], pairs.second[genuine], detector)
     print(f"{'':14s}{arguments.generator:>36s}{'real':>36s}")
-    print(f"{'':14s}" + "".join(f"{name:>9s}" for name in ("mean", "whole", "within", "between")) * 2)
+    print(f"{'':14s}" + "".join(f"{name:>9s}" for name in ("mean", "total", "within", "between")) * 2)
     for measure in drawn:
         print(f"{measure:14s}" + "".join(f"{value:9.3f}" for value in drawn[measure] + real[measure]))
 
 
 def generated(arguments: argparse.Namespace, detector: FaceDetector) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Aligned crops of people with both pictures found, and the rows of each pair."""
+    """Aligned crops of identities with both images detected, and the rows of each pair."""
     generator = build_generator(arguments.generator)
-    identities = np.repeat(np.arange(arguments.people), 2)
-    indices = np.tile([0, 1], arguments.people)
+    identities = np.repeat(np.arange(arguments.identities), 2)
+    indices = np.tile([0, 1], arguments.identities)
     codes = generator.identity_codes(arguments.seed, identities)
     factors = generator.image_factors(arguments.seed, identities, indices)
     aligned = Aligner(detector).align(list(generator.render(codes, factors)))
-    print(f"{sum(isinstance(face, AlignedFace) for face in aligned)} of {len(aligned)} pictures aligned")
+    print(f"{sum(isinstance(face, AlignedFace) for face in aligned)} of {len(aligned)} images aligned")
     pairs = [pair for pair in zip(aligned[::2], aligned[1::2]) if all(isinstance(face, AlignedFace) for face in pair)]
     crops = [face.image for pair in pairs for face in pair]
     rows = np.arange(len(crops))
@@ -76,10 +76,10 @@ def spreads(crops: np.ndarray, first: np.ndarray, second: np.ndarray, detector: 
     both = kept[first] & kept[second]
     result = {}
     for name, values in measures.items():
-        whole = float(values[kept].std())
+        total = float(values[kept].std())
         within = float(np.sqrt(0.5 * np.mean((values[first[both]] - values[second[both]]) ** 2)))
-        between = float(np.sqrt(max(0.0, whole**2 - within**2)))
-        result[name] = float(values[kept].mean()), whole, within, between
+        between = float(np.sqrt(max(0.0, total**2 - within**2)))
+        result[name] = float(values[kept].mean()), total, within, between
     return result
 
 

@@ -1,17 +1,17 @@
-"""Memory of a running job, process by process, over its whole time: does it stay where it was?
+"""Memory of a running job by process over time: does it grow?
 
-    python -m benchmarks.memory --picture runs/memory.png -- ray_jobs.pipeline --config configs/quickstart.yaml
+    python -m benchmarks.memory --plot runs/memory.png -- ray_jobs.pipeline --config configs/quickstart.yaml
     python -m benchmarks.memory --minutes 60 -- ray_jobs.train_ssl ... --data.stream true --train.epochs 1000
     python -m benchmarks.memory --limit-gb 3.5 -- benchmarks.large_dataset --gigabytes 10
 
 Starts the job as a process of its own, samples all processes below it, Ray's included, and prints for every kind of
-process how much it held after a quarter of the time, at the end, and at most. Held is private memory (resident without
-shared pages); the object store, which all processes map, is one row of its own, with what it spilled to disk.
+process its memory in the second quarter of the time, in the last, and at most. Memory is private memory (resident
+without shared pages); the object store, which all processes map, has its own row, as has what it spilled to disk.
 `--minutes` stops the job (SIGTERM) when that much time has passed since its first sample.
 
-`--limit-gb` puts the job into a memory control group (Linux, root): the kernel kills what would take more, page cache
-not counted because it can be dropped. Exit status: 1 if the job failed, if the kernel killed any of its processes for
-their memory, or if there are too few samples to tell; 3 if it grew by more than `--growth` of what it held.
+`--limit-gb` puts the job into a memory control group (Linux, root): the kernel kills processes that exceed it; page
+cache is not counted because it can be dropped. Exit status: 1 if the job failed, if the kernel killed any of its
+processes for their memory, or if there are too few samples to tell; 3 if it grew by more than `--growth` of what it held.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ KINDS = {"gcs_server": "Ray's GCS", "raylet": "raylet", "dashboard": "dashboard"
 
 
 def main() -> None:
-    """Run the job, print the table, draw the picture."""
+    """Run the job, print the table, write the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=0, help="stop the job after so long (0: let it end)")
+    parser.add_argument("--minutes", type=float, default=0, help="stop the job after this time (0: let it end)")
     parser.add_argument("--every", type=float, default=10, help="seconds between samples")
-    parser.add_argument("--growth", type=float, default=0.05, help="share that counts as growing")
-    parser.add_argument("--limit-gb", type=float, default=0, help="memory the job may have, GB (0: all)")
-    parser.add_argument("--picture", help="PNG of memory over time")
+    parser.add_argument("--growth", type=float, default=0.05, help="relative growth that counts as growing")
+    parser.add_argument("--limit-gb", type=float, default=0, help="memory limit of the job, GB (0: none)")
+    parser.add_argument("--plot", help="PNG of memory over time")
     parser.add_argument("job", nargs=argparse.REMAINDER, help="-- module and its arguments")
     arguments = parser.parse_args()
     job = arguments.job[1:] if arguments.job[:1] == ["--"] else arguments.job
@@ -57,8 +57,8 @@ def main() -> None:
         status, stopped = process.wait(), series.stopped
         kills = group.kills() if group else 0
     print(table(series))
-    if arguments.picture:
-        print(f"wrote {draw(series, arguments.picture)}")
+    if arguments.plot:
+        print(f"wrote {draw(series, arguments.plot)}")
     if status not in ((0, 143) if stopped else (0,)):
         raise SystemExit(f"the job ended with status {status}")
     if kills:
@@ -124,7 +124,7 @@ def _sample(series: Series, root: psutil.Process, seconds: float) -> None:
 
 
 def kind(command: Sequence[str], root: bool = False) -> str:
-    """What to call a process, by its command line."""
+    """Name of a process by its command line."""
     if root:
         return "the job itself"
     line = " ".join(command)
@@ -174,7 +174,7 @@ def table(series: Series) -> str:
 
 
 def draw(series: Series, path: str) -> Path:
-    """Memory over time, a line for every kind of process above 2 % of the whole."""
+    """Memory over time, one line per kind of process above 2 % of the total."""
     from matplotlib.figure import Figure
 
     from facelib.plots.style import COLORS, save, tidy
@@ -205,7 +205,7 @@ class Group:
     @classmethod
     @contextlib.contextmanager
     def create(cls, gigabytes: float) -> Iterator[Group]:
-        """A group that may hold so much, for as long as the block lasts."""
+        """A group with this limit, for the duration of the block."""
         root, limit = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
         if not root.is_dir():
             root, limit = root.parent, "memory.max"
@@ -221,7 +221,7 @@ class Group:
                 time.sleep(0.2)
 
     def enter(self) -> None:
-        """Take the calling process, and all it will start, into the group."""
+        """Move the calling process, and all it will start, into the group."""
         (self.folder / "cgroup.procs").write_text(str(os.getpid()))
 
     def kills(self) -> int:

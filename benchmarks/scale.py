@@ -1,4 +1,4 @@
-"""What large runs would take: hours, nodes, storage, money, and what limits first.
+"""Estimated cost of large runs: hours, nodes, storage, money, and the bottleneck.
 
     python benchmarks/scale.py [--markdown] [--cpu-nodes 40] [--gpu-nodes 4] [--cpu-price 0.60] [--gpu-price 2.00] …
 
@@ -17,7 +17,7 @@ GENERATED_PER_CORE = 49.1  # images/s, morphable at 128 px
 ALIGNED_PER_CORE = 876.0  # images/s, RetinaFace at 128 px: detect, choose, warp
 READ_PER_CORE = {2: 1140.0, 1: 6000.0}  # images/s decoded and augmented: label-free measured, a flip assumed
 BYTES_PER_FACE = 5131  # JPEG 95 with its row, quick-start faces
-DRIVER_PER_CORE = 23_900.0  # images/s that one driver process takes in, sorts, writes and reads back, local disk
+DRIVER_PER_CORE = 23_900.0  # images/s that one driver process receives, sorts, writes and reads back, local disk
 # Assumed.
 VIRTUAL_CPU = 0.6  # of a core: two share one
 GPU_FLOPS = 121e12 * 0.30  # L4, bfloat16 dense, at a utilization of 30 %
@@ -37,8 +37,8 @@ class Workload:
 
     Args:
         source: morphable, discofacegan or import.
-        views: pictures of a sample (label-free training draws pairs).
-        samples: drawn over the whole training.
+        views: images of a sample (label-free training draws pairs).
+        samples: drawn over the entire training.
         classes: rows of the margin head; 0 for label-free training.
     """
 
@@ -63,10 +63,10 @@ WORKLOADS = (
 
 @dataclass(frozen=True)
 class Stage:
-    """Hours of each thing a stage needs, side by side; the longest is the stage's time and its limit.
+    """Hours of each resource a stage needs in parallel; the longest is the stage's time and its bottleneck.
 
     Args:
-        nodes: that it uses; 0: all of its kind.
+        nodes: nodes that it uses; 0: all of its kind.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Stage:
 
 
 def stages(work: Workload, cpu_nodes: int, gpu_nodes: int) -> list[Stage]:
-    """Data, then training, on so many nodes of each kind."""
+    """Data, then training, on the given nodes of each kind."""
 
     def hours(amount: float, rate: float) -> float:
         return amount / rate / 3600
@@ -111,7 +111,7 @@ def stages(work: Workload, cpu_nodes: int, gpu_nodes: int) -> list[Stage]:
 
 
 def training(work: Workload, gpu_nodes: int) -> dict[str, float]:
-    """Hours of each thing a training needs."""
+    """Hours of each resource a training needs."""
     gpus, read = gpu_nodes * GPUS_PER_NODE, work.samples * work.views
     # Backward costs twice a forward; MoCo's key encoder adds a forward. Of a large head a tenth is computed.
     passes = 3 + (work.views == 2)
@@ -130,7 +130,7 @@ def head_gigabytes(classes: int, ranks: int) -> float:
 
 
 def rows(cpu_nodes: int, gpu_nodes: int, cpu_price: float, gpu_price: float) -> list[list[str]]:
-    """One row a stage: workload, stage, hours, nodes, USD, what limits, what comes next."""
+    """One row per stage: workload, stage, hours, nodes, USD, bottleneck, hours of the other limits, storage."""
     table = []
     for work in WORKLOADS:
         gigabytes = work.images * BYTES_PER_FACE / 1e9
@@ -148,7 +148,7 @@ def rows(cpu_nodes: int, gpu_nodes: int, cpu_price: float, gpu_price: float) -> 
 
 
 def measure() -> float:
-    """Images a CPU second that the driver of a generation takes in, sorts, writes and reads back."""
+    """Images per CPU second that the driver of a generation receives, sorts, writes and reads back."""
     import numpy as np
     import pyarrow as pa
 
@@ -185,7 +185,7 @@ def main() -> None:
     if cfg.measure:
         print(f"driver: {measure():,.0f} images per CPU second")
         return
-    names = ["workload", "stage", "hours", "nodes", "USD", "first limit", "hours of the rest", "storage"]
+    names = ["workload", "stage", "hours", "nodes", "USD", "bottleneck", "hours of the other limits", "storage"]
     table = [names, *rows(cfg.cpu_nodes, cfg.gpu_nodes, cfg.cpu_price, cfg.gpu_price)]
     if cfg.markdown:
         table.insert(1, ["---"] * len(names))

@@ -1,4 +1,4 @@
-"""Memory of a rank with a sharded head: measured where it fits into this machine, computed where not.
+"""Memory of a rank with a sharded head: measured where it fits on this machine, computed otherwise.
 
     python -m benchmarks.sharded_head [--measure 85000:1 85000:2] [--batch 128] [--sample-rate 1.0]
 
@@ -38,18 +38,18 @@ def main() -> None:
     parser.add_argument("--sample-rate", type=float, default=1.0)
     arguments = parser.parse_args()
     batch, size, rate = arguments.batch, arguments.embedding_size, arguments.sample_rate
-    print(f"D={size}, {batch} rows a rank, sample rate {rate}, UNPG, SGD with momentum, float32")
+    print(f"D={size}, {batch} rows per rank, sample rate {rate}, UNPG, SGD with momentum, float32")
     copies = 0.0
     for spec in arguments.measure:
         classes, ranks = map(int, spec.split(":"))
-        found = measure(classes, ranks, batch, size, rate)
+        grown = measure(classes, ranks, batch, size, rate)
         if not copies:
-            rest = found - computed(classes, ranks, batch, size, rate, 0.0)
+            rest = grown - computed(classes, ranks, batch, size, rate, 0.0)
             copies = rest / (4 * rate * classes / ranks * (batch * ranks + size))
             print(f"copies: {copies:.2f}")
         expected = computed(classes, ranks, batch, size, rate, copies)
         print(
-            f"{classes:>10,} classes, {ranks:>2} ranks: measured {found / 1e9:6.2f} GB, computed {expected / 1e9:.2f}"
+            f"{classes:>10,} classes, {ranks:>2} ranks: measured {grown / 1e9:6.2f} GB, computed {expected / 1e9:.2f}"
         )
     for classes in SIZES:
         cells = [
@@ -60,8 +60,8 @@ def main() -> None:
 
 def computed(classes: int, ranks: int, batch: int, size: int, rate: float, copies: float) -> float:
     """Bytes of a rank by the formula above."""
-    own, everybody = classes / ranks, batch * ranks
-    return 4 * (3 * own * size + copies * rate * own * (everybody + size) + 6 * everybody * size + 4 * everybody**2)
+    local, rows = classes / ranks, batch * ranks
+    return 4 * (3 * local * size + copies * rate * local * (rows + size) + 6 * rows * size + 4 * rows**2)
 
 
 def measure(classes: int, ranks: int, batch: int, size: int, rate: float) -> int:
@@ -76,10 +76,10 @@ def measure(classes: int, ranks: int, batch: int, size: int, rate: float) -> int
             process.start()
             pipes.append(here)
             processes.append(process)
-        found = max(pipe.recv() for pipe in pipes)
+        largest = max(pipe.recv() for pipe in pipes)
         for process in processes:
             process.join()
-    return found
+    return largest
 
 
 def one_rank(
@@ -88,10 +88,10 @@ def one_rank(
     """Two steps of one rank; sends by how many bytes its peak grew."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks)
-    train(32 * ranks, 8, size, rate, steps=1)  # libraries' own buffers
+    train(32 * ranks, 8, size, rate, steps=1)  # buffers of the libraries
     reset = Path("/proc/self/clear_refs")
     if reset.exists():
-        reset.write_text("5")  # forget the peak so far
+        reset.write_text("5")  # reset the peak
     before = peak_resident()
     train(classes, batch, size, rate, steps=2)
     answer.send(peak_resident() - before)

@@ -1,13 +1,13 @@
-"""Step time and peak memory of UNPG beside plain ArcFace and beside the concatenating form of the paper.
+"""Step time and peak memory of UNPG against plain ArcFace and against the concatenating form of the paper.
 
     python benchmarks/unified_negatives.py [--batches 256 512 1024] [--classes 10000] [--repeats 15] [--threads 1]
 
 A step is the head's forward, the loss and the backward to embeddings and class weights, without a backbone. The forms
-take turns within one process, so that a busy machine slows all of them; one CPU thread is measured in CPU time, which
-other processes disturb less, anything else in wall time. "ratio" is the median over rounds of (this
+alternate within one process, so that a busy machine slows all of them; one CPU thread is measured in CPU time, which
+other processes affect less, anything else in wall time. "ratio" is the median over rounds of (this
 form's step / ArcFace's step of the same round), with the quartiles in brackets. Memory is the growth of a fresh
 process's peak over one step (on a GPU: of the allocator's peak). The concatenating form, [N, C+P] logits, runs at most
-three rounds, and not at all where it would not fit into the free memory.
+three rounds, and is skipped where it would not fit into free memory.
 
 Shapes: N batch, C classes, D embedding, P = N(N−1)/2 pairs.
 """
@@ -52,7 +52,7 @@ def main() -> None:
         times = rounds_of_steps(forms, arguments)
         for form in arguments.forms:
             if form not in forms:
-                print(f"{batch:>5} {form:<13} needs about {concatenated_bytes(arguments) / 1e9:.0f} GB: left out")
+                print(f"{batch:>5} {form:<13} needs about {concatenated_bytes(arguments) / 1e9:.0f} GB: skipped")
                 continue
             ratios = [own / plain for own, plain in zip(times[form], times["arcface"])]
             first, middle, third = statistics.quantiles(ratios, n=4, method="inclusive")
@@ -68,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--forms", choices=FORMS, nargs="+", default=FORMS, help="arcface must be among them")
     parser.add_argument("--classes", type=int, default=10_000)
     parser.add_argument("--embedding-size", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=15, help="rounds; each form steps once a round")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds; each form runs one step per round")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--memory-of", choices=FORMS, help=argparse.SUPPRESS)
@@ -120,7 +120,7 @@ def rounds_of_steps(forms: list[str], arguments: argparse.Namespace) -> dict[str
                 continue
             start = clock()
             step()
-            if repeat:  # the first round warms up
+            if repeat:  # the first round is a warm-up
                 times[form].append(clock() - start)
     return times
 
