@@ -11,7 +11,7 @@ without shared pages); the object store, which all processes map, has its own ro
 
 `--limit-gb` puts the job into a memory control group (Linux, root): the kernel kills processes that exceed it; page
 cache is not counted because it can be dropped. Exit status: 1 if the job failed, if the kernel killed any of its
-processes for their memory, or if there are too few samples to tell; 3 if it grew by more than `--growth` of what it held.
+processes for their memory, or if there are too few samples; 3 if it grew by more than `--growth`.
 """
 
 from __future__ import annotations

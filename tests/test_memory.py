@@ -44,8 +44,8 @@ def rows(done):
     return {name: values for name, *values in lines[1:]}
 
 
-def test_a_steady_job_passes_and_is_drawn(watched, tmp_path):
-    done = watched("steady", "--picture", str(tmp_path / "memory.png"))
+def test_a_steady_job_passes_and_is_plotted(watched, tmp_path):
+    done = watched("steady", "--plot", str(tmp_path / "memory.png"))
     assert done.returncode == 0, done.stdout + done.stderr
     second, last, most = (float(v) for v in rows(done)["the job itself"][1:4])
     assert 75 < second == pytest.approx(last, rel=0.01)
@@ -53,7 +53,7 @@ def test_a_steady_job_passes_and_is_drawn(watched, tmp_path):
     assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_growing_job_is_told(watched):
+def test_a_growing_job_is_reported(watched):
     done = watched("growing")
     assert done.returncode == 3, done.stdout + done.stderr
     second, last = (float(v) for v in rows(done)["all processes"][1:3])
@@ -66,7 +66,7 @@ def test_a_failed_job_is_a_failure(watched):
     assert "the job ended with status 7" in done.stderr
 
 
-def test_a_job_is_stopped_when_its_time_is_over_and_its_children_count(watched):
+def test_a_job_is_stopped_at_its_time_limit_and_its_children_count(watched):
     done = watched("endless", "--minutes", "0.05", "--growth", "9")
     assert done.returncode == 0, done.stdout + done.stderr
     assert float(rows(done)["others"][3]) > 55
