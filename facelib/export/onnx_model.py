@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.data.storage import atomic_file
+from facelib.utils.optional import require_extra
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,6 +60,8 @@ def export_onnx(
     Raises:
         ExportError: onnxruntime's embeddings differ by more than that.
     """
+    require_extra("export", "an ONNX export", "onnx", "onnxruntime")
+
     import onnx
     import torch
 
@@ -105,6 +108,8 @@ class OnnxEmbedder:
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 0) -> None:
+        require_extra("export", "an ONNX model", "onnxruntime")
+
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

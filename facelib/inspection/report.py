@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from facelib.inspection.identities import IdentityReport
 from facelib.inspection.measures import MEASURES
 from facelib.inspection.repeats import Repeats
+from facelib.utils.optional import require_extra
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class SetReport:
 
 def compare_table(reports: Mapping[str, SetReport]) -> Any:
     """A Rich table, a column for each set."""
+    require_extra("ray", "a results table", "rich")
+
     from rich.table import Table
 
     table = Table(title="mean ± deviation [5 % … 95 %], share between identities")

@@ -45,7 +45,7 @@ def contrastive_loss(embeddings: Tensor, labels: Tensor, margin: float = 1.0) ->
     return ContrastiveLoss(pos_margin=0.0, neg_margin=margin)(*_labeled(embeddings, labels))
 
 
-_HINT = "pytorch-metric-learning is missing: pip install facelib[metric-learning]"
+_HINT = "pytorch-metric-learning is missing: pip install 'facelib[metric-learning]'"
 
 
 def _labeled(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

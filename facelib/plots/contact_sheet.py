@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.data.storage import atomic_file
+from facelib.utils.optional import require_extra
 
 GAP = 2
 MARGIN = 8
@@ -66,6 +67,8 @@ def _checked(image: Any, row: int, column: int) -> NDArray[np.uint8] | None:
 def _draw(
     rows: list[list[NDArray[np.uint8] | None]], height: int, width: int, labels: list[str], title: str | None
 ) -> Any:
+    require_extra("plots", "a contact sheet", "PIL")
+
     from PIL import Image, ImageDraw, ImageFont
 
     font, title_font = ImageFont.load_default(FONT_SIZE), ImageFont.load_default(TITLE_SIZE)

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.evaluation.arrays import as_labels, as_numpy, normalize
+from facelib.evaluation.arrays import as_labels, as_numpy
 from facelib.evaluation.bootstrap import bootstrap_sorted
 from facelib.evaluation.roc import RocCurve, SortedScores
 from facelib.plots.style import COLORS, PathLike
 from facelib.plots.style import save as _save
 from facelib.plots.style import tidy as _tidy
+from facelib.utils.arrays import l2_normalize
+from facelib.utils.optional import require_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,6 +141,8 @@ def plot_training_curves(history: Sequence[Mapping[str, Any]], path: PathLike, t
     panels = _panels(history)
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
+    require_extra("plots", "plotting", "matplotlib")
+
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6 * columns, 3.4 * rows), layout="constrained")
@@ -182,6 +186,8 @@ def plot_worst_pairs(
         "same person, least alike": order[same[order]][:count],
         "different people, most alike": order[~same[order]][::-1][:count],
     }
+    require_extra("plots", "plotting", "matplotlib")
+
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.45 * count, 7.2), layout="constrained")
@@ -221,12 +227,14 @@ def plot_embedding_map(
     Raises:
         ValueError: shapes that do not match, or fewer than two people with two faces.
     """
+    require_extra("plots", "plotting", "matplotlib")
+
     from matplotlib.figure import Figure
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     rows, colors, left_out = _map_members(as_numpy(identities), len(embeddings), people, faces)
-    points = normalize(as_numpy(embeddings)[rows].astype(np.float64))
+    points = l2_normalize(as_numpy(embeddings)[rows].astype(np.float64))
     # The first 50 components hold what t-SNE can show; with fewer points there are fewer of them.
     reduced = PCA(min(50, *points.shape), random_state=seed).fit_transform(points)
     neighbors = TSNE(perplexity=min(30.0, (len(points) - 1) / 3), init="pca", random_state=seed).fit_transform(reduced)
@@ -299,6 +307,8 @@ def _panels(history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tu
 
 
 def _figure() -> tuple[Figure, Axes]:
+    require_extra("plots", "plotting", "matplotlib")
+
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5), layout="constrained")

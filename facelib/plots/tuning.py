@@ -16,6 +16,7 @@ from facelib.plots.style import COLORS, PathLike, save, tidy
 from facelib.tuning.space import SearchSpace
 from facelib.tuning.statistics import Importance, Verdict
 from facelib.tuning.trials import Trial
+from facelib.utils.optional import require_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,8 @@ STRENGTH = ("augment.num_ops", "augment.magnitude")
 
 def plot_history(trials: Sequence[Trial], path: PathLike, metric: str, mode: str) -> Path:
     """Score of each trial and the best so far, over trials and over the sweep's own time; beside it the curves."""
+    require_extra("plots", "plotting", "matplotlib")
+
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 4.4), layout="constrained")
@@ -68,6 +71,8 @@ def plot_parallel(
 
     Fields stand in the order of their importance, if that is given.
     """
+    require_extra("plots", "plotting", "matplotlib")
+
     import matplotlib
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -102,6 +107,8 @@ def plot_parallel(
 
 def plot_importance(found: Importance, path: PathLike, metric: str, trials: int) -> Path:
     """Bars of each field's importance, with what the forest behind it explains of unseen trials."""
+    require_extra("plots", "plotting", "matplotlib")
+
     from matplotlib.figure import Figure
 
     names = sorted(found.shares, key=lambda n: found.shares[n])
@@ -136,6 +143,8 @@ def plot_heatmap(
     space: SearchSpace, trials: Sequence[Trial], fields: tuple[str, str], path: PathLike, metric: str, bins: int = 5
 ) -> Path:
     """Mean score in each cell of two fields, with the number of trials in it; wide ranges are cut into `bins`."""
+    require_extra("plots", "plotting", "matplotlib")
+
     from matplotlib.figure import Figure
 
     chosen = [t for t in trials if t.score is not None and all(f in t.parameters for f in fields)]
@@ -168,6 +177,8 @@ def plot_finalists(
     verdict: Verdict, scores: Mapping[int, Mapping[int, float]], path: PathLike, metric: str, labels: Mapping[int, str]
 ) -> Path:
     """Every repeat of every finalist, means and 95 % intervals; repeats with one seed are joined by a line."""
+    require_extra("plots", "plotting", "matplotlib")
+
     from matplotlib.figure import Figure
 
     numbers = list(verdict.finalists)
@@ -189,6 +200,8 @@ def plot_finalists(
 
 def plot_schedules(trials: Sequence[Trial], fields: Sequence[str], path: PathLike) -> Path:
     """What each member of a population was trained with over its epochs (population-based training)."""
+    require_extra("plots", "plotting", "matplotlib")
+
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5 * len(fields), 4), layout="constrained")

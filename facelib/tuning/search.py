@@ -14,6 +14,7 @@ import numpy as np
 from facelib.config import TuneSettings
 from facelib.tuning.space import Parameters, SearchSpace
 from facelib.tuning.trials import Trial, TrialSegment
+from facelib.utils.optional import require_extra
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -94,6 +95,8 @@ def _draw_new(space: SearchSpace, trials: Sequence[Trial], rng: np.random.Genera
 
 
 def _ask_optuna(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial], seed: int) -> Parameters:
+    require_extra("ray", "a sampler of Optuna", "optuna")
+
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -119,6 +122,8 @@ def _ask_optuna(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial],
 
 
 def _as_optuna(trial: Trial, space: SearchSpace) -> "FrozenTrial":
+    require_extra("ray", "a sampler of Optuna", "optuna")
+
     import optuna
 
     states = optuna.trial.TrialState

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from facelib.tuning.space import Parameters, SearchSpace
+from facelib.utils.optional import require_extra
 
 CONFIDENCE = 0.95
 
@@ -145,6 +146,8 @@ def importance(
     Returns:
         None with fewer than 8 trials, or when all scores are equal.
     """
+    require_extra("plots", "the importance of settings", "sklearn")
+
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.model_selection import KFold
 

@@ -7,12 +7,12 @@ whole process, and whoever comes first sets them.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import warnings
 from typing import Any
 
 from facelib.utils.devices import check_device
+from facelib.utils.optional import require_extra
 
 
 def require_tensorflow(what: str, *packages: str) -> None:
@@ -21,9 +21,7 @@ def require_tensorflow(what: str, *packages: str) -> None:
     Raises:
         ImportError: says that `what` needs them, and what to install.
     """
-    missing = [name for name in ("tensorflow", *packages) if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f"{what} needs {' and '.join(missing)}: pip install 'facelib[tensorflow]'")
+    require_extra("tensorflow", what, "tensorflow", *packages)
 
 
 def import_tensorflow(threads: int = 1, what: str = "DiscoFaceGAN") -> Any:

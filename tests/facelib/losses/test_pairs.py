@@ -56,5 +56,5 @@ def test_batch_without_pairs_is_zero(term):
 @pytest.mark.parametrize("term", [triplet_loss, contrastive_loss])
 def test_missing_package_is_named(term, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_metric_learning.losses", None)
-    with pytest.raises(ImportError, match=r"pip install facelib\[metric-learning\]"):
+    with pytest.raises(ImportError, match=r"pip install 'facelib\[metric-learning\]'"):
         term(*batch())

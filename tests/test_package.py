@@ -1,0 +1,144 @@
+"""The package: metadata, what the wheel holds, and the library without its optional packages."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OPTIONAL = (
+    "boto3",
+    "matplotlib",
+    "mlflow",
+    "mtcnn",
+    "onnx",
+    "onnxruntime",
+    "optuna",
+    "pandas",
+    "PIL",
+    "pytorch_metric_learning",
+    "ray",
+    "retinaface",
+    "rich",
+    "sklearn",
+    "tensorflow",
+)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy: a build leaves files beside its sources."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("facelib", "ray_jobs", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder]
+    done = subprocess.run([*pip, source], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_holds_every_module_and_recipe(wheel):
+    names = set(wheel.namelist())
+    sources = {str(p.relative_to(ROOT)) for package in ("facelib", "ray_jobs") for p in (ROOT / package).rglob("*.py")}
+    recipes = {f"facelib_configs/{p.name}" for p in (ROOT / "configs").glob("*.yaml")}
+    assert sources | recipes | {"facelib/py.typed", "ray_jobs/py.typed", "facelib_configs/__init__.py"} <= names
+    folders = {name.split("/")[0] for name in names}
+    assert folders == {"facelib", "ray_jobs", "facelib_configs", f"{stem(wheel)}.dist-info"}
+
+
+def test_the_wheel_says_what_it_is(wheel):
+    metadata = Parser().parsestr(wheel.read(f"{stem(wheel)}.dist-info/METADATA").decode())
+    assert (metadata["Name"], metadata["Version"], metadata["License-Expression"]) == ("facelib", "0.1.0", "Apache-2.0")
+    assert metadata["Requires-Python"] == "<3.14,>=3.11"
+    for field in ("Summary", "Author", "Keywords", "Classifier", "Project-URL"):
+        assert metadata[field], field
+    entry_points = wheel.read(f"{stem(wheel)}.dist-info/entry_points.txt").decode()
+    assert "facelib = ray_jobs.__main__:main" in entry_points
+
+
+def test_classifiers_agree_with_the_supported_python_versions():
+    minors = sorted(int(m[1]) for c in PROJECT["classifiers"] if (m := re.fullmatch(r".* :: 3\.(\d+)", c)))
+    first, end = map(int, re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups())
+    assert minors == list(range(first, end))
+
+
+def test_optional_packages_are_in_extras_and_all_has_every_extra_for_users():
+    extras = PROJECT["optional-dependencies"]
+    core = " ".join(PROJECT["dependencies"])
+    assert not [name for name in ("ray", "mlflow", "tensorflow", "onnx", "matplotlib", "rich") if name in core]
+    (everything,) = extras["all"]
+    assert set(everything.removeprefix("facelib[").removesuffix("]").split(",")) == set(extras) - {"all", "dev", "docs"}
+
+
+def test_the_library_works_without_optional_packages():
+    """Every module of facelib imports, and every public name resolves, where none of the extras is installed."""
+    code = (
+        "import importlib, pkgutil, sys\n"
+        f"for name in {OPTIONAL!r}: sys.modules[name] = None\n"
+        "import facelib\n"
+        "for module in pkgutil.walk_packages(facelib.__path__, 'facelib.'):\n"
+        "    loaded = importlib.import_module(module.name)\n"
+        "    for name in getattr(loaded, '__all__', ()): getattr(loaded, name)\n"
+        "import torch\n"
+        "from facelib.models import build_backbone\n"
+        "from facelib.losses import CosFace, UnifiedNegativeLoss\n"
+        "from facelib.synthesis import build_generator\n"
+        "embeddings = build_backbone('mobilefacenet', embedding_size=64)(torch.zeros(2, 3, 112, 112))\n"
+        "labels = torch.tensor([0, 1])\n"
+        "UnifiedNegativeLoss()(CosFace(64, 2)(embeddings, labels), embeddings, labels).backward()\n"
+        "build_generator('morphable')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "extra"),
+    [
+        ("from facelib.alignment import build_detector; build_detector('retinaface')", "align"),
+        ("from facelib.alignment import build_detector; build_detector('mtcnn')", "tensorflow"),
+        ("from facelib.inspection import compare_table; compare_table({})", "ray"),
+        (
+            "from facelib.plots import plot_training_curves; plot_training_curves({'loss': [1.0]}, 'curves.png')",
+            "plots",
+        ),
+        ("from facelib.export import OnnxEmbedder; OnnxEmbedder('model.onnx')", "export"),
+        ("from facelib.losses import triplet_loss; triplet_loss(embeddings, labels)", "metric-learning"),
+    ],
+)
+def test_what_needs_an_extra_says_which(call, extra):
+    code = (
+        "import sys\n"
+        f"for name in {OPTIONAL!r}: sys.modules[name] = None\n"
+        "import torch\n"
+        "embeddings, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])\n"
+        f"{call}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert "ImportError" in done.stderr, done.stderr
+    assert f"pip install 'facelib[{extra}]'" in done.stderr
+
+
+def test_hooks_and_workflows_run_what_make_lint_and_make_test_run():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repo["repo"] for repo in hooks] == ["local"]
+    assert {hook["entry"].split()[0] for hook in hooks[0]["hooks"]} == {"ruff", "codespell", "mypy"}
+    workflows = {p.stem: yaml.safe_load(p.read_text())["jobs"] for p in (ROOT / ".github" / "workflows").glob("*.yml")}
+    assert set(workflows) == {"lint", "tests", "lowest_versions"}
+    steps = [step.get("run", "") for jobs in workflows.values() for job in jobs.values() for step in job["steps"]]
+    assert {"make lint", "make test", "make test-fast"} <= set(steps)
+
+
+def stem(wheel):
+    return "-".join(Path(wheel.filename).name.split("-")[:2])
