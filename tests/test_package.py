@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import facelib
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OPTIONAL = (
@@ -138,6 +140,13 @@ def test_hooks_and_workflows_run_what_make_lint_and_make_test_run():
     assert set(workflows) == {"lint", "tests", "lowest_versions"}
     steps = [step.get("run", "") for jobs in workflows.values() for job in jobs.values() for step in job["steps"]]
     assert {"make lint", "make test", "make test-fast"} <= set(steps)
+
+
+def test_changelog_and_citation_name_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (facelib.__version__, PROJECT["license"])
+    assert citation["authors"] == PROJECT["authors"]
+    assert f"\n## [{facelib.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def stem(wheel):
