@@ -8,10 +8,10 @@ from facelib.models.checkpoints import (
     read_checkpoint,
     save_backbone,
 )
-from facelib.models.inert_pickle import UnsafeCheckpointError
 from facelib.models.iresnet import IResNet
 from facelib.models.mobilefacenet import MobileFaceNet
 from facelib.models.registry import backbone_names, build_backbone, register_backbone
+from facelib.models.torch_archive import UnsafeCheckpointError
 
 __all__ = [
     "BackboneCheckpoint",

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from facelib.data.storage import local_copy
-from facelib.models.inert_pickle import InertObject, module_state_dict, read_inert
 from facelib.models.iresnet import REDUCTION, STAGE_CHANNELS
 from facelib.models.registry import build_backbone
+from facelib.models.torch_archive import InertObject, module_state_dict, read_torch_archive
 
 FORMAT = "facelib.backbone"
 VERSION = 1
@@ -136,8 +136,8 @@ def _read_local(path: Path) -> BackboneCheckpoint:
         AttributeError,
         IndexError,
     ):
-        # Not plain tensors: either UNPG's pickled modules, or something that read_inert refuses by name.
-        content = read_inert(path)
+        # Not plain tensors: either UNPG's pickled modules, or something that read_torch_archive refuses by name.
+        content = read_torch_archive(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors")
     if content.get("format") == FORMAT:

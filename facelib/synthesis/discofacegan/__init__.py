@@ -3,9 +3,9 @@
 from facelib.synthesis.discofacegan.generator import DiscoFaceGANGenerator
 from facelib.synthesis.discofacegan.network_pickle import NetworkTables, read_network_pickle
 from facelib.synthesis.discofacegan.networks import DiscoFaceGAN
-from facelib.synthesis.discofacegan.pickle_machine import UnsafePickleError
 from facelib.synthesis.discofacegan.usynthface import USynthFaceStream, usynthface_path
 from facelib.synthesis.discofacegan.vae import LatentDecoders, read_decoder_checkpoint
+from facelib.utils.safe_pickle import UnsafePickleError
 
 __all__ = [
     "DiscoFaceGAN",

@@ -1,11 +1,11 @@
 """Read the published generator pickle of DiscoFaceGAN without running anything that it says.
 
 Format: `(G, D, Gs)`, three `dnnlib.tflib.network.Network` objects, pickle protocol 3 to 5 (numpy 1 or 2). The file is
-not unpickled: `pickle_machine` walks its opcodes. The network's source text in it, which the original executes, stays
-text and is dropped. Arrays are copied out of the mapped file for Gs alone, so that reading 301 MB takes the memory of
-one network.
+not unpickled but interpreted by `facelib.utils.safe_pickle`. The network's source text in it, which the original
+executes, stays text and is dropped. Arrays are copied out of the mapped file for Gs alone, so that reading 301 MB
+takes the memory of one network.
 
-Gs is the long-term average of the generator G, the one that makes pictures; D is the discriminator.
+Gs is the long-term average of the generator G, the one that makes images; D is the discriminator.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facelib.synthesis.discofacegan.pickle_machine import (
-    Machine,
+from facelib.synthesis.discofacegan.pickled_arrays import (
     PickledArray,
+    PickledBytes,
     PickledNetwork,
-    UnsafePickleError,
-    describe,
-    fits,
+    is_tuple_of,
+    resolve_name,
 )
 from facelib.synthesis.discofacegan.topology import Topology
+from facelib.utils.safe_pickle import UnsafePickleError, describe, read_pickle
 
-MAX_FILE_BYTES = 2 << 30  # the published file has 301 MB
+MAX_FILE_BYTES = 2 << 30  # the published file is 301 MB
 _FLOAT_DTYPES = ("f2", "f4", "f8")
 
 
@@ -70,7 +70,8 @@ def read_network_pickle(path: str | Path) -> NetworkTables:
         raise UnsafePickleError(f"{path}: {path.stat().st_size} bytes, expected 1 to {MAX_FILE_BYTES}")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            return _gs_tables(Machine(data).run(), data)
+            top = read_pickle(data, resolve_name, make_bytes=lambda content, start: PickledBytes(start, len(content)))
+            return _gs_tables(top, data)
         except UnsafePickleError as error:
             raise UnsafePickleError(f"{path}: refused, {error}") from error
         except Exception as error:  # a hostile file can be wrong in any way: all of them mean "refused"
@@ -112,6 +113,8 @@ def _plain_settings(settings: object) -> dict[str, Any]:
         raise UnsafePickleError(f"static_kwargs is {describe(settings)}, not a dictionary")
     plain: dict[str, Any] = {}
     for name, value in settings.items():
+        if not isinstance(name, str):
+            raise UnsafePickleError(f"static_kwargs has the key {describe(name)}, not a text")
         if isinstance(value, list | tuple) and len(value) <= 16:
             value = list(value)
         if not all(isinstance(v, str | int | float | None) for v in (value if isinstance(value, list) else [value])):
@@ -122,7 +125,7 @@ def _plain_settings(settings: object) -> dict[str, Any]:
 
 def _variables(state: dict[str, Any], prefix: str) -> dict[str, PickledArray]:
     variables = state.get("variables")
-    if not isinstance(variables, list) or not all(fits(entry, (str, PickledArray)) for entry in variables):
+    if not isinstance(variables, list) or not all(is_tuple_of(entry, (str, PickledArray)) for entry in variables):
         raise UnsafePickleError(f"the variables of {prefix or 'Gs'} are not a list of names and arrays")
     if len({name for name, _ in variables}) != len(variables):
         raise UnsafePickleError(f"the variables of {prefix or 'Gs'} name one twice")

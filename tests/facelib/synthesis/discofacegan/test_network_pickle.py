@@ -147,26 +147,17 @@ def test_hostile_pickles_are_refused_and_do_not_run(tmp_path, name):
 @pytest.mark.parametrize(
     ("opcode", "data"),
     [
-        ("INST", b"(ios\nsystem\n."),
         ("OBJ", b"\x80\x04(" + NETWORK + b"o."),
         ("EXT1", b"\x80\x04\x82\x01."),
         ("EXT2", b"\x80\x04\x83\x01\x00."),
-        ("PERSID", b"Px\n."),
-        ("BINPERSID", b"\x80\x04NQ."),
         ("NEWOBJ_EX", b"\x80\x04" + NETWORK + b")}\x92."),
         ("NEXT_BUFFER", b"\x80\x05\x97."),
         ("READONLY_BUFFER", b"\x80\x05C\x00\x98."),
-        ("POP", b"\x80\x04N0."),
-        ("DUP", b"\x80\x04N2."),
-        ("STRING", b"S'x'\n."),
-        ("INT", b"I1\n."),
-        ("LONG4", b"\x80\x04\x8b\x01\x00\x00\x00\x01."),
-        ("FROZENSET", b"\x80\x04(\x91."),
     ],
 )
-def test_opcodes_without_a_place_are_named(tmp_path, opcode, data):
+def test_the_message_names_the_refused_opcode(tmp_path, opcode, data):
     (tmp_path / "opcode.pkl").write_bytes(data)
-    with pytest.raises(UnsafePickleError, match=rf"refused, opcode {opcode} at byte \d+ has no place"):
+    with pytest.raises(UnsafePickleError, match=rf"refused, opcode {opcode} at byte \d+ is not allowed"):
         read_network_pickle(tmp_path / "opcode.pkl")
 
 

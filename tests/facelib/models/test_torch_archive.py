@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from facelib.models import UnsafeCheckpointError, load_backbone
-from facelib.models.inert_pickle import read_inert
+from facelib.models.torch_archive import InertObject, read_torch_archive
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol", "ignore:.*TorchScript", "ignore:.*jit")
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -22,10 +22,10 @@ def test_smallest_example(tmp_path):
     """A pickled module, read without its class."""
     path = tmp_path / "unpg.pt"
     path.write_bytes(gzip.decompress((GOLDEN / "unpg_checkpoint_tiny.pt.gz").read_bytes()))
-    content = read_inert(path)
+    content = read_torch_archive(path)
     assert content["epoch"] == 3
-    assert type(content["backbone"]).__name__ == "IResNet"
-    assert type(content["backbone"]).__module__ == "facelib.models.inert_pickle"
+    assert isinstance(content["backbone"], InertObject)
+    assert content["backbone"].class_name == "models.iresnet.IResNet"
 
 
 class Call:
@@ -61,7 +61,7 @@ def hostile_pickles(marker: Path) -> dict[str, bytes]:
         "numpy.load": _global_call("numpy", "load", str(marker)),
         "functools.partial": _global_call("functools", "partial", "x"),
         "operator.attrgetter": _global_call("operator", "attrgetter", "__globals__"),
-        "own class": _global_call("facelib.models.inert_pickle", "read_inert", str(marker)),
+        "own class": _global_call("facelib.models.torch_archive", "read_torch_archive", str(marker)),
         "extension registry": b"\x80\x02\x82\x01.",
         "instance of os.system": f"(V{command}\nios\nsystem\n.".encode(),
         "object of os.system": f"(cos\nsystem\nV{command}\no.".encode(),
@@ -98,7 +98,7 @@ def test_the_hostile_pickles_work_when_unpickled_carelessly(tmp_path):
         marker.with_name("ran").unlink()
 
 
-def test_the_refused_name_is_told(tmp_path):
+def test_the_message_has_the_refused_name(tmp_path):
     _write_archive(tmp_path / "h.pt", pickle.dumps(Call(os.system, "true")))
     with pytest.raises(UnsafeCheckpointError, match=r"refused, its pickle asks for posix\.system"):
         load_backbone(tmp_path / "h.pt")
@@ -137,13 +137,13 @@ def test_tensors_stay_within_their_stored_values(tmp_path, size, stride, offset,
     Pickler(buffer, protocol=2).dump({"backbone": tensor})
     _write_archive(tmp_path / "t.pt", buffer.getvalue(), {"data/0": struct.pack("<4f", 1, 2, 3, 4)})
     with pytest.raises(UnsafeCheckpointError):
-        read_inert(tmp_path / "t.pt")
+        read_torch_archive(tmp_path / "t.pt")
 
 
 def test_compressed_records_are_refused(tmp_path):
     _write_archive(tmp_path / "bomb.pt", pickle.dumps({}) + b"\0" * 1000, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(UnsafeCheckpointError, match="compressed"):
-        read_inert(tmp_path / "bomb.pt")
+        read_torch_archive(tmp_path / "bomb.pt")
 
 
 def test_a_script_archive_is_refused(tmp_path):
@@ -152,7 +152,7 @@ def test_a_script_archive_is_refused(tmp_path):
         load_backbone(tmp_path / "script.pt")
 
 
-def test_what_no_pickle_is(tmp_path):
+def test_files_that_are_not_pickles(tmp_path):
     for content in (b"", b"\x89PNG\r\n", os.urandom(256)):
         (tmp_path / "noise.pt").write_bytes(content)
         with pytest.raises(ValueError, match=r"noise\.pt"):

@@ -1,22 +1,21 @@
-"""Read the tensors of a pickled torch module without running anything that the file says.
+"""Read the tensors of a pickled torch module without running anything that the file contains.
 
 Format: `torch.save`'s zip archive (torch >= 1.6): `<prefix>/data.pkl` is a pickle whose tensors are persistent ids
 of the records `<prefix>/data/<key>`. UNPG saves whole modules this way, so its pickle names classes
 (`models.iresnet.IResNet`, `torch.nn.modules.conv.Conv2d`, ...). Here those names lead to inert stand-ins that only
-keep their state: nothing is imported, no constructor and no method of a named class runs. Every other name is
+keep their state: nothing is imported, and no constructor or method of a named class runs. Every other name is
 refused.
 """
 
-import io
-import pickle
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from facelib.utils.safe_pickle import Name, UnsafePickleError, make_dict, make_set, read_pickle
 
 # Modules whose classes are kept as inert stand-ins. They are never imported, so a prefix is safe.
 INERT_MODULES = ("models", "torch.nn.modules", "torch.nn.parallel", "torch.nn.backends", "pytorch_metric_learning")
@@ -32,24 +31,26 @@ STORAGE_TYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-MAX_PICKLE_BYTES = 64 << 20  # without its tensors, the description of even IResNet-200 takes less than 1 MB
+MAX_PICKLE_BYTES = 64 << 20  # without its tensors, the description of even IResNet-200 is below 1 MB
 
 
 class UnsafeCheckpointError(ValueError):
     """The file asks for something that could run code, or is built to mislead the reader."""
 
 
+@dataclass(eq=False)
 class InertObject:
     """Stands for an object of a class that the file names; `state` is what the file says it holds."""
 
-    def __init__(self, *arguments: object) -> None:
-        self.state: dict[str, Any] = {}
+    class_name: str
+    state: dict[str, Any] = field(default_factory=dict)
 
-    def __setstate__(self, state: object) -> None:
+    def set_state(self, state: Any) -> None:
+        """Keep the attributes of the object."""
         self.state = state if isinstance(state, dict) else {}
 
 
-def read_inert(path: Path) -> object:
+def read_torch_archive(path: Path) -> object:
     """The pickled object of a torch zip archive, its modules as `InertObject`s and its tensors as tensors on the CPU.
 
     Raises:
@@ -57,14 +58,17 @@ def read_inert(path: Path) -> object:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _ArchiveUnpickler(archive, path).load()
+            return _Archive(archive, path).load()
     except zipfile.BadZipFile as error:
         raise UnsafeCheckpointError(
-            f"{path}: not a torch zip archive, and not readable as plain tensors; save it anew as a state_dict"
+            f"{path}: not a torch zip archive, and not readable as plain tensors; save it again as a state_dict"
         ) from error
     except UnsafeCheckpointError:
         raise
-    except Exception as error:  # a hostile pickle can fail in any way: all of them mean "refused"
+    except UnsafePickleError as error:
+        advice = "only torch modules and tensors are read. Save the network's state_dict instead"
+        raise UnsafeCheckpointError(f"{path}: refused, {error}; {advice}") from error
+    except Exception as error:  # a hostile file can fail in any way
         raise UnsafeCheckpointError(
             f"{path}: damaged or hostile checkpoint ({type(error).__name__}: {error})"
         ) from error
@@ -94,8 +98,8 @@ def module_state_dict(module: InertObject, prefix: str = "") -> dict[str, Tensor
     return tensors
 
 
-class _ArchiveUnpickler(pickle.Unpickler):
-    """Knows only the names of a table made anew for each file, so that no file can alter how the next is read."""
+class _Archive:
+    """The records of one torch archive."""
 
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         entries = [entry for entry in archive.infolist() if entry.filename.split("/", 1)[-1] == "data.pkl"]
@@ -104,31 +108,20 @@ class _ArchiveUnpickler(pickle.Unpickler):
         self._archive, self._path = archive, path
         self._prefix = entries[0].filename.removesuffix("data.pkl")
         self._storages: dict[str, Tensor] = {}
-        self._names = _safe_names()
-        super().__init__(io.BytesIO(self._record("data.pkl", MAX_PICKLE_BYTES)), encoding="utf-8")
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._names:
-            return self._names[module, name]
-        if module == "torch" and name in STORAGE_TYPES:
-            return STORAGE_TYPES[name]
-        if any(module == inert or module.startswith(inert + ".") for inert in INERT_MODULES) and name.isidentifier():
-            # A class of its own for every use: nothing done to it outlives the file or reaches another object.
-            return type(name, (InertObject,), {})
-        raise UnsafeCheckpointError(
-            f"{self._path}: refused, its pickle asks for {module}.{name}; only torch modules and tensors are read. "
-            f"Save the network's state_dict instead"
-        )
+    def load(self) -> object:
+        return read_pickle(self._record("data.pkl", MAX_PICKLE_BYTES), _resolve_name, persistent_load=self._storage)
 
-    def persistent_load(self, pid: Any) -> Tensor:
+    def _storage(self, pid: Any) -> Tensor:
+        """The values of a tensor, from ("storage", type, key, device, number of values)."""
         kind, dtype, key, _, count = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not str(key).isdigit():
-            raise UnsafeCheckpointError(f"{self._path}: unknown persistent id {pid!r}")
+            raise UnsafeCheckpointError(f"{self._path}: unknown persistent id")
         if key not in self._storages:
             size = int(count) * dtype.itemsize
             data = self._record(f"data/{key}", size)
             if len(data) != size:
-                raise UnsafeCheckpointError(f"{self._path}: record {key} holds {len(data)} bytes, {size} announced")
+                raise UnsafeCheckpointError(f"{self._path}: record {key} is {len(data)} bytes, {size} declared")
             values = torch.frombuffer(bytearray(data), dtype=dtype) if size else torch.empty(0, dtype=dtype)
             self._storages[key] = values
         return self._storages[key]
@@ -137,32 +130,40 @@ class _ArchiveUnpickler(pickle.Unpickler):
         entry = self._archive.getinfo(self._prefix + name)
         # torch never compresses; a compressed record could unpack to any size.
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > max_bytes:
-            raise UnsafeCheckpointError(f"{self._path}: record {name} is compressed or larger than announced")
+            raise UnsafeCheckpointError(f"{self._path}: record {name} is compressed or larger than declared")
         return self._archive.read(entry)
 
 
-def _safe_names() -> dict[tuple[str, str], Callable[..., object]]:
-    """Every name that stands for something: plain containers, and tensors rebuilt by our own code."""
+def _resolve_name(module: str, name: str) -> object | None:
+    if module == "torch" and name in STORAGE_TYPES:
+        return STORAGE_TYPES[name]
+    if any(module == inert or module.startswith(inert + ".") for inert in INERT_MODULES) and name.isidentifier():
+        class_name = f"{module}.{name}"
 
-    def rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
-        return _view(storage, offset, tuple(size), tuple(stride))
+        def make(arguments: tuple[Any, ...]) -> InertObject:
+            return InertObject(class_name)
 
-    def rebuild_parameter(data: Tensor, *_: object) -> Tensor:
-        return data
+        return Name(class_name, call=make, new=make)
+    return _NAMES.get((module, name))
 
-    def forget(*_: object) -> None:
-        return None
 
-    return {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("torch", "Size"): tuple,
-        ("torch", "device"): forget,  # kept by modules wrapped for several GPUs
-        ("builtins", "set"): set,
-        ("__builtin__", "set"): set,
-        ("torch._utils", "_rebuild_tensor"): rebuild_tensor,
-        ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
-        ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
-    }
+def _rebuild_tensor(arguments: tuple[Any, ...]) -> Tensor:
+    storage, offset, size, stride = arguments[:4]
+    return _view(storage, offset, tuple(size), tuple(stride))
+
+
+_TENSOR = Name("a tensor", call=_rebuild_tensor)
+_SET = Name("a set", call=make_set, new=make_set)
+_NAMES: dict[tuple[str, str], Name] = {
+    ("collections", "OrderedDict"): Name("a dictionary", call=make_dict, new=make_dict),
+    ("torch", "Size"): Name("torch.Size", call=lambda arguments: tuple(*arguments)),
+    ("torch", "device"): Name("torch.device", call=lambda arguments: None),  # kept by DataParallel modules
+    ("builtins", "set"): _SET,
+    ("__builtin__", "set"): _SET,
+    ("torch._utils", "_rebuild_tensor"): _TENSOR,
+    ("torch._utils", "_rebuild_tensor_v2"): _TENSOR,
+    ("torch._utils", "_rebuild_parameter"): Name("a parameter", call=lambda arguments: arguments[0]),
+}
 
 
 def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
