@@ -21,10 +21,11 @@ import numpy as np
 import scipy.stats
 import torch
 
+from facelib.data.pairs import PairSet
 from facelib.embedding import embed_images
 from facelib.evaluation import kfold_accuracy, roc_auc
 from facelib.models import load_backbone
-from facelib.sources.pair_sets import PairSet, load_pair_set
+from facelib.sources.pair_sets import load_pair_set
 from facelib.utils.arrays import l2_normalize
 
 HEADS = {

@@ -2,7 +2,7 @@
 
 from facelib.alignment.aligner import AlignedFace, Aligner, Rejection, RejectionReason, choose_face, count_rejections
 from facelib.alignment.detector import Detections, FaceDetector, build_detector, register_detector
-from facelib.alignment.similarity import TEMPLATES, align_face, padded_template, similarity_transform
+from facelib.alignment.similarity import TEMPLATES, align_face, similarity_transform
 
 __all__ = [
     "TEMPLATES",
@@ -16,7 +16,6 @@ __all__ = [
     "build_detector",
     "choose_face",
     "count_rejections",
-    "padded_template",
     "register_detector",
     "similarity_transform",
 ]

@@ -19,26 +19,6 @@ CROP_SIZE = 112
 FloatArray = NDArray[np.float64]
 
 
-def padded_template(template: "str | ArrayLike", padding: float = 0.25) -> FloatArray:
-    """Shrink a template toward the middle of its 112x112 crop, so that the crop shows more around the face.
-
-    The crop is enlarged by `padding` of its size on every side and scaled back to 112 (K-FACE is aligned with 0.25).
-
-    Args:
-        template: a name in `TEMPLATES` or positions [5, 2] in a 112x112 crop.
-        padding: fraction of the crop's side added on each of its sides; 0 changes nothing.
-
-    Returns:
-        positions [5, 2] in a 112x112 crop.
-
-    Raises:
-        ValueError: unknown template, wrong shape, or `padding` not in [0, 10].
-    """
-    if not 0 <= padding <= 10:
-        raise ValueError(f"padding is {padding}: give the fraction of the crop added on each side, 0 to 10")
-    return (resolve_template(template) + CROP_SIZE * padding) / (1 + 2 * padding)
-
-
 _ARCFACE = np.array(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)],
     dtype=np.float64,
@@ -52,7 +32,10 @@ TEMPLATES: MappingProxyType[str, FloatArray] = MappingProxyType(
         "arcface-padded": (_ARCFACE + CROP_SIZE * 0.25) / 1.5,
     }
 )
-"""Landmark positions [5, 2] in a 112x112 crop by name; `arcface-padded` is `padded_template("arcface", 0.25)`."""
+"""Landmark positions [5, 2] in a 112x112 crop by name.
+
+`arcface-padded` shows a quarter of the crop more on each side, as K-FACE is aligned.
+"""
 for _template in TEMPLATES.values():
     _template.setflags(write=False)
 

@@ -1,18 +1,18 @@
 """One job at a time in a folder, local or remote.
 
-The holder keeps a small file in the folder and renews it. On the holder's own machine a dead process is seen at once;
-from other machines a lock that is not renewed for `LEASE_SECONDS` belongs to nobody. No clocks are compared: the
-watcher measures with its own how long the file stays unchanged.
+The holder keeps a small file in the folder and renews it. On the holder's machine a dead process is noticed at once;
+on other machines a lock that is not renewed for `LEASE_SECONDS` has expired. Clocks are not compared: the watcher
+measures with its own how long the file stays unchanged.
 
 Local folders create the file exclusively. Object stores cannot: there the file is written, left to settle, and read
-back, and the last writer has it. A holder that finds another's name in its lock ends its process as SIGTERM would.
+back, and the last writer holds the lock. A holder that finds another's name in its lock sends its process SIGTERM.
 """
 
 import contextlib
 import json
+import logging
 import os
 import signal
-import sys
 import threading
 import time
 import uuid
@@ -24,6 +24,8 @@ import pyarrow.fs as pafs
 from facelib.data.errors import DatasetError
 from facelib.data.storage import Folder
 from facelib.utils.process import HOST, PID, is_running, on_this_host, this_process
+
+logger = logging.getLogger(__name__)
 
 LOCK_NAME = ".lock"
 RENEW_SECONDS = 10.0
@@ -40,10 +42,10 @@ def directory_lock(folder: Folder, who: str) -> Iterator[None]:
     """Keep other jobs out of `folder` for the length of the block; wait only to see whether a holder is still alive.
 
     Args:
-        who: name of the job, for the other's error message.
+        who: name of the job, for the error message of other jobs.
 
     Raises:
-        FolderInUseError: another job is at work there.
+        FolderInUseError: another job holds the lock.
     """
     owner = {"job": who, "token": uuid.uuid4().hex, "renewed": 0, **this_process()}
     _acquire(folder, owner)
@@ -55,7 +57,7 @@ def directory_lock(folder: Folder, who: str) -> Iterator[None]:
     finally:
         ended.set()
         keeper.join()
-        # Storage that is away cannot be tidied; whoever comes next sees that this process has ended.
+        # Unreachable storage cannot be cleaned up; the next job sees that this process has ended.
         with contextlib.suppress(DatasetError, OSError):
             if (_read(folder) or {}).get("token") == owner["token"]:
                 folder.fs.delete_file(f"{folder.path}/{LOCK_NAME}")
@@ -72,7 +74,7 @@ def _acquire(folder: Folder, owner: dict[str, Any]) -> None:
                 raise _in_use(folder, holder)
         else:
             _outwait(folder, holder)
-        print(f"{folder.uri}: the lock of a {holder.get('job')} job that has died is taken over", flush=True)
+        logger.warning("%s: taking over the lock of a %s job that has died", folder.uri, holder.get("job"))
     folder.write(LOCK_NAME, _bytes(owner))
     time.sleep(SETTLE_SECONDS)
     winner = _read(folder)
@@ -82,7 +84,9 @@ def _acquire(folder: Folder, owner: dict[str, Any]) -> None:
 
 def _outwait(folder: Folder, holder: dict[str, Any]) -> None:
     """Return when the lock of another host is free or has not been renewed for a lease; raise when it is renewed."""
-    print(f"{folder.uri}: is {_name(holder)} still alive? Watching its lock for {LEASE_SECONDS:.0f} s", flush=True)
+    logger.warning(
+        "%s: watching the lock of %s for %.0f s: is it still alive?", folder.uri, _name(holder), LEASE_SECONDS
+    )
     end = time.monotonic() + LEASE_SECONDS
     while time.monotonic() < end:
         time.sleep(min(RENEW_SECONDS / 2, LEASE_SECONDS))
@@ -96,15 +100,15 @@ def _outwait(folder: Folder, holder: dict[str, Any]) -> None:
 def _keep(folder: Folder, owner: dict[str, Any], ended: threading.Event) -> None:
     while not ended.wait(RENEW_SECONDS):
         try:
-            found = _read(folder)
-            if found is not None and found.get("token") != owner["token"]:
-                print(f"{folder.uri}: {_name(found)} has taken the folder over; this job ends", file=sys.stderr)
+            holder = _read(folder)
+            if holder is not None and holder.get("token") != owner["token"]:
+                logger.error("%s: %s has taken over the folder; this job ends", folder.uri, _name(holder))
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             owner["renewed"] += 1
             folder.write(LOCK_NAME, _bytes(owner))
         except (DatasetError, OSError):
-            continue  # The storage is away for now: try again; the next reading tells whether the lock was lost.
+            continue  # Storage is unreachable for now: try again; the next read shows whether the lock was lost.
 
 
 def _create(folder: Folder, owner: dict[str, Any]) -> bool:
@@ -126,16 +130,16 @@ def _create(folder: Folder, owner: dict[str, Any]) -> bool:
 
 
 def _read(folder: Folder) -> dict[str, Any] | None:
-    """The holder, or None when there is no lock; a file that stays unreadable has no holder who could be asked."""
+    """The holder, or None when there is no lock; {} for a file that stays unreadable."""
     for attempt in range(2):
         if not folder.exists(LOCK_NAME):
             return None
         try:
-            found = json.loads(folder.read(LOCK_NAME))
-            return found if isinstance(found, dict) else {}
+            holder = json.loads(folder.read(LOCK_NAME))
+            return holder if isinstance(holder, dict) else {}
         except (DatasetError, ValueError):
             if attempt == 0:
-                time.sleep(0.2)  # Just created, or just deleted: look again.
+                time.sleep(0.2)  # Just created, or just deleted: read again.
     return {} if folder.exists(LOCK_NAME) else None
 
 

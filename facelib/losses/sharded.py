@@ -16,7 +16,7 @@ are those of that loss.
 
 After a forward pass `accuracy` has the share of the global batch's rows whose class came first.
 
-Checkpoints hold all classes in order and do not depend on the number of ranks: `full_state_dict`, `gather_classes`.
+Checkpoints hold all classes in order and do not depend on the number of ranks: `gather_classes`, `own_classes`.
 
 Shapes: N batch of one rank, B batch of all ranks, W ranks, C classes, D embedding.
 """
@@ -113,29 +113,6 @@ class ShardedMarginLoss(nn.Module):
                 normalizer = add_negatives(normalizer, negatives, output.scale)
             rows = torch.where(labeled, normalizer - positives, 0.0)
             return (rows.sum() + penalty) / labeled.sum().clamp(min=1)
-
-    def full_state_dict(self) -> dict[str, Tensor] | None:
-        """{"weight": [C, D], "steps"} on the CPU of rank 0, None elsewhere. All ranks must call it.
-
-        An unsharded head of C classes loads the "weight" as its own.
-        """
-        weight = self.gather_classes(self.head.weight)
-        return None if weight is None else {"weight": weight, "steps": self.steps.cpu().clone()}
-
-    def load_full_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take this rank's classes out of what `full_state_dict` gave, on however many ranks that was.
-
-        Raises:
-            ValueError: the weight is not [C, D].
-        """
-        expected = (self.num_classes, self.embedding_size)
-        if tuple(state["weight"].shape) != expected:
-            raise ValueError(
-                f"weight of shape {list(state['weight'].shape)}, expected {list(expected)}: the checkpoint belongs to "
-                "another num_classes or embedding_size"
-            )
-        self.head.weight.data.copy_(self.own_classes(state["weight"]))
-        self.steps.copy_(state["steps"])
 
     def gather_classes(self, tensor: Tensor) -> Tensor | None:
         """[own classes, ...] of every rank -> [C, ...] on the CPU of rank 0, None elsewhere; all ranks must call it.

@@ -7,10 +7,11 @@ from torch import nn
 
 from facelib.config import Settings
 from facelib.data import ImageSpec
+from facelib.data.pairs import PairSet
 from facelib.embedding import embed_images
 from facelib.evaluation import kfold_accuracy, roc_auc
 from facelib.evaluation.protocols import SetSpec, parse_spec
-from facelib.sources.pair_sets import PairSet, load_pair_set
+from facelib.sources.pair_sets import load_pair_set
 from facelib.utils.arrays import l2_normalize
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facelib.alignment import TEMPLATES, align_face, padded_template, similarity_transform
+from facelib.alignment import TEMPLATES, align_face, similarity_transform
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "align.npz"
 GOLDEN_TEMPLATES = {"arcface": "eval_template", "arcface-96": "train_template"}
@@ -113,13 +113,8 @@ def test_border_is_black_and_bilinear_in_between():
 
 
 def test_padded_template_shows_a_quarter_more_on_each_side():
-    padded = padded_template("arcface", padding=0.25)
     # The enlarged crop is 168 wide; its 28 pixels of margin become 28 / 1.5.
-    np.testing.assert_allclose(padded, TEMPLATES["arcface"] / 1.5 + 28 / 1.5)
-    np.testing.assert_allclose(TEMPLATES["arcface-padded"], padded)
-    np.testing.assert_array_equal(padded_template("arcface", padding=0), TEMPLATES["arcface"])
-    with pytest.raises(ValueError, match="padding"):
-        padded_template("arcface", padding=-1)
+    np.testing.assert_allclose(TEMPLATES["arcface-padded"], TEMPLATES["arcface"] / 1.5 + 28 / 1.5)
 
 
 def test_arcface_96_is_8_pixels_to_the_left():

@@ -71,24 +71,23 @@ def elsewhere(folder, renewed):
     folder.write(LOCK_NAME, json.dumps(lock).encode())
 
 
-def test_a_dead_node_holds_nobody_up_for_longer_than_its_lease(folder, capsys):
+def test_the_lock_of_a_dead_node_expires_after_its_lease(folder, caplog):
     elsewhere(folder, 1)
     started = time.monotonic()
     with directory_lock(folder, "generate"):
         assert time.monotonic() - started > locks.LEASE_SECONDS
-    printed = capsys.readouterr().out
-    assert "is generate (process" in printed
-    assert "job that has died is taken over" in printed
+    assert "watching the lock of generate (process" in caplog.text
+    assert "taking over the lock of a generate job that has died" in caplog.text
 
 
 def test_a_live_node_is_left_alone(folder, monkeypatch):
     elsewhere(folder, 1)
-    waited = iter(range(2, 100))
+    renewals = iter(range(2, 100))
     sleep = time.sleep
 
     def renewing(seconds):
         sleep(seconds)
-        elsewhere(folder, next(waited))
+        elsewhere(folder, next(renewals))
 
     monkeypatch.setattr(locks.time, "sleep", renewing)
     with pytest.raises(FolderInUseError, match="on another-node"), directory_lock(folder, "generate"):
@@ -97,14 +96,14 @@ def test_a_live_node_is_left_alone(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"no JSON", b"[]"])
-def test_a_lock_cut_off_by_a_crash_holds_nobody_up(folder, content):
+def test_a_lock_truncated_by_a_crash_is_taken_over(folder, content):
     folder.write(LOCK_NAME, content)
     with directory_lock(folder, "generate"):
         pass
     assert not folder.exists(LOCK_NAME)
 
 
-def test_who_loses_the_lock_is_ended(folder, capsys):
+def test_a_job_that_loses_the_lock_is_ended(folder, caplog):
     class Ended(BaseException):
         pass
 
@@ -122,7 +121,7 @@ def test_who_loses_the_lock_is_ended(folder, capsys):
             held_and_lost()
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert "on another-node) has taken the folder over" in capsys.readouterr().err
+    assert "on another-node) has taken over the folder" in caplog.text
     assert json.loads(folder.read(LOCK_NAME))["token"] == "theirs"
 
 
