@@ -2,8 +2,8 @@
 
     python benchmarks/ingest.py --steps 60 --batch 64
 
-Both run the same step (MoCo, one thread) in this process. From memory: finished batches, nothing to decode or
-augment. The readers run on the other cores. Prints samples a second of each, their ratio with its range over rounds,
+Both run the same step (MoCo, one thread) in this process. From memory: prepared batches, nothing to decode or
+augment. The readers run on the other cores. Prints samples per second of each, their ratio with its range over rounds,
 and the time spent waiting for data.
 """
 
@@ -29,8 +29,9 @@ from facelib.data import (
     write_part,
 )
 from ray_jobs.cluster import cluster
+from ray_jobs.training.augmentation import AugmentationSpec
 from ray_jobs.training.faces import StoredFaces
-from ray_jobs.training.loader import Augmentation, Batch, batch_stream
+from ray_jobs.training.loader import Batch, load_batches
 from ray_jobs.training.methods import METHODS
 from ray_jobs.training.optim import build_optimizer
 from ray_jobs.training.sampler import DistributedBatchSampler
@@ -53,10 +54,10 @@ def main() -> None:
         sampler = DistributedBatchSampler(
             faces, method.sampling, arguments.batch, settings.data.window_row_groups, 0, 1
         )
-        augmentation = Augmentation(settings.augment, 10_000)
+        augmentation = AugmentationSpec(settings.augment, 10_000)
         ratios = []
         for number in range(arguments.rounds):
-            stream = batch_stream(faces, sampler, 0, 0, arguments.steps + 8, settings.data, augmentation)
+            stream = load_batches(faces, sampler, 0, 0, arguments.steps + 8, settings.data, augmentation)
             held = [next(stream) for _ in range(8)]  # the readers are up, and this is the memory of the other side
             memory, _ = _rate(method, optimizer, settings, (held[i % 8] for i in range(arguments.steps)))
             fed, waited = _rate(method, optimizer, settings, stream)
@@ -69,7 +70,7 @@ def main() -> None:
 def _rate(
     method: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings, batches: Iterator[Batch]
 ) -> tuple[float, float]:
-    """(pairs a second, share of time waiting for a batch)."""
+    """(pairs per second, share of time waiting for a batch)."""
     pairs, waited, started = 0, 0.0, time.perf_counter()
     while True:
         begin = time.perf_counter()
@@ -77,8 +78,9 @@ def _rate(
         waited += time.perf_counter() - begin
         if batch is None:
             break
-        pixels = torch.from_numpy(batch.images.copy()).transpose(0, 1).flatten(0, 1).permute(0, 3, 1, 2)
-        inputs = to_network_input(pixels).unflatten(0, (2, len(batch.labels)))
+        images = torch.from_numpy(batch.images.copy()).transpose(0, 1).flatten(0, 1)
+        inputs = to_network_input(images.contiguous(memory_format=torch.channels_last))
+        inputs = inputs.unflatten(0, (2, len(batch.labels)))
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.train.precision == "bfloat16"):
             result = method(inputs, torch.from_numpy(batch.labels.copy()))
         optimizer.zero_grad()

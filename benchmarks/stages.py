@@ -1,12 +1,12 @@
-"""Every stage on one core and on two, with one, two and four actors, readers or workers: images a second.
+"""Throughput of every stage on one and two cores, with one, two and four actors, readers or workers: images per second.
 
     python -m benchmarks.stages --cores 1 2 --actors 1 2 4 --seconds 10
 
-Each number of cores is a process of its own that is held to them, Ray and all. Generator, aligner and embedding actors
+Each number of cores is measured in a new process pinned to them, Ray included. Generator, aligner and embedding actors
 are the pipeline's, busy all the time, on work from the object store. Readers are the training's (decoding and
 augmentation of both views), with a consumer that drops the batches. Training is the job itself: DDP workers of one
-thread, `configs/quickstart.yaml`'s network, last epoch. Where more actors than cores give less, that is what sharing a
-core costs.
+thread, `configs/quickstart.yaml`'s network, last epoch. A rate that falls with more actors than cores shows the cost of
+sharing a core.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from facelib.models import save_backbone
 from ray_jobs.cluster import cluster
 from ray_jobs.datasets.generation import AlignerActor, Chunk, GeneratorActor
 from ray_jobs.embedding.stream import CropEmbeddingActor
+from ray_jobs.training.augmentation import AugmentationSpec
 from ray_jobs.training.faces import StoredFaces
-from ray_jobs.training.loader import Augmentation, batch_stream
+from ray_jobs.training.loader import load_batches
 from ray_jobs.training.methods import backbone_kwargs, new_backbone
 from ray_jobs.training.sampler import DistributedBatchSampler, SamplingSpec
 
@@ -64,8 +65,8 @@ def reading(settings: Settings, count: int, seconds: float, folder: Path) -> flo
     faces = StoredFaces(str(folder / "faces"))
     sampler = DistributedBatchSampler(faces, SamplingSpec(views=2), 64, settings.data.window_row_groups, 0, 1)
     data = settings.data.model_copy(update={"readers": count, "cpus_per_reader": 0.1})
-    stream = batch_stream(
-        faces, sampler, 0, 0, 100 * sampler.steps_per_epoch, data, Augmentation(settings.augment, 1000)
+    stream = load_batches(
+        faces, sampler, 0, 0, 100 * sampler.steps_per_epoch, data, AugmentationSpec(settings.augment, 1000)
     )
     for _ in range(8 * count):
         next(stream)
@@ -86,7 +87,7 @@ def unified_negatives(settings: Settings, count: int, seconds: float, folder: Pa
 
 
 def embedding(settings: Settings, count: int, seconds: float, folder: Path) -> float:
-    """The network on crops and their mirror images, float32."""
+    """The network on crops and their horizontal flips, float32."""
     model = str(folder / "model.pt")
     save_backbone(model, new_backbone(settings.model), settings.model.name, backbone_kwargs(settings.model), {})
     cfg = settings.embed.model_copy(update={"cpus_per_actor": 1})
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--stages", nargs="+", default=[s.__name__ for s in STAGES])
-    parser.add_argument("--measure", help=argparse.SUPPRESS)  # the process that is held to some cores
+    parser.add_argument("--measure", help=argparse.SUPPRESS)  # the process that is pinned to some cores
     cfg = parser.parse_args()
     if cfg.measure:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cfg.measure)])
@@ -144,13 +145,13 @@ def _measure(cfg: argparse.Namespace, folder: Path) -> Iterator[tuple[str, int, 
     stages: dict[str, Any] = {stage.__name__: stage for stage in STAGES}
     for name in cfg.stages:
         for count in cfg.actors:
-            # Anew for each, so that no actor of the one before is left; a training job starts its own.
+            # A new cluster for each, so that no actor of the previous one is left; a training job starts its own.
             with contextlib.nullcontext() if stages[name] in JOBS else cluster(settings):
                 yield name, count, stages[name](settings, count, cfg.seconds, folder)
 
 
 def _trained(method: str, workers: int, folder: Path) -> float:
-    """Samples a second of the last of two epochs of a training job."""
+    """Samples per second of the last of two epochs of a training job."""
     output = folder / f"{method}{workers}"
     own = {"output": output, "data.dataset": folder / "faces", "train.workers": workers, "train.threads": 1,
            "train.cpus_per_worker": 0.2, "data.cpus_per_reader": 0.1, "data.readers": 1, "train.epochs": 2,

@@ -1,59 +1,125 @@
-"""A job as a command: settings, Ray, an MLflow run, an exit code, and a last line that says what was written."""
+"""A job as a Python function and as a command.
 
+A job module defines `validate(settings, upcoming=())`, which checks the settings before anything starts, and a function
+`job(settings, run)` under the decorator `@job`. Importing a job module is light; what it runs is imported in it.
+"""
+
+import functools
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facelib.config import Settings, SettingsError, parse_command_line
-from facelib.tracking import Run
-from ray_jobs.cluster import cluster
-from ray_jobs.errors import user_error
-from ray_jobs.progress import format_seconds
+from ray_jobs.errors import JobError, user_error
+from ray_jobs.logs import configure_logging, split_logging_flags
+from ray_jobs.results import JobResult
+
+if TYPE_CHECKING:
+    from facelib.tracking import Run
+
+Work = Callable[[Settings, Any], JobResult]
+Validate = Callable[[Settings], None]
+
+
+def job(work: Work) -> Callable[..., JobResult]:
+    """Make `work(settings, run)` callable as `work(settings)`.
+
+    Called with settings alone it validates them, joins or starts Ray (an initialized Ray is used as it is), opens an
+    MLflow run of its own and ends it. With a `run`, as in a pipeline's stages, it only does its work.
+
+    Raises (the returned function):
+        SettingsError: a setting that cannot be used; the message names it.
+        JobError: the job failed for a reason that the user can act on. Anything else is a bug and is raised as it is.
+    """
+
+    @functools.wraps(work)
+    def call(settings: Settings, run: "Run | None" = None) -> JobResult:
+        if run is not None:
+            return work(settings, run)
+        from facelib.tracking import Run
+        from ray_jobs.cluster import cluster
+
+        _validate_of(work)(settings)
+        try:
+            with cluster(settings), Run.open(settings, work.__name__) as opened:
+                return work(settings, opened)
+        except Exception as error:
+            shown = user_error(error)
+            if shown is None or isinstance(shown, JobError | SettingsError):
+                raise shown or error from None
+            raise JobError(str(shown)) from error
+
+    return call
+
+
+def main(function: Callable[..., JobResult], argv: Sequence[str] | None = None) -> None:
+    """Run a job as a command: `if __name__ == "__main__": main(generate)`.
+
+    Args:
+        function: decorated with `@job`.
+        argv: flags; by default those of the process.
+    """
+    work: Any = function.__wrapped__  # type: ignore[attr-defined]
+    try:
+        arguments, level, style = split_logging_flags(sys.argv[1:] if argv is None else argv)
+    except ValueError as error:
+        print(f"{work.__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    configure_logging(level, style)
+    run_job(work.__name__, work, sys.modules[work.__module__].__doc__ or "", arguments, _validate_of(work))
 
 
 def run_job(
-    job: str, work: Callable[[Settings, Run], str], description: str, argv: Sequence[str] | None = None
+    name: str, work: Work, description: str, argv: Sequence[str] | None = None, validate: Validate | None = None
 ) -> None:
-    """Run `work(settings, run)` as a command.
+    """Run `work(settings, run)` as the command `name`.
 
-    Exit 0 only when it did what it says, its return value as the last line.
+    The exit status is 0 only when the job did what it says, and the last line then names what was written; 2 for
+    settings that cannot be used, 1 for a job that failed, 128 + signal number for one that was stopped.
     """
-    settings = parse_command_line(job, description.strip(), argv)
-    # Imported here: every Ray worker imports this module, and has no use for what the checks need.
-    from ray_jobs.validation import preflight
-
+    settings = parse_command_line(name, description.strip(), argv)
     try:
-        preflight(settings, job)
+        if validate is not None:
+            validate(settings)
     except SettingsError as error:
-        print(f"{job}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    from facelib.tracking import Run
+    from ray_jobs.cluster import cluster
+    from ray_jobs.progress import format_seconds
+
     started = time.monotonic()
     stopped_by = signal.SIGINT
 
     def terminate(number: int, _: Any) -> None:
         nonlocal stopped_by
         stopped_by = signal.Signals(number)
-        signal.signal(number, signal.SIG_IGN)  # A second one would interrupt what ends the run.
-        # Not SystemExit, which Ray replaces by one of its own (status 1) when it arrives while it waits.
+        signal.signal(number, signal.SIG_IGN)  # A second one would interrupt the end of the run.
+        # Not SystemExit: Ray replaces one that arrives while it waits by its own, with status 1.
         raise KeyboardInterrupt
 
     try:
         with cluster(settings):
-            # `ray job stop` and schedulers send SIGTERM: leave through the context managers so that the run ends as
-            # FAILED. Set here, because joining a cluster puts a handler in place that aborts.
+            # `ray job stop` and schedulers send SIGTERM: leave through the context managers, so that the run ends as
+            # FAILED. Installed here because joining a cluster installs a handler that aborts.
             signal.signal(signal.SIGTERM, terminate)
-            with Run.open(settings, job) as run:
-                written = work(settings, run)
+            with Run.open(settings, name) as run:
+                result = work(settings, run)
     except KeyboardInterrupt:
-        print(f"{job}: stopped by {stopped_by.name}; the same command continues", file=sys.stderr)
+        print(f"{name}: stopped by {stopped_by.name}; the same command continues", file=sys.stderr)
         raise SystemExit(128 + stopped_by) from None
     except Exception as error:
-        found = user_error(error)
-        if os.environ.get("FACELIB_TRACEBACK") or found is None:
+        shown = user_error(error)
+        if os.environ.get("FACELIB_TRACEBACK") or shown is None:
             raise
-        print(f"{job}: {found}", file=sys.stderr)
+        print(f"{name}: {shown}", file=sys.stderr)
         raise SystemExit(1) from None
-    print(f"{job}: {format_seconds(time.monotonic() - started)}, wrote {written}", flush=True)
+    print(f"{name}: {format_seconds(time.monotonic() - started)}, wrote {result}", flush=True)
+
+
+def _validate_of(work: Work) -> Validate:
+    """`validate` of the module that defines a job."""
+    return sys.modules[work.__module__].validate  # type: ignore[no-any-return]

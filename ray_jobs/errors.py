@@ -1,38 +1,56 @@
 """Errors of jobs, and what a user is shown of any error."""
 
 import errno
+from collections.abc import Iterator
 
 
 class JobError(RuntimeError):
-    """A job that cannot do what it was asked; the message says what was wrong and what to do."""
+    """A job failed for a reason that the user can act on; the message says what was wrong and what to do."""
 
 
 def user_error(error: BaseException) -> BaseException | None:
-    """The error, or one it was caused by, whose message tells the user what to do; None when a traceback is needed.
+    """The error to show to the user: `error` or one of its causes whose message says what to do; None for a bug.
 
-    Errors of Ray tasks and workers carry the original as their cause.
+    Errors of Ray tasks, actors and training workers carry the original as their cause.
     """
     from facelib.tracking import TrackingError
 
-    known = (JobError, TrackingError, FileNotFoundError, PermissionError, ImportError, ConnectionError)
+    for current in _causes(error):
+        if isinstance(current, (JobError, TrackingError, *_OPERATING_SYSTEM)):
+            return current
+        # facelib raises ValueError, and subclasses of it, for what a caller got wrong; libraries raise it for anything.
+        if type(current) is ValueError or (isinstance(current, ValueError) and _is_ours(current)):
+            return current
+        if isinstance(current, OSError) and current.errno == errno.ENOSPC:
+            return current
+        if type(current).__name__ == "ExecutionTimeoutError":  # Ray Data: no progress for too long
+            return JobError(_describe_stall(str(current)))
+    return None
+
+
+_OPERATING_SYSTEM = (FileNotFoundError, PermissionError, ImportError, ConnectionError)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and its causes, from the outermost to the innermost."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        # facelib raises ValueError, and kinds of it, for what a caller got wrong; libraries raise it for anything.
-        ours = type(current) is ValueError or type(current).__module__.startswith("facelib")
-        if isinstance(current, known) or (isinstance(current, ValueError) and ours):
-            return current
-        if isinstance(current, OSError) and current.errno == errno.ENOSPC:
-            return current
-        if type(current).__name__ == "ExecutionTimeoutError":
-            first, *more = str(current).splitlines()
-            waiting = "; ".join(line.removeprefix("  - ") for line in more if line.startswith("  - "))
-            return JobError(
-                f"{first} {waiting}. Is there room for the actors, and does storage answer? Where one step takes so "
-                "long, raise ray.no_progress_minutes"
-            )
+        yield current
+        wrapped = next((e for n in ("cause", "controller_failure") if (e := getattr(current, n, None))), None)
         failures = getattr(current, "worker_failures", None) or {}
-        inside = next((e for n in ("cause", "controller_failure") if (e := getattr(current, n, None))), None)
-        current = inside or next(iter(failures.values()), None) or current.__cause__
-    return None
+        current = wrapped or next(iter(failures.values()), None) or current.__cause__
+
+
+def _is_ours(error: BaseException) -> bool:
+    return type(error).__module__.split(".")[0] == "facelib"
+
+
+def _describe_stall(text: str) -> str:
+    first, *details = text.splitlines()
+    waiting = "; ".join(line.removeprefix("  - ") for line in details if line.startswith("  - "))
+    return (
+        f"{first} {waiting}. Does the cluster have resources for the actors, and does storage respond? If one step "
+        "takes that long, raise ray.no_progress_minutes"
+    )

@@ -1,84 +1,89 @@
-"""Stages one after the other: faces, training, evaluation, in one go.
+"""Several jobs one after the other, in one command: faces, training, a sweep, evaluation.
 
-Stages that are done already are recognized by what they wrote and skipped; the first failure stops the pipeline with
-its reason. Ends with the time of each stage and the list of what was written.
+Finished stages are recognized by what they wrote and skipped; the first failure stops the pipeline. At the end a table
+lists the time of each stage and what it wrote.
 """
 
+import importlib
 import time
-
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from facelib.config import Settings, SettingsError, StageSettings, change_settings
-from facelib.tracking import Run
-from ray_jobs.cli import run_job
-from ray_jobs.embed import embed
+from ray_jobs.cli import job, main
 from ray_jobs.errors import JobError, user_error
-from ray_jobs.evaluate import evaluate
-from ray_jobs.export import export
-from ray_jobs.generate import generate
-from ray_jobs.import_data import import_data
-from ray_jobs.inspect_dataset import inspect_dataset
-from ray_jobs.progress import format_seconds
-from ray_jobs.train_ssl import train_ssl
-from ray_jobs.train_unpg import train_unpg
-from ray_jobs.tune import tune
-from ray_jobs.validation import CHECKPOINTS, preflight
+from ray_jobs.results import JobResult
 
-STAGES = {
-    "generate": generate,
-    "import_data": import_data,
-    "inspect_dataset": inspect_dataset,
-    "train_ssl": train_ssl,
-    "train_unpg": train_unpg,
-    "tune": tune,
-    "evaluate": evaluate,
-    "embed": embed,
-    "export": export,
-}
+if TYPE_CHECKING:
+    from facelib.tracking import Run
+
+MODELS = {"train_ssl": "ssl/model.pt", "train_unpg": "unpg/model.pt"}  # what later stages may load, below `output`
 
 
-def pipeline(settings: Settings, run: Run) -> str:
-    """Run `settings.stages` in order, each as a child of this run."""
+def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
+    """Check all stages, each with its own settings, before the first one starts.
+
+    Raises:
+        SettingsError: names the stage and the setting.
+    """
     if not settings.stages:
-        raise JobError("stages: empty, so there is nothing to do; list them in the --config file")
-    # All stages are checked before the first one starts.
-    staged = [(stage, stage_settings(settings, stage)) for stage in settings.stages]
-    coming: list[str] = []
-    for stage, own in staged:
+        raise SettingsError("stages: empty, so there is nothing to do; list them in the --config file")
+    models = set(upcoming)
+    for stage in settings.stages:
+        own = stage_settings(settings, stage)
         try:
-            preflight(own, stage.job, coming)
+            importlib.import_module(f"ray_jobs.{stage.job}").validate(own, models)
         except SettingsError as error:
-            raise JobError(f"stage {stage.name or stage.job}: {error}") from None
-        if stage.job in CHECKPOINTS:
-            coming.append(own.path(CHECKPOINTS[stage.job]))
+            raise SettingsError(f"stage {_name(stage)}: {error}") from None
+        if stage.job in MODELS:
+            models.add(own.path(MODELS[stage.job]))
+
+
+@job
+def pipeline(settings: Settings, run: "Run") -> JobResult:
+    """Run `settings.stages` in order, each as a child of this run."""
+    from rich.table import Table
+
+    from ray_jobs.progress import console, format_seconds
+
     table = Table(title=f"{settings.name}: stages")
     for column in ("stage", "time", "wrote"):
         table.add_column(column, overflow="fold")
-    for number, (stage, own) in enumerate(staged, 1):
-        name = stage.name or stage.job
-        print(f"── {number}/{len(staged)} {name} ──", flush=True)
+    history = []
+    for number, stage in enumerate(settings.stages, 1):
+        print(f"── {number}/{len(settings.stages)} {_name(stage)} ──", flush=True)
         started = time.monotonic()
-        try:
-            with Run.open(own, stage.job, name=name, parent=run.run_id) as child:
-                written = STAGES[stage.job](own, child)
-        except Exception as error:
-            found = user_error(error)
-            if found is not None:
-                raise JobError(f"stage {number}, {name}, failed: {found}") from error
-            raise
+        result = _run_stage(stage_settings(settings, stage), stage, number, run)
         seconds = time.monotonic() - started
-        run.log_metrics({f"stage_seconds/{number}_{name}": seconds})
-        table.add_row(name, format_seconds(seconds), str(written))
-    # Logs have no width of their own; 80 columns would break paths.
-    Console(width=None if Console().is_terminal else 200).print(table)
-    return settings.path("")
+        run.log_metrics({f"stage_seconds/{number}_{_name(stage)}": seconds})
+        table.add_row(_name(stage), format_seconds(seconds), str(result))
+        history.append({"stage": _name(stage), "seconds": seconds, "wrote": str(result), **result.metrics})
+    console().print(table)
+    return JobResult((settings.path(""),), {f"{row['stage']}/seconds": row["seconds"] for row in history}, history)
 
 
 def stage_settings(settings: Settings, stage: StageSettings) -> Settings:
     """Settings of one stage: the pipeline's, with what the stage sets on top."""
-    return change_settings(settings, stage.set, f"stage {stage.name or stage.job}")
+    return change_settings(settings, stage.set, f"stage {_name(stage)}")
+
+
+def _run_stage(settings: Settings, stage: StageSettings, number: int, parent: "Run") -> JobResult:
+    from facelib.tracking import Run
+
+    work = getattr(importlib.import_module(f"ray_jobs.{stage.job}"), stage.job)
+    try:
+        with Run.open(settings, stage.job, name=_name(stage), parent=parent.run_id) as run:
+            return work(settings, run)  # type: ignore[no-any-return]
+    except Exception as error:
+        shown = user_error(error)
+        if shown is None:
+            raise
+        raise JobError(f"stage {number}, {_name(stage)}, failed: {shown}") from error
+
+
+def _name(stage: StageSettings) -> str:
+    return stage.name or stage.job
 
 
 if __name__ == "__main__":
-    run_job("pipeline", pipeline, __doc__)
+    main(pipeline)

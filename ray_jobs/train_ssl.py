@@ -1,19 +1,51 @@
 """Label-free training: MoCo on synthetic identities (USynthFace, arXiv 2211.07371).
 
-Reads <output>/faces, chooses the best epoch on <output>/heldout, writes <output>/ssl/model.pt. Run it again after an
-interruption and it continues.
+Reads <output>/faces, selects the best epoch on <output>/heldout, writes <output>/ssl/model.pt. After an interruption
+the same command continues.
 """
 
-from facelib.config import Settings
-from facelib.tracking import Run
-from ray_jobs.cli import run_job
-from ray_jobs.training.driver import train
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from facelib.config import Settings, SettingsError
+from ray_jobs.cli import job, main
+from ray_jobs.results import JobResult
+
+if TYPE_CHECKING:
+    from facelib.tracking import Run
 
 
-def train_ssl(settings: Settings, run: Run) -> str:
-    """Train with MoCo."""
+def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
+    """Check network, augmentation, validation sets and MoCo's settings before anything starts.
+
+    Args:
+        upcoming: paths that earlier stages of a pipeline will have written.
+
+    Raises:
+        SettingsError: names the setting, what is wrong with it and the valid choices.
+    """
+    from facelib.contrastive import MoCo
+    from ray_jobs.validation import check_faces, check_options, check_training
+
+    check_training(settings, upcoming)
+    if settings.data.stream:
+        check_faces(settings, settings.train.epochs)
+    check_options("ssl.options", settings.ssl.options, MoCo)
+    batch = settings.train.batch_size * settings.train.workers
+    if settings.ssl.queue_size < batch:
+        raise SettingsError(
+            f"ssl.queue_size: {settings.ssl.queue_size} keys cannot hold one global batch of {batch} "
+            "(train.batch_size x train.workers)"
+        )
+
+
+@job
+def train_ssl(settings: Settings, run: "Run") -> JobResult:
+    """Train with MoCo; the result's history has one row per epoch."""
+    from ray_jobs.training.driver import train
+
     return train(settings, run, "ssl")
 
 
 if __name__ == "__main__":
-    run_job("train_ssl", train_ssl, __doc__)
+    main(train_ssl)

@@ -1,8 +1,7 @@
-"""What runs in Ray Train's controller, which lives on the driver's node: epochs go to MLflow from there, and a mistake
-that trying again cannot mend ends the training at once.
+"""Callbacks of Ray Train's controller, which runs on the driver's node: epochs to MLflow, and failing fast.
 
-Workers therefore need no way to the tracking server: it may listen on the driver's machine alone. (A sweep's trials
-report to the sweep, which logs for them: `ray_jobs.tuning.trials`.)
+Workers need no connection to the tracking server: it may listen on the driver's machine only. (Trials of a sweep
+report to the sweep, which logs for them: `ray_jobs.tuning`.)
 """
 
 import logging
@@ -37,13 +36,13 @@ class MLflowCallback(UserCallback):
 
 
 class FailFastCallback(UserCallback):
-    """Ends a training that cannot succeed."""
+    """Ends a training that would fail again in the same way."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raise a user's mistake, which Ray Train then does not retry; leave the rest to train.max_failures."""
+        """Raise an error that the user must fix, so that Ray Train stops; others are left to train.max_failures."""
         for error in worker_exceptions.values():
-            mistake = user_error(error)
-            if mistake is not None and not isinstance(mistake, (StorageError, ConnectionError)):
+            shown = user_error(error)
+            if shown is not None and not isinstance(shown, (StorageError, ConnectionError)):
                 # The worker has printed where it happened; the controller's own stack says nothing more.
                 logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-                raise mistake
+                raise shown

@@ -1,12 +1,13 @@
-"""Checkpoints of a training: which of them are whole, and which one a training takes up.
+"""Checkpoints of a training: which of them are intact, and from which one a training resumes.
 
-Ray Train brings each to `<storage>/checkpoint_<time>/state.pt` and deletes old ones; it trusts what it has noted in its
-own file. Here every state is read through before it is used, so that a damaged one costs the steps since the one
-before it, and not the training.
+Ray Train writes each to `<storage>/checkpoint_<time>/state.pt`, deletes old ones, and trusts its own snapshot file.
+Here every state is verified before it is used, so that a damaged one costs the steps since the previous checkpoint and
+not the training.
 """
 
 import errno
 import json
+import logging
 import shutil
 import zipfile
 from pathlib import Path
@@ -18,21 +19,23 @@ import torch
 from facelib.data import Folder
 from facelib.data.storage import local_copy
 
+logger = logging.getLogger(__name__)
+
 STATE_NAME = "state.pt"
 BOOKKEEPING_NAME = "checkpoint_manager_snapshot.json"  # Ray Train's
 
 
 def newest_checkpoint(storage: str) -> str | None:
-    """Name of the newest checkpoint below `storage` that is whole; None when there is none. Tells of damaged ones."""
+    """Name of the newest intact checkpoint below `storage`, None if there is none; warns of damaged ones."""
     folder = Folder(storage)
     names = _directories(folder)
     for name in sorted(names, reverse=True):
         damage = _damage(folder, name)
         if damage is None:
             return name
-        print(f"warning: checkpoint {folder.uri}/{name} is damaged ({damage}); trying the one before", flush=True)
+        logger.warning("checkpoint %s/%s is damaged (%s); trying the previous one", folder.uri, name, damage)
     if names:
-        print(f"warning: no checkpoint in {folder.uri} is whole; training starts at the beginning", flush=True)
+        logger.warning("no checkpoint in %s is intact; the training starts from the beginning", folder.uri)
     return None
 
 
@@ -46,28 +49,28 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
     """Write a state to a local file.
 
     Raises:
-        OSError: the disk is full, or another reason of the operating system's.
+        OSError: the disk is full, or another error of the operating system.
     """
     try:
         torch.save(state, path)
-    except RuntimeError as error:  # All that torch says of a failed write is that it failed.
+    except RuntimeError as error:  # torch does not say why a write failed.
         free = shutil.disk_usage(path.parent).free
         code = errno.ENOSPC if free < 1 << 20 else errno.EIO
         raise OSError(code, f"cannot write a checkpoint, {free >> 20} MB are free ({error})", str(path)) from None
 
 
 def keep_checkpoint(storage: str, name: str, source: Path, keep: int) -> None:
-    """Bring the state in `source` below `storage` as checkpoint `name`, and delete all but the `keep` newest."""
+    """Store the state in `source` below `storage` as checkpoint `name`, and delete all but the `keep` newest."""
     folder = Folder(storage).create()
     Folder(f"{storage}/{name}").create().write(STATE_NAME, (source / STATE_NAME).read_bytes())
     for old in sorted(_directories(folder))[:-keep]:
         folder.fs.delete_dir(f"{folder.path}/{old}")
 
 
-def forget_lost_checkpoints(storage: str) -> None:
-    """Remove Ray Train's notes when they are cut off (full disk, crash) or name checkpoints that are gone.
+def discard_stale_bookkeeping(storage: str) -> None:
+    """Remove Ray Train's snapshot file if it is truncated (full disk, crash) or names checkpoints that are gone.
 
-    It would refuse to start; without notes it starts, and the training itself finds its newest checkpoint.
+    Ray Train would refuse to start; without the file it starts, and the training itself finds its newest checkpoint.
     """
     folder = Folder(storage)
     if not folder.exists(BOOKKEEPING_NAME):
@@ -80,7 +83,7 @@ def forget_lost_checkpoints(storage: str) -> None:
     except (ValueError, KeyError, TypeError) as error:
         problem = f"is damaged ({type(error).__name__})"
     if problem:
-        print(f"warning: {folder.uri}/{BOOKKEEPING_NAME} {problem}; it is made anew", flush=True)
+        logger.warning("%s/%s %s; it is written again", folder.uri, BOOKKEEPING_NAME, problem)
         folder.fs.delete_file(f"{folder.path}/{BOOKKEEPING_NAME}")
 
 
@@ -90,7 +93,7 @@ def _directories(folder: Folder) -> list[str]:
 
 
 def _damage(folder: Folder, name: str) -> str | None:
-    """What is wrong with a state, by its own checksums; None when it is whole."""
+    """What is wrong with a state by its own checksums; None if it is intact."""
     try:
         with (
             folder.fs.open_input_file(f"{folder.path}/{name}/{STATE_NAME}") as stream,

@@ -1,11 +1,10 @@
-"""Where one rank of a training runs: in a worker group of Ray Train, or alone in the process that asks for it.
+"""Where one rank of a training runs: in a worker group of Ray Train, or alone in the calling process.
 
-The engine's worker knows its place by rank, world, device and `report` only.
+The trainer knows its context by rank, world size, device and `report` only.
 """
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +16,7 @@ from ray_jobs.training.checkpoint import keep_checkpoint
 
 
 class TrainContext(Protocol):
-    """What a worker asks of its place."""
+    """What a trainer needs of the process it runs in."""
 
     rank: int
     world: int
@@ -25,7 +24,7 @@ class TrainContext(Protocol):
     device: torch.device
 
     def report(self, metrics: dict[str, Any], folder: str | Path | None = None) -> None:
-        """Hand over metrics, and on rank 0 a folder that becomes a checkpoint. All ranks call it together."""
+        """Report metrics, and on rank 0 a folder that becomes a checkpoint. All ranks call it together."""
         ...
 
 
@@ -45,12 +44,12 @@ class RayTrainContext:
 
 
 class LocalContext:
-    """This process, alone: no worker group is started, which for a tiny training would take longer than itself.
+    """The calling process alone: starting a worker group would take longer than a tiny training.
 
     Args:
         storage: folder or URI for checkpoints, laid out as Ray Train does.
         keep: checkpoints kept.
-        listeners: told of every report as Ray Train's callbacks are (`after_report`).
+        listeners: called after every report, as Ray Train's callbacks are (`after_report`).
     """
 
     def __init__(self, storage: str, keep: int, callbacks: Sequence[Any]) -> None:
@@ -59,27 +58,9 @@ class LocalContext:
         self.storage, self.keep, self.callbacks = storage, keep, callbacks
 
     def report(self, metrics: dict[str, Any], folder: str | Path | None = None) -> None:
-        """Keep the checkpoint, then tell the listeners."""
+        """Keep the checkpoint, then call the listeners."""
         if folder is not None:
             name = f"checkpoint_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S.%f}"
             keep_checkpoint(self.storage, name, Path(folder), self.keep)
         for callback in self.callbacks:
             callback.after_report(None, [metrics], None)
-
-
-@dataclass(frozen=True)
-class TrainingSpan:
-    """A piece of a training, for a sweep; by default the whole.
-
-    Args:
-        warm_start_from: storage of another piece with whose last state this one begins; empty: untrained.
-        stop_epoch: last epoch of the piece (0: of the training).
-        in_process: train in the caller's process.
-    """
-
-    warm_start_from: str = ""
-    stop_epoch: int = 0
-    in_process: bool = False
-
-
-FULL_RUN = TrainingSpan()

@@ -10,13 +10,13 @@ from ray_jobs.training.sampler import SamplingSpec, ShuffleWindow
 
 
 class TrainingFaces(Protocol):
-    """Where training takes its faces from. Sent to the readers, so it pickles small.
+    """Source of training faces. It is sent to the reading tasks, so it must pickle small.
 
     Attributes:
-        uri: what messages call it.
-        identities: in one epoch; labels below it are class numbers.
+        uri: its name in messages.
+        identities: number of identities in one epoch; labels are class numbers below it.
         image_spec: what the pixels mean.
-        silence: seconds that a reader may send nothing before another takes its place.
+        silence: seconds without data after which a reading task is replaced.
     """
 
     @property
@@ -36,7 +36,7 @@ class TrainingFaces(Protocol):
         ...
 
     def read(self, window: ShuffleWindow, sampling: SamplingSpec) -> tuple[pa.Array, np.ndarray]:
-        """Encoded pictures of a window and their labels int64, group by group; an identity's pictures together."""
+        """Encoded images of a window and their labels int64, group by group; images of an identity are adjacent."""
         ...
 
 
@@ -47,7 +47,7 @@ class StoredFaces:
         DatasetError: see `FaceDataset`.
     """
 
-    stall_timeout = 60.0  # a storage that does not answer; a window is read in seconds, a piece is one batch
+    stall_timeout = 60.0  # for storage that does not respond; a window is read in seconds
 
     def __init__(self, uri: str) -> None:
         self.dataset = FaceDataset(uri)
@@ -56,7 +56,7 @@ class StoredFaces:
         self.image_spec = self.dataset.image_spec
 
     def __reduce__(self) -> tuple[type["StoredFaces"], tuple[str]]:
-        return StoredFaces, (self.uri,)  # a reader opens it anew: the manifest of a large dataset is large
+        return StoredFaces, (self.uri,)  # a reading task opens it itself: the manifest of a large dataset is large
 
     def row_groups(self) -> list[tuple[str, int, int, int]]:
         """See `FaceDataset.row_groups`."""

@@ -1,7 +1,7 @@
-"""The two training methods behind the one protocol the engine knows.
+"""The two training methods, MoCo and margin softmax with UNPG, behind the one protocol that the trainer knows.
 
-A method is a module: `forward(images [V, N, 3, H, W] in [-1, 1], labels [N]) -> Step`, `backbone` the network that is
-kept, and a state_dict that holds everything. `sampling` says how many views of a sample it wants.
+A method is a module: `forward(images [V, N, 3, H, W] in [-1, 1], labels [N]) -> Step`, `backbone` is the network
+that is kept, and its state_dict holds everything. `sampling` says how many views of a sample it needs.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -25,14 +25,14 @@ from ray_jobs.training.sampler import SamplingSpec
 
 
 class StepOutput(NamedTuple):
-    """What a forward pass gives: a loss to minimize, and numbers to watch (each a scalar tensor)."""
+    """Result of a forward pass: the loss to minimize, and metrics (scalar tensors)."""
 
     loss: torch.Tensor
     metrics: dict[str, torch.Tensor]
 
 
 class Method(Protocol):
-    """What the engine asks of a method, besides being an `nn.Module`."""
+    """What the trainer needs of a method, besides being an `nn.Module`."""
 
     sampling: SamplingSpec
 
@@ -49,7 +49,7 @@ class Method(Protocol):
 
 
 class MoCoMethod(nn.Module):
-    """USynthFace: MoCo on two views of each synthetic identity; labels are not looked at."""
+    """USynthFace: MoCo on two views of each synthetic identity; labels are not used."""
 
     def __init__(self, settings: Settings, classes: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class MoCoMethod(nn.Module):
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> StepOutput:
         """Contrastive loss of one batch."""
-        # Identities are looked at only to leave out negatives that are the query itself, when that option is on.
+        # Identities serve only to exclude negatives of the query's identity, if that option is on.
         logits, targets = self.moco(images[0], images[1], labels if self.moco.exclude_same_identity else None)
         loss = nn.functional.cross_entropy(logits, targets)
         with torch.no_grad():
@@ -118,7 +118,7 @@ class MarginSoftmaxMethod(nn.Module):
         return self.network
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> StepOutput:
-        """Margin-softmax loss of one batch, with the terms beside it."""
+        """Margin-softmax loss of one batch, plus the triplet and contrastive terms if they are on."""
         embeddings = self.network(images[0])
         loss = self.softmax(embeddings, labels)
         metrics = {"train_accuracy": self.softmax.accuracy}
@@ -134,7 +134,7 @@ METHODS: dict[str, Any] = {"ssl": MoCoMethod, "unpg": MarginSoftmaxMethod}
 
 
 def backbone_kwargs(model: ModelSettings) -> dict[str, Any]:
-    """What `build_backbone(model.name, **…)` takes, and a checkpoint says of its network."""
+    """Arguments of `build_backbone(model.name, **…)`, as a checkpoint stores them."""
     fixed = {"embedding_size": model.embedding_size, "dropout": model.dropout, "use_se": model.use_se}
     return {**fixed, **model.options}
 
@@ -148,12 +148,14 @@ def initial_backbone(model: ModelSettings) -> nn.Module:
     """A new backbone, with the weights of `model.init_from` if that is given.
 
     Raises:
-        ValueError: those weights belong to another architecture than the settings describe.
+        ValueError: those weights do not fit the architecture of the settings.
     """
     backbone = new_backbone(model)
     if model.init_from:
         try:
             backbone.load_state_dict(load_backbone(model.init_from).state_dict())
         except RuntimeError as error:
-            raise ValueError(f"model.init_from: {model.init_from} is no {model.name} as set ({error})") from None
+            raise ValueError(
+                f"model.init_from: {model.init_from} does not fit {model.name} with these settings ({error})"
+            ) from None
     return backbone

@@ -1,7 +1,4 @@
-"""The pieces of a training run that are functions of numbers: optimizer, learning rate, selection, random state.
-
-Nothing here knows Ray or a method.
-"""
+"""Optimizer, learning-rate schedule, selection of the best checkpoint, seeds. Nothing here knows Ray or a method."""
 
 import math
 from collections.abc import Iterable
@@ -17,7 +14,7 @@ from facelib.config import TrainSettings
 def build_optimizer(parameters: Iterable[nn.Parameter], train: TrainSettings) -> torch.optim.Optimizer:
     """SGD with momentum 0.9, or AdamW.
 
-    AdamW leaves biases and normalization weights undecayed; SGD decays all, as published.
+    AdamW does not decay biases and normalization weights; SGD decays all parameters, as published.
     """
     trained = [p for p in parameters if p.requires_grad]
     if train.optimizer == "sgd":
@@ -30,7 +27,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], train: TrainSettings) ->
 
 
 class LRScheduler:
-    """Learning rate of each step: warm-up, then the schedule; `plateau` also remembers how often it was cut.
+    """Learning-rate schedule: linear warm-up, then `cosine`, `step`, `plateau` or `constant`.
 
     Args:
         global_batch: samples of one step over all workers.
@@ -43,7 +40,7 @@ class LRScheduler:
         self.plateau_factor, self.best, self.waited = 1.0, -math.inf, 0
 
     def at(self, step: int) -> float:
-        """Rate of `step`, counted from 0."""
+        """Learning rate of `step`, counted from 0."""
         train = self.train
         warmup, total = train.warmup_epochs * self.steps_per_epoch, train.epochs * self.steps_per_epoch
         if step < warmup:
@@ -55,7 +52,7 @@ class LRScheduler:
         return self.peak * self.plateau_factor
 
     def observe(self, metric: float) -> None:
-        """Tell the plateau schedule an epoch's metric; higher is better."""
+        """Update the plateau schedule with an epoch's metric; higher is better."""
         if metric > self.best:
             self.best, self.waited = metric, 0
             return
@@ -73,7 +70,11 @@ class LRScheduler:
 
 
 class BestCheckpoint:
-    """The best evaluation so far, its weights, and how long ago it was."""
+    """The best metric so far, its weights, and the number of evaluations since.
+
+    Args:
+        patience: evaluations without improvement after which training stops (0: never).
+    """
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
@@ -81,7 +82,7 @@ class BestCheckpoint:
         self.weights: dict[str, torch.Tensor] = {}
 
     def observe(self, metric: float, epoch: int, backbone: nn.Module) -> bool:
-        """Keep the weights if `metric` is the best; True when it is."""
+        """Keep the weights if `metric` is the best so far; returns whether it is."""
         if metric <= self.metric:
             self.waited += 1
             return False
@@ -105,18 +106,18 @@ class BestCheckpoint:
 
 
 def resumed_step(epoch: int, epoch_samples: int, global_batch: int, steps_per_epoch: int) -> int:
-    """The step to go on with, `epoch_samples` into epoch `epoch`, on a number of workers that may be another one now.
+    """The step to resume at, `epoch_samples` into epoch `epoch`, where the number of workers may have changed.
 
-    Epochs begin where they began. The order within an epoch belongs to a number of workers: after a change the rest of
-    that epoch is drawn in the new order, at least one batch of it, because an epoch's end is when it is evaluated.
+    The order within an epoch depends on the number of workers: after a change the rest of that epoch is drawn in the
+    new order, at least one batch of it, because evaluation happens at an epoch's end.
     """
     return epoch * steps_per_epoch + min(epoch_samples // global_batch, steps_per_epoch - 1)
 
 
-def seed_step(seed: int, step: int, rank: int, place: int = 0) -> int:
-    """Seed of one step on one rank, and of a place in it.
+def seed_step(seed: int, step: int, rank: int, offset: int = 0) -> int:
+    """Seed of one step on one rank, and of a sample offset in it.
 
-    Dropout, augmentation and shuffling draw from generators seeded anew every step, so the random state of a run is
-    its position: there is nothing to save and nothing to lose.
+    Dropout, augmentation and shuffling draw from generators that are seeded every step, so the random state of a run is
+    its position and need not be saved.
     """
-    return int(np.random.SeedSequence([seed, step, rank, place]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, step, rank, offset]).generate_state(1, np.uint64)[0] >> 1)

@@ -30,13 +30,13 @@ class SamplingSpec:
     per_identity: int = 1
 
     def samples(self, group: "RowGroup") -> int:
-        """Samples that a row group gives in one epoch."""
+        """Samples that a row group contributes to one epoch."""
         return group.identities * self.per_identity if self.views == 2 else group.rows
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """One row group: where it lies, the class number of its first identity, and what it holds."""
+    """One row group: where it is, the class number of its first identity, and its size."""
 
     part: str
     index: int
@@ -47,7 +47,7 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class ShuffleWindow:
-    """Row groups that one task reads and shuffles, and the slice of their samples that is used.
+    """Row groups that one task reads and shuffles together, and the range of their samples that is used.
 
     Args:
         position: of the window's first sample in its rank's share of the epoch.
@@ -109,7 +109,7 @@ class DistributedBatchSampler:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.groups))
         mine = [self.groups[i] for i in order[rank :: self.world]]
         position, number = 0, 0
-        # Row groups are not all of one size: a rank with a small share starts it again for the last few samples.
+        # Row groups are not all of one size: a rank with a small share repeats some of it for the last few samples.
         while position < end:
             at = number * self.window_row_groups % max(len(mine), 1)
             groups = tuple(mine[at : at + self.window_row_groups])

@@ -1,8 +1,8 @@
-"""What the engine does about parameters that live on one rank each (a sharded head): DDP, clipping, checkpoints.
+"""Parameters that are sharded over ranks (a sharded margin head): DDP, gradient clipping, checkpoints.
 
-Every such parameter belongs to a `ShardedMarginLoss` somewhere in the method. DDP leaves it alone, the gradient norm
-counts every rank's share, and checkpoints hold it whole, with the optimizer's state beside it, so that they do not
-depend on the number of ranks. Without a sharded module each function is the plain thing.
+Every such parameter belongs to a `ShardedMarginLoss` in the method. DDP ignores it, the gradient norm includes every
+rank's shard, and checkpoints hold the full tensor and its optimizer state, so that they do not depend on the number of
+ranks. Without a sharded module each function does the plain thing.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ Shards = dict[str, ShardedMarginLoss]  # by the name of their weight in the meth
 
 
 def shards(method: nn.Module) -> Shards:
-    """The sharded modules of a method, by the name of the weight each holds a share of."""
+    """The sharded modules of a method, by the name of the weight each holds a shard of."""
     return {
         f"{name}.head.weight".removeprefix("."): module
         for name, module in method.named_modules()
@@ -26,14 +26,14 @@ def shards(method: nn.Module) -> Shards:
 
 
 def keep_from_ddp(method: nn.Module) -> None:
-    """Tell DistributedDataParallel, before it wraps the method, which parameters are a rank's own."""
+    """Make DistributedDataParallel, which must not have wrapped the method yet, ignore the sharded parameters."""
     nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(method, list(shards(method)))
 
 
 def clip_gradients(method: nn.Module, max_norm: float) -> torch.Tensor:
     """Scale gradients to a norm of at most `max_norm` over all ranks' parameters; returns the norm before.
 
-    With the norm of its own share each rank would scale the common parameters differently.
+    With the norm of its own shard each rank would scale the replicated parameters differently.
     """
     split = shards(method)
     if not split:
@@ -47,26 +47,26 @@ def clip_gradients(method: nn.Module, max_norm: float) -> torch.Tensor:
 
 
 def gather_state(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """{"method", "optimizer"}: state dicts, whole on rank 0. All ranks must call it."""
+    """{"method", "optimizer"}: state dicts, complete on rank 0. All ranks must call it."""
     states = {"method": method.state_dict(), "optimizer": optimizer.state_dict()}
-    # Its inner mappings are the optimizer's own: what is put into them here must not stay there.
+    # The inner dictionaries belong to the optimizer: copy them before they are changed.
     states["optimizer"]["state"] = {k: dict(v) for k, v in states["optimizer"]["state"].items()}
     for name, module in shards(method).items():
-        for holder, key in _places(states, name, method, optimizer):
+        for holder, key in _entries(states, name, method, optimizer):
             holder[key] = module.gather_classes(holder[key])
     return states
 
 
 def load_state(method: nn.Module, optimizer: torch.optim.Optimizer, states: dict[str, Any]) -> None:
-    """Take up what `gather_state` gave, on however many ranks that was."""
+    """Load what `gather_state` returned on any number of ranks."""
     for name, module in shards(method).items():
-        for holder, key in _places(states, name, method, optimizer):
+        for holder, key in _entries(states, name, method, optimizer):
             holder[key] = module.own_classes(holder[key])
     method.load_state_dict(states["method"])
     optimizer.load_state_dict(states["optimizer"])
 
 
-def _places(
+def _entries(
     states: dict[str, Any], name: str, method: nn.Module, optimizer: torch.optim.Optimizer
 ) -> list[tuple[dict[Any, Any], Any]]:
     """(mapping, key) of the parameter in both states: the weight, and momentum and the like, which have its rows."""

@@ -1,10 +1,9 @@
 """How jobs end: exit codes, the last line, what a user sees of an error."""
 
-import errno
+import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import ray
@@ -12,27 +11,32 @@ from mlflow import MlflowClient
 from support.commands import ROOT, environment, run, wait_for
 
 from facelib.data import DatasetError
-from facelib.tracking import TrackingError
-from ray_jobs.cli import run_job
-from ray_jobs.errors import JobError, user_error
-from ray_jobs.progress import format_seconds
-
-# `name` says what the job does: the settings have no better place for it.
-JOB = '''"""A job for tests."""
-import time
 from ray_jobs.cli import run_job
 from ray_jobs.errors import JobError
 
-def work(settings, run):
+# `name` says what the job does: the settings have no better place for it.
+JOB = '''"""A job for tests."""
+import logging
+import time
+from ray_jobs.cli import job, main
+from ray_jobs.errors import JobError
+from ray_jobs.results import JobResult
+
+def validate(settings, upcoming=()):
+    pass
+
+@job
+def evaluate(settings, run):
     if settings.name == "user":
         raise JobError("spam.eggs=3: too many; lower it")
     if settings.name == "sleep":
         print("working", flush=True)
         time.sleep(600)
-    return "nothing at all"
+    logging.getLogger(__name__).info("half way")
+    return JobResult(("nothing at all",))
 
 if __name__ == "__main__":
-    run_job("evaluate", work, __doc__)
+    main(evaluate)
 '''
 
 
@@ -90,12 +94,30 @@ def test_a_wrong_flag_exits_two_with_a_suggestion(folder):
     assert done.stderr == "generate: --generate.identitys: unknown setting (did you mean generate.identities?)\n"
 
 
-def test_help_names_every_section(folder):
+def test_help_shows_the_jobs_own_settings(folder):
     done = run("train_ssl", "--help", folder=folder)
     assert done.returncode == 0
     assert done.stderr == ""
     assert "--ssl.temperature" in done.stdout
-    assert "--stages" in done.stdout
+    assert "--unpg.scale" not in done.stdout
+    assert "--unpg.scale" in run("train_ssl", "--help-all", folder=folder).stdout
+
+
+def test_log_records_can_be_json_lines(folder, joined):
+    for level, style, expected in (("info", "json", "half way"), ("info", "text", "half way"), ("error", "text", "")):
+        job = launch(folder, *joined, "--log-level", level, f"--log-format={style}")
+        errors = job.communicate(timeout=300)[1].strip()
+        assert job.returncode == 0, errors
+        if style == "json":
+            errors = json.loads(errors)["message"]
+        assert errors == expected
+
+
+@pytest.mark.parametrize("flags", [("--log-level", "loud"), ("--log-format", "xml")])
+def test_unknown_logging_flags_exit_two(folder, flags):
+    done = run("generate", *flags, folder=folder)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"generate: {flags[0]}: unknown {flags[1]!r}; choose one of ")
 
 
 def test_a_missing_dataset_is_one_line(folder, joined):
@@ -115,7 +137,7 @@ def test_a_traceback_is_there_for_who_asks(folder, joined, statuses):
     assert (plain.returncode, full.returncode) == (1, 1)
     assert error == "evaluate: spam.eggs=3: too many; lower it\n"
     assert "Traceback" in trace
-    assert "in work" in trace
+    assert "in evaluate" in trace
     assert "spam.eggs=3" in trace
     assert statuses("failing") == ["FAILED"]  # one run: the second try took it up
 
@@ -158,39 +180,3 @@ def test_a_bug_is_not_hidden(folder, joined):
             run_job("evaluate", work, "", [*joined, "--tracking.uri", f"sqlite:///{folder}/mlflow.db"])
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def test_which_errors_speak_for_themselves():
-    class LibraryError(ValueError):
-        """As json.JSONDecodeError or UnicodeDecodeError: about a byte, not about what the user did."""
-
-    users = [JobError(), TrackingError(), FileNotFoundError(), PermissionError(), ValueError(), DatasetError()]
-    assert [user_error(e) for e in users] == users
-    users.append(OSError(errno.ENOSPC, "disk full"))
-    for bug in (LibraryError(), KeyError(), RuntimeError(), ZeroDivisionError(), OSError(errno.EIO, "broken")):
-        assert user_error(bug) is None
-        for cause in users:
-            bug.__cause__ = cause
-            assert user_error(bug) is cause
-
-
-def test_an_error_inside_a_ray_task_is_found(ray_cluster):
-    def work(kind):
-        raise kind("from a worker")
-
-    with pytest.raises(ray.exceptions.RayTaskError) as caught:
-        ray.get(ray.remote(work).options(max_retries=0).remote(DatasetError))
-    found = user_error(caught.value)
-    assert type(found) is DatasetError
-    assert str(found) == "from a worker"
-    with pytest.raises(ray.exceptions.RayTaskError) as caught:
-        ray.get(ray.remote(work).options(max_retries=0).remote(KeyError))
-    assert user_error(caught.value) is None
-
-
-def test_durations_are_readable():
-    assert [format_seconds(s) for s in (0.2, 59.4, 59.6, 75.2, 3599.7, 3600, 7384)] == [
-        "0 s", "59 s", "1 min 0 s", "1 min 15 s", "1 h 0 min", "1 h 0 min", "2 h 3 min",
-    ]  # fmt: skip
-    begin = time.monotonic()
-    assert format_seconds(time.monotonic() - begin) == "0 s"

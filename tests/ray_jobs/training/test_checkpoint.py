@@ -11,7 +11,7 @@ from support.commands import ROOT
 from ray_jobs.training.checkpoint import (
     BOOKKEEPING_NAME,
     STATE_NAME,
-    forget_lost_checkpoints,
+    discard_stale_bookkeeping,
     newest_checkpoint,
     read_state,
     write_state,
@@ -48,19 +48,19 @@ def flip_a_bit(path):
 
 
 @pytest.mark.parametrize("damage", [cut_off, flip_a_bit, lambda p: p.write_bytes(b""), lambda p: p.unlink()])
-def test_a_damaged_one_is_named_and_the_one_before_is_taken(storage, damage, capsys):
+def test_a_damaged_one_is_named_and_the_one_before_is_taken(storage, damage, caplog):
     damage(storage / NAMES[2] / STATE_NAME)
     assert newest_checkpoint(str(storage)) == NAMES[1]
-    assert f"{NAMES[2]} is damaged" in capsys.readouterr().out
+    assert f"{NAMES[2]} is damaged" in caplog.text
 
 
-def test_nothing_whole_is_the_beginning_and_is_said(storage, capsys):
+def test_without_an_intact_one_the_training_starts_from_the_beginning(storage, caplog):
     for name in NAMES:
         cut_off(storage / name / STATE_NAME)
     assert newest_checkpoint(str(storage)) is None
-    assert "training starts at the beginning" in capsys.readouterr().out
+    assert "the training starts from the beginning" in caplog.text
     assert newest_checkpoint(str(storage / "nowhere")) is None
-    assert capsys.readouterr().out == ""
+    assert caplog.text == ""
 
 
 def notes(*names):
@@ -71,18 +71,18 @@ def notes(*names):
     ("text", "problem"),
     [(notes(*NAMES)[:-9], "is damaged"), ("", "is damaged"), (notes("checkpoint_gone"), "names checkpoint_gone")],
 )
-def test_notes_that_would_stop_ray_train_are_removed(storage, text, problem, capsys):
+def test_notes_that_would_stop_ray_train_are_removed(storage, text, problem, caplog):
     (storage / BOOKKEEPING_NAME).write_text(text)
-    forget_lost_checkpoints(str(storage))
+    discard_stale_bookkeeping(str(storage))
     assert not (storage / BOOKKEEPING_NAME).exists()
-    assert problem in capsys.readouterr().out
+    assert problem in caplog.text
 
 
-def test_good_notes_are_kept(storage, capsys):
+def test_good_notes_are_kept(storage, caplog):
     (storage / BOOKKEEPING_NAME).write_text(notes(*NAMES))
-    forget_lost_checkpoints(str(storage))
+    discard_stale_bookkeeping(str(storage))
     assert (storage / BOOKKEEPING_NAME).exists()
-    assert capsys.readouterr().out == ""
+    assert caplog.text == ""
 
 
 SMALL_DISK = """

@@ -27,7 +27,7 @@ def faces(tmp_path_factory):
 def train(job, folder, faces, *more):
     done = run(job, "--output", folder / "out", *faces, *SETTINGS, *more, folder=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_stopped_driver_is_continued_by_the_same_command(how, undisturbed, fac
     assert "resumed at epoch" in output
     assert_same_weights(undisturbed / "model.pt", tmp_path / "out" / "ssl" / "model.pt", 0)
     assert statuses(f"sqlite:///{tmp_path}/mlflow.db") == ["FINISHED"]
-    assert "is there already" in train("train_ssl", tmp_path, faces)
+    assert "exists already" in train("train_ssl", tmp_path, faces)
 
 
 @pytest.mark.faults

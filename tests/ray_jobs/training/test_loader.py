@@ -6,21 +6,22 @@ from support.datasets import pattern, write_dataset
 
 from facelib.config import AugmentSettings, DataSettings
 from facelib.data import DatasetError
-from ray_jobs.training import loader as readers
+from ray_jobs.training import loader
+from ray_jobs.training.augmentation import AugmentationSpec
 from ray_jobs.training.faces import StoredFaces
-from ray_jobs.training.loader import Augmentation, Batch, LoaderSpec, batch_stream, read_window, rebatch
+from ray_jobs.training.loader import Batch, LoaderSpec, load_batches, read_window, rebatch
 from ray_jobs.training.sampler import DistributedBatchSampler, SamplingSpec
 
 
-def plan_of(faces, sampling, batch_size=4, window=2, world=1, seed=0):
+def sampler_of(faces, sampling, batch_size=4, window=2, world=1, seed=0):
     return DistributedBatchSampler(faces, sampling, batch_size, window, seed, world)
 
 
 def batches(faces, sampler, rank=0, first=0, last=None, augmentation=None):
     """Batches without Ray: the windows read one after the other."""
     last = sampler.steps_per_epoch if last is None else last
-    reading = LoaderSpec(sampler.sampling, sampler.batch_size, sampler.steps_per_epoch, augmentation)
-    pieces = (piece for window in sampler.windows(rank, first, last) for piece in read_window(faces, window, reading))
+    spec = LoaderSpec(sampler.sampling, sampler.batch_size, sampler.steps_per_epoch, augmentation)
+    pieces = (piece for window in sampler.windows(rank, first, last) for piece in read_window(faces, window, spec))
     return list(rebatch(pieces, sampler.batch_size))
 
 
@@ -32,25 +33,29 @@ def faces(tmp_path_factory):
 
 
 def test_an_epoch_of_images_holds_each_once(faces):
-    sampler = plan_of(faces, SamplingSpec(views=1), batch_size=6)
+    sampler = sampler_of(faces, SamplingSpec(views=1), batch_size=6)
     found = batches(faces, sampler)
     assert sampler.classes == 18
     assert len(found) == sampler.steps_per_epoch == 9
-    assert all(b.images.shape == (6, 1, 112, 112, 3) for b in found)
+    assert all(b.images.shape == (6, 1, 3, 112, 112) for b in found)
     labels = np.concatenate([b.labels for b in found])
     assert np.bincount(labels).tolist() == [3] * 18
     # The label is the number of the identity: the picture must be that identity's.
-    image, label = found[0].images[0, 0].astype(int), int(found[0].labels[0])
+    image, label = found[0].images[0, 0].transpose(1, 2, 0).astype(int), int(found[0].labels[0])
     errors = [np.abs(image - pattern(100 + label, j)).mean() for j in range(3)]
     assert min(errors) < 4
 
 
 def test_pairs_are_two_different_images_of_one_identity(faces):
-    sampler = plan_of(faces, SamplingSpec(views=2, per_identity=2), batch_size=6)
+    sampler = sampler_of(faces, SamplingSpec(views=2, per_identity=2), batch_size=6)
     for batch in batches(faces, sampler):
         for views, label in zip(batch.images, batch.labels, strict=True):
             nearest = [
-                int(np.argmin([np.abs(view.astype(int) - pattern(100 + label, j)).mean() for j in range(3)]))
+                int(
+                    np.argmin(
+                        [np.abs(view.transpose(1, 2, 0).astype(int) - pattern(100 + label, j)).mean() for j in range(3)]
+                    )
+                )
                 for view in views
             ]
             assert nearest[0] != nearest[1]
@@ -59,12 +64,12 @@ def test_pairs_are_two_different_images_of_one_identity(faces):
 def test_an_identity_with_one_image_gives_both_views(tmp_path):
     write_dataset(tmp_path, identities=8, images=1)
     faces = StoredFaces(str(tmp_path))
-    for batch in batches(faces, plan_of(faces, SamplingSpec(views=2))):
+    for batch in batches(faces, sampler_of(faces, SamplingSpec(views=2))):
         assert np.array_equal(batch.images[:, 0], batch.images[:, 1])
 
 
 def test_ranks_share_an_epoch_without_overlap(faces):
-    sampler = plan_of(faces, SamplingSpec(views=2), batch_size=3, world=2, window=1)
+    sampler = sampler_of(faces, SamplingSpec(views=2), batch_size=3, world=2, window=1)
     seen = [np.concatenate([b.labels for b in batches(faces, sampler, rank)]) for rank in (0, 1)]
     assert len(seen[0]) == len(seen[1]) == 9
     assert not set(seen[0]) & set(seen[1])
@@ -73,17 +78,17 @@ def test_ranks_share_an_epoch_without_overlap(faces):
 
 
 def test_epochs_differ_and_seeds_repeat(faces):
-    sampler = plan_of(faces, SamplingSpec(views=2))
+    sampler = sampler_of(faces, SamplingSpec(views=2))
     steps = sampler.steps_per_epoch
     first, second = batches(faces, sampler), batches(faces, sampler, 0, steps, 2 * steps)
-    again = batches(faces, plan_of(faces, SamplingSpec(views=2)))
+    again = batches(faces, sampler_of(faces, SamplingSpec(views=2)))
     assert all(np.array_equal(a.images, b.images) for a, b in zip(first, again, strict=True))
     assert not all(np.array_equal(a.labels, b.labels) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("start", [1, 3, 4, 5, 8])
 def test_a_resumed_stream_continues_where_it_was(faces, start):
-    sampler = plan_of(faces, SamplingSpec(views=2), batch_size=4)
+    sampler = sampler_of(faces, SamplingSpec(views=2), batch_size=4)
     whole, rest = batches(faces, sampler, 0, 0, 10), batches(faces, sampler, 0, start, 10)
     assert len(rest) == 10 - start
     for a, b in zip(whole[start:], rest, strict=True):
@@ -93,8 +98,8 @@ def test_a_resumed_stream_continues_where_it_was(faces, start):
 
 @pytest.mark.parametrize("start", [1, 4, 5])
 def test_augmentation_is_the_same_wherever_a_run_resumed(faces, start):
-    sampler = plan_of(faces, SamplingSpec(views=2), batch_size=4)
-    augmentation = Augmentation(AugmentSettings(strength=0.8, strength_start=0.2), total_steps=10)
+    sampler = sampler_of(faces, SamplingSpec(views=2), batch_size=4)
+    augmentation = AugmentationSpec(AugmentSettings(strength=0.8, strength_start=0.2), total_steps=10)
     plain = batches(faces, sampler, 0, 0, 10)
     whole = batches(faces, sampler, 0, 0, 10, augmentation)
     rest = batches(faces, sampler, 0, start, 10, augmentation)
@@ -103,14 +108,14 @@ def test_augmentation_is_the_same_wherever_a_run_resumed(faces, start):
 
 
 def test_augmentation_strength_ramps_from_start_to_end():
-    ramp = Augmentation(AugmentSettings(strength=0.9, strength_start=0.3), total_steps=10)
+    ramp = AugmentationSpec(AugmentSettings(strength=0.9, strength_start=0.3), total_steps=10)
     assert [ramp.strength(step) for step in (0, 5, 10)] == pytest.approx([0.3, 0.6, 0.9])
-    assert Augmentation(AugmentSettings(strength=0.7), total_steps=10).strength(0) == 0.7
+    assert AugmentationSpec(AugmentSettings(strength=0.7), total_steps=10).strength(0) == 0.7
 
 
 def test_a_dataset_too_small_for_a_batch_is_refused(faces):
     with pytest.raises(DatasetError, match=r"18 samples .* train\.batch_size=64"):
-        plan_of(faces, SamplingSpec(views=2), batch_size=64)
+        sampler_of(faces, SamplingSpec(views=2), batch_size=64)
 
 
 def test_rebatch_keeps_every_sample_in_order():
@@ -128,36 +133,38 @@ def assert_equal_batches(found, expected):
 
 
 def test_ray_delivers_the_planned_batches(faces, ray_cluster):
-    sampler = plan_of(faces, SamplingSpec(views=2), batch_size=4)
-    found = list(batch_stream(faces, sampler, 0, 1, 9, DataSettings(readers=2)))
+    sampler = sampler_of(faces, SamplingSpec(views=2), batch_size=4)
+    found = list(load_batches(faces, sampler, 0, 1, 9, DataSettings(readers=2)))
     assert_equal_batches(found, batches(faces, sampler, 0, 1, 9))
 
 
-def test_without_a_cpu_for_readers_the_trainers_node_reads(faces, ray_cluster, monkeypatch, capsys):
+def test_without_free_cpus_the_trainers_node_reads(faces, ray_cluster, monkeypatch, caplog):
     """As on a cluster that lost the nodes that were not full of trainers."""
-    monkeypatch.setattr(readers, "START_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(readers, "DEGRADED_TIMEOUT_S", 0.2)
-    sampler = plan_of(faces, SamplingSpec(views=2), batch_size=4)
-    everything = placement_group([{"CPU": ray.cluster_resources()["CPU"]}])
-    ray.get(everything.ready())
+    monkeypatch.setattr(loader, "START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(loader, "DEGRADED_TIMEOUT_S", 0.2)
+    sampler = sampler_of(faces, SamplingSpec(views=2), batch_size=4)
+    all_cpus = placement_group([{"CPU": ray.cluster_resources()["CPU"]}])
+    ray.get(all_cpus.ready())
     try:
-        found = list(batch_stream(faces, sampler, 0, 1, 9, DataSettings(readers=2)))
+        loaded = list(load_batches(faces, sampler, 0, 1, 9, DataSettings(readers=2)))
     finally:
-        remove_placement_group(everything)
-    assert_equal_batches(found, batches(faces, sampler, 0, 1, 9))
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1
-    assert said.startswith("no reader began for 0.5 s (data.cpus_per_reader=0.25): reading beside the trainer")
+        remove_placement_group(all_cpus)
+    assert_equal_batches(loaded, batches(faces, sampler, 0, 1, 9))
+    (message,) = [record.getMessage() for record in caplog.records if record.name == loader.__name__]
+    assert message.startswith("no reading task started for 0.5 s (data.cpus_per_reader=0.25): reading on the trainer")
 
 
 @pytest.mark.parametrize("stall_timeout", [60.0, 1.0])
-def test_a_slow_reader_is_waited_for_and_a_silent_one_replaced(stall_timeout, faces, ray_cluster, monkeypatch, capsys):
-    """Its disk takes 5 s, wherever it is read; the trainer waits as long as it must for the one on its own node."""
+def test_a_slow_task_is_waited_for_and_a_stalled_one_replaced(stall_timeout, faces, ray_cluster, monkeypatch, caplog):
+    """Its disk takes 5 s on any node; the trainer waits without limit for the task on its own node."""
     from slow_faces import SlowFaces
 
     monkeypatch.setattr(SlowFaces, "stall_timeout", stall_timeout)
-    sampler = plan_of(faces, SamplingSpec(views=2), batch_size=4)
-    found = list(batch_stream(SlowFaces(faces.uri), sampler, 0, 0, 3, DataSettings(readers=1)))
-    assert_equal_batches(found, batches(faces, sampler, 0, 0, 3))
-    said = capsys.readouterr().out
-    assert said.startswith("a reader has sent nothing for 1 s") if stall_timeout == 1.0 else not said
+    sampler = sampler_of(faces, SamplingSpec(views=2), batch_size=4)
+    loaded = list(load_batches(SlowFaces(faces.uri), sampler, 0, 0, 3, DataSettings(readers=1)))
+    assert_equal_batches(loaded, batches(faces, sampler, 0, 0, 3))
+    messages = [record.getMessage() for record in caplog.records if record.name == loader.__name__]
+    if stall_timeout == 1.0:
+        assert messages[0].startswith("a reading task has sent nothing for 1 s")
+    else:
+        assert not messages

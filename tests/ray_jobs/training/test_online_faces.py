@@ -13,14 +13,16 @@ from support.models import assert_same_weights
 
 from facelib.config import DataSettings, SettingsError, load_settings
 from facelib.data import DatasetError, FaceDataset
+from ray_jobs import train_ssl as train_ssl_job
+from ray_jobs import train_unpg as train_unpg_job
+from ray_jobs import tune as tune_job
 from ray_jobs.errors import JobError
 from ray_jobs.generate import generate, make_dataset
 from ray_jobs.training.driver import train
 from ray_jobs.training.faces import StoredFaces
-from ray_jobs.training.loader import LoaderSpec, batch_stream, read_window
+from ray_jobs.training.loader import LoaderSpec, load_batches, read_window
 from ray_jobs.training.online_faces import FacePool, OnlineFaces, training_faces
 from ray_jobs.training.sampler import DistributedBatchSampler, SamplingSpec
-from ray_jobs.validation import preflight
 
 PAIRS, SINGLES = SamplingSpec(views=2), SamplingSpec(views=1)
 # Every picture of these people with this seed is found, so that counts are exact.
@@ -51,7 +53,7 @@ def faces(settings, pool):
 def batches(faces, sampling, first, last):
     """Batches of two samples."""
     sampler = DistributedBatchSampler(faces, sampling, 2, 2, 3, 1)
-    return list(batch_stream(faces, sampler, 0, first, last, DataSettings(readers=1, cpus_per_reader=0.1)))
+    return list(load_batches(faces, sampler, 0, first, last, DataSettings(readers=1, cpus_per_reader=0.1)))
 
 
 def test_first_epoch_is_what_would_have_been_stored(settings, faces, run):
@@ -104,14 +106,14 @@ def test_rejected_pictures_leave_no_gap(settings, faces):
         strict = OnlineFaces(settings, pool)
         assert 0 < len(strict.read(window, SINGLES)[1]) < 18
         pieces = list(read_window(strict, window, LoaderSpec(SINGLES, 2, 9)))
-        assert [p.images.shape for p in pieces] == [(2, 1, 112, 112, 3)] * 9
+        assert [p.images.shape for p in pieces] == [(2, 1, 3, 112, 112)] * 9
 
 
 def test_nothing_but_rejected_pictures_is_an_error_that_counts_them(settings, ray_cluster):
     with FacePool.start(aligned_above(settings, 1.0)) as pool:
         faces = OnlineFaces(settings, pool)
         window = next(DistributedBatchSampler(faces, PAIRS, 2, 1, 3, 1).windows(0, 0, 1))
-        with pytest.raises(DatasetError, match=r"every picture of 2 identities .* rejected \(low_score 6\)"):
+        with pytest.raises(DatasetError, match=r"every image of 2 identities .* rejected \(low_score 6\)"):
             faces.read(window, PAIRS)
 
 
@@ -128,9 +130,9 @@ def test_a_limited_generator_is_refused_before_anything_starts(tmp_path):
     folder = ("generate.generator=folder", f'generate.options={{"folder": "{tmp_path}"}}', "generate.identities=2",
               "data.stream=true", "train.selection=last", "ssl.queue_size=1000", "train.batch_size=2")  # fmt: skip
     with pytest.raises(SettingsError, match=r"folder has only 2, not 80 in 40 epochs"):
-        preflight(load_settings(None, folder), "train_ssl")
+        train_ssl_job.validate(load_settings(None, folder))
     with pytest.raises(SettingsError, match=r"data\.stream: generator folder has a limited number"):
-        preflight(load_settings(None, folder), "train_unpg")
+        train_unpg_job.validate(load_settings(None, folder))
 
 
 TRAINING = (
@@ -172,7 +174,7 @@ def test_a_killed_trainer_continues_with_the_faces_it_would_have_seen(settings, 
 
 
 def test_only_held_out_faces_are_stored(settings, run, ray_cluster):
-    with pytest.raises(JobError, match=r"nothing to do\. Set generate\.heldout_identities"):
+    with pytest.raises(JobError, match=r"nothing to do.* Set generate\.heldout_identities"):
         generate(with_generate(settings, heldout_identities=0), run)
     result = generate(with_generate(settings, heldout_identities=2), run)
     assert result.written == (settings.path("heldout"),)
@@ -181,7 +183,7 @@ def test_only_held_out_faces_are_stored(settings, run, ray_cluster):
 
 def test_a_sweep_wants_one_stored_dataset(settings):
     with pytest.raises(SettingsError, match=r"data\.stream: trials are compared on one stored dataset"):
-        preflight(settings, "tune")
+        tune_job.validate(settings)
 
 
 def aligned_above(settings, score):

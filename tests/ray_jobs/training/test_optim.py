@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from facelib.config import TrainSettings
-from ray_jobs.training.optim import LearningRate, Selection, build_optimizer, resumed_step, seed_step
+from ray_jobs.training.optim import BestCheckpoint, LRScheduler, build_optimizer, resumed_step, seed_step
 
 
 def test_cosine_with_warmup_starts_low_peaks_and_ends_at_zero():
-    rate = LearningRate(TrainSettings(epochs=10, warmup_epochs=2, learning_rate=0.1, learning_rate_batch=512), 5, 1024)
+    rate = LRScheduler(TrainSettings(epochs=10, warmup_epochs=2, learning_rate=0.1, learning_rate_batch=512), 5, 1024)
     values = [rate.at(step) for step in range(50)]
     assert values[0] == pytest.approx(0.2 / 10)
     assert max(values) == pytest.approx(0.2) == pytest.approx(values[10])
@@ -18,26 +18,26 @@ def test_cosine_with_warmup_starts_low_peaks_and_ends_at_zero():
 
 
 def test_steps_divide_by_ten():
-    rate = LearningRate(TrainSettings(epochs=40, schedule="step", learning_rate=1, learning_rate_batch=0), 2, 8)
+    rate = LRScheduler(TrainSettings(epochs=40, schedule="step", learning_rate=1, learning_rate_batch=0), 2, 8)
     assert [rate.at(e * 2) for e in (0, 7, 8, 16, 24, 32)] == pytest.approx([1, 1, 0.1, 0.01, 0.001, 0.0001])
 
 
 def test_plateau_waits_then_cuts_and_remembers():
     train = TrainSettings(schedule="plateau", plateau_patience=2, learning_rate=1, learning_rate_batch=0)
-    rate = LearningRate(train, 1, 8)
+    rate = LRScheduler(train, 1, 8)
     for metric in (0.5, 0.6, 0.6, 0.6):
         rate.observe(metric)
     assert rate.at(0) == 1
     rate.observe(0.59)
     assert rate.at(0) == pytest.approx(0.1)
-    other = LearningRate(train, 1, 8)
+    other = LRScheduler(train, 1, 8)
     other.load_state_dict(rate.state_dict())
     assert other.at(99) == rate.at(99)
 
 
 def test_selection_keeps_the_weights_of_the_best_epoch():
     network = nn.Linear(2, 2)
-    selection = Selection(patience=2)
+    selection = BestCheckpoint(patience=2)
     for epoch, metric in enumerate((0.5, 0.7, 0.6, 0.65)):
         nn.init.constant_(network.weight, epoch)
         selection.observe(metric, epoch, network)

@@ -1,4 +1,4 @@
-"""A stored dataset on a slow disk, for readers on any node."""
+"""A stored dataset on a slow disk, for reading tasks on any node."""
 
 import time
 
@@ -6,7 +6,7 @@ from ray_jobs.training.faces import StoredFaces
 
 
 class SlowFaces(StoredFaces):
-    """Faces on a disk that takes longer than any patience."""
+    """Faces on a disk that responds slower than any timeout."""
 
     def __reduce__(self):
         return SlowFaces, (self.uri,)

@@ -1,0 +1,47 @@
+"""Which errors are shown to the user, and which are bugs with a traceback."""
+
+import errno
+
+import pytest
+import ray
+
+from facelib.data import DatasetError
+from facelib.tracking import TrackingError
+from ray_jobs.errors import JobError, user_error
+
+
+def test_errors_that_the_user_can_act_on():
+    class LibraryError(ValueError):
+        """As json.JSONDecodeError or UnicodeDecodeError: about a byte, not about the input."""
+
+    users = [JobError(), TrackingError(), FileNotFoundError(), PermissionError(), ValueError(), DatasetError()]
+    assert [user_error(e) for e in users] == users
+    users.append(OSError(errno.ENOSPC, "disk full"))
+    for bug in (LibraryError(), KeyError(), RuntimeError(), ZeroDivisionError(), OSError(errno.EIO, "broken")):
+        assert user_error(bug) is None
+        for cause in users:
+            bug.__cause__ = cause
+            assert user_error(bug) is cause
+
+
+def test_an_error_inside_a_ray_task_is_found(ray_cluster):
+    def work(kind):
+        raise kind("from a worker")
+
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        ray.get(ray.remote(work).options(max_retries=0).remote(DatasetError))
+    found = user_error(caught.value)
+    assert type(found) is DatasetError
+    assert str(found) == "from a worker"
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        ray.get(ray.remote(work).options(max_retries=0).remote(KeyError))
+    assert user_error(caught.value) is None
+
+
+def test_no_progress_of_ray_data_is_explained():
+    class ExecutionTimeoutError(Exception):
+        """As Ray Data's."""
+
+    shown = user_error(ExecutionTimeoutError("No progress for 600 s.\n  - Map: waiting for actors\nmore"))
+    assert isinstance(shown, JobError)
+    assert "No progress for 600 s. Map: waiting for actors. Does the cluster have resources" in str(shown)

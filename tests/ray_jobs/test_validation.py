@@ -1,0 +1,73 @@
+"""Checks of settings that several jobs share."""
+
+import pytest
+
+from facelib.config import SettingsError, load_settings
+from ray_jobs.validation import (
+    check_align,
+    check_checkpoint_exists,
+    check_faces,
+    check_options,
+    check_sets,
+    check_training,
+    check_unique,
+    checked_field,
+)
+
+
+def settings(*overrides):
+    return load_settings(None, list(overrides))
+
+
+def test_what_can_be_used_passes(tmp_path):
+    (tmp_path / "lfw.bin").write_bytes(b"")
+    assert check_faces(settings(), 3) is None
+    check_training(settings("model.name=iresnet18"))
+    (lfw,) = check_sets("train.sets", [f"lfw={tmp_path}/lfw.bin"])
+    assert (lfw.name, lfw.protocol) == ("lfw", "pairs")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("generate.generator=styleganx", r"^generate\.generator, .*unknown generator 'styleganx'"),
+        ("generate.first_identity=1099511627776", r"^generate\.first_identity, .*kept for held-out"),
+        ("align.detector=yolo", r"^align\.detector, align\.options: unknown detector 'yolo'"),
+        ("align.template=ffhq", r"^align\.template: unknown 'ffhq'"),
+    ],
+)
+def test_faces_that_cannot_be_generated_are_refused(override, message):
+    with pytest.raises(SettingsError, match=message):
+        check_faces(settings(override), 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.name=resnet50", r"^model\.name, model\.options: .*resnet50"),
+        ('model.options={"image_size": 128}', r"takes images of 128 pixels, but align\.size is 112"),
+        ('augment.options={"sparkle": 1}', r"^augment\.options: .*sparkle"),
+        ('train.sets=["lfw=nowhere.bin"]', r"^train\.sets: nowhere\.bin does not exist"),
+        ("model.init_from=nowhere.pt", r"^model\.init_from: .*nowhere\.pt does not exist"),
+    ],
+)
+def test_a_training_that_cannot_start_is_refused(override, message):
+    with pytest.raises(SettingsError, match=message):
+        check_training(settings(override))
+
+
+def test_a_checkpoint_may_be_upcoming_or_remote(tmp_path):
+    chosen = settings(f"output={tmp_path}")
+    check_checkpoint_exists(chosen, "model.init_from", "ssl/model.pt", {f"{tmp_path}/ssl/model.pt"})
+    check_checkpoint_exists(chosen, "model.init_from", "s3://bucket/model.pt")
+    check_checkpoint_exists(chosen, "model.init_from", "")
+
+
+def test_small_checks_name_the_field():
+    check_align(settings().align, detector=False)
+    with pytest.raises(SettingsError, match=r"unpg\.options: dict has no setting 'spam'; there are"):
+        check_options("unpg.options", {"spam": 1}, type("dict", (), {"__init__": lambda self, egg=1: None}))
+    with pytest.raises(SettingsError, match=r"evaluate\.sets: duplicate name lfw; give names"):
+        check_unique("evaluate.sets", ["lfw", "cfp", "lfw"], "give names")
+    with pytest.raises(SettingsError, match=r"a\.b: too large"), checked_field("a.b"):
+        raise ValueError("too large")

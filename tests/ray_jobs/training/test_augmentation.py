@@ -1,0 +1,22 @@
+import pytest
+import torch
+
+from facelib.config import AugmentSettings
+from ray_jobs.training.augmentation import AugmentationSpec
+
+
+def test_strength_ramps_from_start_to_end():
+    ramp = AugmentationSpec(AugmentSettings(strength=0.9, strength_start=0.3), total_steps=10)
+    assert [ramp.strength(step) for step in (0, 5, 10)] == pytest.approx([0.3, 0.6, 0.9])
+    assert AugmentationSpec(AugmentSettings(strength=0.7), total_steps=10).strength(0) == 0.7
+
+
+def test_the_operation_has_the_settings():
+    augment = AugmentationSpec(AugmentSettings(flip=1.0, num_ops=0), total_steps=1).build()
+    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).reshape(2, 3, 8, 8)
+    assert torch.equal(augment(images, torch.Generator()), images.flip(3))
+
+
+def test_an_unknown_option_is_refused():
+    with pytest.raises(TypeError, match="solarize_everything"):
+        AugmentationSpec(AugmentSettings(options={"solarize_everything": 1}), total_steps=1).build()

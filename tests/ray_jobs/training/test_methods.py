@@ -1,0 +1,54 @@
+"""Both methods on random images, without a trainer."""
+
+import pytest
+import torch
+
+from facelib.config import change_settings, load_settings
+from facelib.models import save_backbone
+from ray_jobs.training.methods import METHODS, backbone_kwargs, initial_backbone, new_backbone
+
+TINY = {
+    "model.name": "iresnet",
+    "model.embedding_size": 16,
+    "model.options": {"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2},
+    "ssl.queue_size": 12,
+}
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return change_settings(load_settings(None, []), TINY, "test")
+
+
+def forward(name, settings, views):
+    torch.manual_seed(0)
+    method = METHODS[name](settings, 5)
+    assert method.sampling.views == views
+    output = method(torch.rand(views, 4, 3, 112, 112) * 2 - 1, torch.tensor([0, 1, 2, 4]))
+    output.loss.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in method.backbone.parameters())
+    return output
+
+
+def test_moco_takes_pairs_and_reports_cosines(settings):
+    output = forward("ssl", settings, 2)
+    assert output.metrics.keys() == {"contrast_accuracy", "positive_cosine", "negative_cosine"}
+    assert -1 <= output.metrics["positive_cosine"] <= 1
+
+
+@pytest.mark.parametrize("head", ["arcface", "cosface", "magface"])
+def test_margin_softmax_takes_single_images(settings, head):
+    changed = change_settings(settings, {"unpg.head": head, "unpg.triplet": 0.5}, "test")
+    assert forward("unpg", changed, 1).metrics.keys() == {"train_accuracy", "triplet_loss"}
+
+
+def test_training_starts_from_the_weights_of_a_checkpoint(settings, tmp_path):
+    backbone = new_backbone(settings.model)
+    image_spec = {"template": "arcface", "size": 112}
+    save_backbone(tmp_path / "model.pt", backbone, "iresnet", backbone_kwargs(settings.model), image_spec)
+    chosen = change_settings(settings, {"model.init_from": f"{tmp_path}/model.pt"}, "test")
+    for first, second in zip(backbone.parameters(), initial_backbone(chosen.model).parameters(), strict=True):
+        assert torch.equal(first, second)
+    other = change_settings(chosen, {"model.embedding_size": 32}, "test")
+    with pytest.raises(ValueError, match=r"model\.init_from: .* does not fit iresnet with these settings"):
+        initial_backbone(other.model)

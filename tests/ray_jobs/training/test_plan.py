@@ -1,0 +1,57 @@
+"""What the driver decides once, and what decides the trained weights."""
+
+import pickle
+
+import pytest
+from support.datasets import write_dataset
+
+from facelib.config import change_settings, load_settings
+from ray_jobs.training.faces import StoredFaces
+from ray_jobs.training.plan import TrainingPlan, training_spec
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out")
+    write_dataset(folder / "faces", identities=8, images=3, per_part=4, per_group=2)
+    write_dataset(folder / "heldout", identities=4, images=3, first=1000)
+    return load_settings(None, [f"output={folder}", "train.epochs=5"])
+
+
+def test_a_plan_is_plain_data_with_absolute_paths(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    relative = settings.model_copy(update={"output": "runs/here"})
+    plan = TrainingPlan.create(relative, "ssl", f"{tmp_path}/ssl", stop_epoch=3)
+    assert plan.settings.output == f"{tmp_path}/runs/here"
+    assert (plan.storage, plan.last_epoch) == (f"{tmp_path}/ssl/training", 3)
+    assert TrainingPlan.create(settings, "ssl", "x").last_epoch == 5
+    assert pickle.loads(pickle.dumps(plan)) == plan
+    assert plan.with_face_pool("faces-1").face_pool == "faces-1"
+
+
+@pytest.mark.parametrize(
+    ("change", "decides"),
+    [
+        ({"train.learning_rate": 0.3}, True),
+        ({"ssl.queue_size": 99}, True),
+        ({"evaluate.pairs": 77}, True),
+        ({"data.window_row_groups": 3}, True),
+        ({"unpg.margin": 0.1}, False),
+        ({"train.max_failures": 9}, False),
+        ({"train.sets": ["lfw.bin"]}, False),
+        ({"data.readers": 5}, False),
+    ],
+)
+def test_the_spec_holds_what_decides_the_weights(settings, change, decides):
+    faces = StoredFaces(settings.path("faces"))
+    before = training_spec(settings, faces, "ssl")
+    after = training_spec(change_settings(settings, change, "test"), faces, "ssl")
+    assert (before != after) == decides
+
+
+def test_an_elastic_training_may_change_its_workers(settings):
+    faces = StoredFaces(settings.path("faces"))
+    two, three = (change_settings(settings, {"train.workers": n, "train.min_workers": 1}, "test") for n in (2, 3))
+    assert training_spec(two, faces, "ssl") == training_spec(three, faces, "ssl")
+    fixed = change_settings(settings, {"train.workers": 3}, "test")
+    assert training_spec(settings, faces, "ssl") != training_spec(fixed, faces, "ssl")

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+import torch
+from support.datasets import write_dataset
+
+from facelib.config import change_settings, load_settings
+from facelib.data import DatasetError, FaceDataset, ImageSpec
+from facelib.models import build_backbone
+from facelib.sources import write_bin
+from ray_jobs.training.validator import Validator
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out")
+    write_dataset(folder / "heldout", identities=6, images=3, first=1000)
+    return load_settings(None, [f"output={folder}", "evaluate.pairs=20", "train.precision=float32"])
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    torch.manual_seed(0)
+    return build_backbone("iresnet", embedding_size=16, layers=[1, 1, 1, 1], width=0.25, stem_stride=2)
+
+
+def spec_of(settings):
+    return FaceDataset(settings.path("heldout")).image_spec
+
+
+def test_held_out_pairs_select_the_model(settings, backbone):
+    result = Validator(settings, spec_of(settings)).evaluate(backbone)
+    assert result.metrics.keys() == {"heldout/auc"}
+    assert result.selected == result.metrics["heldout/auc"]
+    assert 0 <= result.selected <= 1
+
+
+def test_verification_sets_can_select_it_by_their_mean_accuracy(settings, backbone, tmp_path):
+    images = [image for table in FaceDataset(settings.path("heldout")).tables(["image"]) for image in table["image"]]
+    encoded = [image.as_py() for image in images]
+    paths = []
+    for name, order in (("a", range(18)), ("b", np.random.default_rng(0).permutation(18))):
+        paths.append(f"{tmp_path}/{name}.bin")
+        chosen = [encoded[i] for i in order] + [encoded[i] for i in reversed(list(order))]
+        write_bin(paths[-1], chosen, [i % 2 == 0 for i in range(18)])
+    by_sets = change_settings(settings, {"train.selection": "sets", "train.sets": paths}, "test")
+    result = Validator(by_sets, spec_of(settings)).evaluate(backbone)
+    assert set(result.metrics) == {"a/auc", "a/accuracy", "b/auc", "b/accuracy"}
+    assert result.selected == pytest.approx((result.metrics["a/accuracy"] + result.metrics["b/accuracy"]) / 2)
+
+
+def test_another_image_spec_is_refused(settings):
+    with pytest.raises(DatasetError, match="template"):
+        Validator(settings, ImageSpec(template="arcface-96", size=112))
