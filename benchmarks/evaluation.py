@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fraction", type=float, default=0.02, help="share of IJB-C's pairs")
     parser.add_argument("--full", action="store_true", help="the same as --fraction 1")
-    parser.add_argument("--embedding", action="store_true", help="embed pictures instead")
+    parser.add_argument("--embedding", action="store_true", help="embed images instead")
     parser.add_argument("--scattered", action="store_true", help="pairs of any two templates, not gallery and probe")
     parser.add_argument("--side", choices=["ours", "published", "pairs"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -91,7 +91,7 @@ def time_templates(side: str, fraction: float, scattered: bool) -> None:
     scores = stage("scoring", score, features, ids, data["first"], data["second"])
     tar = stage("TAR@FAR", rate, scores, data["labels"])
     elapsed, processor = time.perf_counter() - start, time.process_time() - processor
-    print(f"  {'total':<22} {elapsed:8.3f} s ({processor:.3f} s of processor time), peak memory {memory():.0f} MiB")
+    print(f"  {'total':<22} {elapsed:8.3f} s ({processor:.3f} s of CPU time), peak memory {memory():.0f} MiB")
     print("  TAR % at " + ", ".join(f"{far:g}: {100 * value:.2f}" for far, value in zip(FARS, tar, strict=True)))
     if side == "ours":
         from facelib.evaluation import evaluate_scores
@@ -117,9 +117,9 @@ def time_pairs() -> None:
 
 
 def time_embedding(faces: int = 512, network: str = "iresnet10-narrow", batch: int = 64, repeats: int = 5) -> None:
-    """Faces a second of the embedding actor's work (JPEG in, decoding beside the network) and of the network alone.
+    """Faces per second of the embedding actor's work (JPEG in, decoding beside the network) and of the network alone.
 
-    Both run in this process, by turns, so that what else the machine does falls on both.
+    Both run in this process, alternating, so that what else the machine does falls on both.
     """
     import torch
 
@@ -128,17 +128,18 @@ def time_embedding(faces: int = 512, network: str = "iresnet10-narrow", batch: i
     from facelib.embedding import embed_images
     from facelib.evaluation.protocols import EncodedImages
     from facelib.models import build_backbone, save_backbone
-    from ray_jobs.embedding.pool import Embedder, EmbeddingModel
+    from ray_jobs.embedding.evaluation_sets import EmbeddingActor
+    from ray_jobs.embedding.models import EmbeddingModel
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    pictures = np.stack([smooth_picture(rng.integers(0, 255, (14, 14, 3), dtype=np.uint8)) for _ in range(faces)])
-    encoded = EncodedImages([encode_image(picture) for picture in pictures])
+    images = np.stack([smooth_image(rng.integers(0, 255, (14, 14, 3), dtype=np.uint8)) for _ in range(faces)])
+    encoded = EncodedImages([encode_image(image) for image in images])
     backbone = build_backbone(network).eval().to(memory_format=torch.channels_last)
     cfg = EvaluateSettings(batch_size=batch)
     with tempfile.TemporaryDirectory() as folder:
         save_backbone(f"{folder}/model.pt", backbone, network, {}, {})
-        actor = Embedder([EmbeddingModel(network, f"{folder}/model.pt")], cfg)
+        actor = EmbeddingActor([EmbeddingModel(network, f"{folder}/model.pt")], cfg)
 
         def pool() -> None:
             parts = [encoded.part(begin, begin + batch) for begin in range(0, faces, batch)]
@@ -146,13 +147,13 @@ def time_embedding(faces: int = 512, network: str = "iresnet10-narrow", batch: i
                 list(threads.map(lambda part: actor.embed(0, part, True), parts))
 
         def alone() -> None:
-            embed_images(backbone, pictures, batch_size=batch)
+            embed_images(backbone, images, batch_size=batch)
 
         pool()
         alone()
         times = np.array([[rates(work, faces) for work in (alone, pool)] for _ in range(repeats)])
-    print(f"{network}, both mirror images, float32, batches of {batch}, one thread, {faces} faces, median of {repeats}")
-    for column, clock in enumerate(("by the clock", "per CPU second")):
+    print(f"{network}, both flips, float32, batches of {batch}, one thread, {faces} faces, median of {repeats}")
+    for column, clock in enumerate(("wall-clock", "per CPU second")):
         own, rate = np.median(times[:, :, column], axis=0)
         share = times[:, 1, column] / times[:, 0, column]
         print(
@@ -161,24 +162,24 @@ def time_embedding(faces: int = 512, network: str = "iresnet10-narrow", batch: i
 
 
 def rates(work: Callable[[], None], faces: int) -> tuple[float, float]:
-    """Faces a second, and a second of processor time."""
+    """Faces per second of wall time, and of CPU time."""
     start, processor = time.perf_counter(), time.process_time()
     work()
     return faces / (time.perf_counter() - start), faces / (time.process_time() - processor)
 
 
-def smooth_picture(picture: np.ndarray) -> np.ndarray:
-    """A smooth picture of 112 pixels, which compresses like a face."""
+def smooth_image(image: np.ndarray) -> np.ndarray:
+    """A smooth image of 112 pixels, which compresses like a face."""
     import cv2
 
-    return cv2.resize(picture, (112, 112), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(image, (112, 112), interpolation=cv2.INTER_CUBIC)
 
 
 def stage(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     start, processor = time.perf_counter(), time.process_time()
     result = function(*arguments)
     elapsed, processor = time.perf_counter() - start, time.process_time() - processor
-    print(f"  {name:<22} {elapsed:8.3f} s ({processor:.3f} s of processor time)", flush=True)
+    print(f"  {name:<22} {elapsed:8.3f} s ({processor:.3f} s of CPU time)", flush=True)
     return result
 
 

@@ -1,8 +1,140 @@
-"""Actors of jobs: what every actor process sets up before it works."""
+"""Actors of jobs: rows streamed through stages of actors, a pool that serves calls, and the setup of an actor process.
+
+`stream_rows` is for data that lives in storage (identity ranges, file names, row groups): Ray Data schedules it.
+`ActorPool` is for data that the driver holds (encoded images of evaluation sets): Ray Data copies all of its input
+into the object store before it starts, the pool sends only what is in flight.
+"""
 
 import os
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
+
+from ray_jobs.resources import ActorRequest, ActorSettings, check_resources
+
+MAX_BLOCKS = 2000  # Ray Data schedules block by block; more blocks cost more driver time than they balance load.
+MAX_RESTARTS = 3  # Of a pool's actor, and retries of its call: one that fails more often has a reason to.
+
+
+@dataclass(frozen=True)
+class ActorStage:
+    """A callable class that maps one row to another in a fixed number of actors.
+
+    Attributes:
+        actor_class: instances are called with a row (dict of str to plain values or bytes) and return a row.
+        args: constructor arguments.
+        section: name of the settings section, for messages.
+        cfg: the section: number of actors, and the CPUs and GPUs that each reserves.
+    """
+
+    actor_class: type
+    args: tuple[Any, ...]
+    section: str
+    cfg: ActorSettings
+
+
+def stream_rows(
+    rows: Sequence[dict[str, Any]], stages: Sequence[ActorStage], autoscaling: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Map `rows` through all stages with Ray Data; results come in the order they are finished.
+
+    Stages start in order: all actors of the earlier ones and at least one of the last must fit on the cluster.
+
+    Raises:
+        JobError: the cluster is too small for that, and not `autoscaling`.
+    """
+    import ray
+
+    if not rows:
+        return
+    *earlier, last = [ActorRequest(s.section, s.cfg, min(s.cfg.actors, len(rows))) for s in stages]
+    check_resources(autoscaling, *earlier, last._replace(count=1))
+    stream = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), MAX_BLOCKS))
+    for stage in stages:
+        stream = stream.map(
+            stage.actor_class,
+            fn_constructor_args=stage.args,
+            compute=ray.data.ActorPoolStrategy(size=min(stage.cfg.actors, len(rows))),
+            num_cpus=stage.cfg.cpus_per_actor,
+            num_gpus=stage.cfg.gpus_per_actor,
+        )
+    yield from stream.iter_rows()
+
+
+class ActorPool:
+    """A fixed number of actors that serve calls, as a context manager; actors end with the block.
+
+    An actor that dies is restarted and its calls are repeated, at most `MAX_RESTARTS` times.
+
+    Args:
+        actor_class: class of the actors.
+        args: constructor arguments.
+        request: settings section and number of actors.
+        autoscaling: the cluster grows on demand: wait for actors that do not fit now.
+        concurrency: calls that one actor runs in threads at the same time.
+
+    Raises:
+        JobError: the actors do not fit on the cluster.
+    """
+
+    def __init__(
+        self,
+        actor_class: type,
+        args: tuple[Any, ...],
+        request: ActorRequest,
+        autoscaling: bool = False,
+        concurrency: int = 1,
+    ) -> None:
+        import ray
+
+        check_resources(autoscaling, request)
+        self.concurrency = concurrency
+        remote_class = ray.remote(
+            num_cpus=request.cfg.cpus_per_actor,
+            num_gpus=request.cfg.gpus_per_actor,
+            max_concurrency=concurrency,
+            max_restarts=MAX_RESTARTS,
+            max_task_retries=MAX_RESTARTS,
+        )(actor_class)
+        self.actors = [remote_class.remote(*args) for _ in range(request.count)]
+
+    def map(self, method: str, calls: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        """Call `method` with each tuple of arguments; yields (number of the call, result) as calls finish.
+
+        `calls` is consumed lazily: no more than `concurrency` calls per actor are in flight, and whichever actor
+        finishes one receives the next. Actors' exceptions are raised here.
+        """
+        import ray
+
+        pending = enumerate(calls)
+        in_flight: dict[Any, tuple[int, Any]] = {}
+
+        def submit(actor: Any) -> None:
+            for number, arguments in pending:
+                in_flight[getattr(actor, method).remote(*arguments)] = number, actor
+                return
+
+        for _ in range(self.concurrency):
+            for actor in self.actors:
+                submit(actor)
+        while in_flight:
+            (finished,), _ = ray.wait(list(in_flight), num_returns=1)
+            number, actor = in_flight.pop(finished)
+            submit(actor)
+            yield number, ray.get(finished)
+
+    def __enter__(self) -> "ActorPool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import ray
+
+        for actor in self.actors:
+            ray.kill(actor)
 
 
 def device_options(options: dict[str, Any], gpus: float) -> dict[str, Any]:

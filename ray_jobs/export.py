@@ -1,6 +1,6 @@
-"""A trained model for others to run: an ONNX file compared with PyTorch, and an MLflow model, pictures to embeddings.
+"""Export a trained model: an ONNX file, compared with PyTorch, and an MLflow model from images to embeddings.
 
-Writes <output>/export/model.onnx and <output>/export/mlflow_model; both are artifacts of the MLflow run as well.
+Writes <output>/export/model.onnx and <output>/export/mlflow_model, and both as artifacts of the MLflow run.
 """
 
 import shutil
@@ -12,12 +12,9 @@ import pyarrow.fs as pafs
 
 from facelib.config import Settings
 from facelib.data import Folder, encode_image
-from facelib.embedding import load_face_model
-from facelib.export import export_onnx, save_mlflow_model
-from facelib.models import read_checkpoint
 from facelib.synthesis import build_generator
 from facelib.tracking import Run
-from ray_jobs.cli import run_job
+from ray_jobs.cli import job, main
 from ray_jobs.errors import JobError
 from ray_jobs.results import JobResult
 from ray_jobs.validation import check_align
@@ -32,8 +29,13 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     check_align(settings.align)
 
 
+@job
 def export(settings: Settings, run: Run) -> JobResult:
     """Export `settings.export.model`."""
+    from facelib.embedding import load_face_model
+    from facelib.export import export_onnx, save_mlflow_model
+    from facelib.models import read_checkpoint
+
     cfg = settings.export
     target = Folder(settings.path(cfg.folder)).create()
     checkpoint = settings.path(cfg.model)
@@ -45,7 +47,9 @@ def export(settings: Settings, run: Run) -> JobResult:
         onnx = Path(temporary) / "model.onnx"
         check = export_onnx(load_face_model(checkpoint), onnx, image_spec, cfg.tolerance)
         batches = ", ".join(map(str, check.batches))
-        print(f"model.onnx: {check.difference:.1e} from PyTorch, relative, in batches of {batches}", flush=True)
+        print(
+            f"model.onnx: relative difference from PyTorch {check.difference:.1e}, in batches of {batches}", flush=True
+        )
         metrics = {"onnx/difference": check.difference}
         run.log_metrics(metrics)
         target.write(onnx.name, onnx.read_bytes())
@@ -55,7 +59,7 @@ def export(settings: Settings, run: Run) -> JobResult:
             model = save_mlflow_model(
                 Path(temporary) / "mlflow_model",
                 onnx,
-                _example_picture(settings.seed),
+                example_image(settings.seed),
                 align.detector,
                 align.options,
                 align.min_score,
@@ -67,8 +71,8 @@ def export(settings: Settings, run: Run) -> JobResult:
     return JobResult(written=(target.uri,), metrics=metrics)
 
 
-def _example_picture(seed: int) -> bytes:
-    """A synthetic person, so that no real one travels with the model."""
+def example_image(seed: int) -> bytes:
+    """An encoded image of a synthetic identity, so that no real face is published with the model."""
     import numpy as np
 
     generator = build_generator("morphable", image_size=192)
@@ -78,16 +82,16 @@ def _example_picture(seed: int) -> bytes:
 
 
 def _replace_folder(source: Path, target: Folder, name: str) -> None:
-    """Copy a local folder below `target` in place of an older one."""
-    place = f"{target.path}/{name}"
-    if target.fs.get_file_info(place).type == pafs.FileType.Directory:
-        target.fs.delete_dir(place)
+    """Copy a local folder to `<target>/<name>`, replacing an older copy."""
+    path = f"{target.path}/{name}"
+    if target.fs.get_file_info(path).type == pafs.FileType.Directory:
+        target.fs.delete_dir(path)
     if isinstance(target.fs, pafs.LocalFileSystem):
-        shutil.copytree(source, place)
+        shutil.copytree(source, path)
         return
-    target.fs.create_dir(place, recursive=True)
-    pafs.copy_files(str(source), place, destination_filesystem=target.fs)
+    target.fs.create_dir(path, recursive=True)
+    pafs.copy_files(str(source), path, destination_filesystem=target.fs)
 
 
 if __name__ == "__main__":
-    run_job("export", export, __doc__)
+    main(export)

@@ -1,62 +1,71 @@
-"""What fits on the cluster: checked before actors and trainers start, because Ray waits without an error.
+"""The one place that knows what fits on the cluster: checked before actors and trainers start.
 
-Where some actors of a job can never start, what depends on them waits forever: actors of two stages wait for each
-other, images sent to an actor wait for it.
+Ray itself waits without an error. Actors that can never start block every stage that depends on them: actors of two
+stages deadlock, and rows sent to an actor that never starts are never processed.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-import ray
-
+from facelib.config import Settings, TrainSettings
 from ray_jobs.errors import JobError
 
 Resources = Mapping[str, float]
 
 
 class ActorSettings(Protocol):
-    """What sections of settings with actors have in common."""
+    """Fields that every settings section with actors has."""
 
+    actors: int
     cpus_per_actor: float
     gpus_per_actor: float
 
 
 class ActorRequest(NamedTuple):
-    """Section of the settings, its values, and how many of its actors must run at once for the job to go on."""
+    """Actors of a settings section that must run at the same time.
+
+    Attributes:
+        section: name of the settings section, for messages.
+        cfg: the section, with the CPUs and GPUs that one actor reserves.
+        count: number of its actors that must run for the job to make progress.
+    """
 
     section: str
     cfg: ActorSettings
     count: int
 
 
-def check_resources(grows: bool, *pools: ActorRequest) -> None:
-    """Refuse what cannot run at the same time.
+def check_resources(autoscaling: bool, *requests: ActorRequest) -> None:
+    """Refuse actors that cannot all run at the same time.
 
     Args:
-        grows: the cluster does (`ray.autoscaling`): what it has now says nothing.
+        autoscaling: the cluster grows on demand (`ray.autoscaling`), so its current size is not a limit.
 
     Raises:
         JobError: the cluster is too small.
     """
-    if grows:
+    if autoscaling:
         return
     nodes = cluster_nodes()
-    pieces = [{"CPU": p.cfg.cpus_per_actor, "GPU": p.cfg.gpus_per_actor} for p in pools for _ in range(p.count)]
-    if can_place(nodes, pieces):
+    bundles = [{"CPU": r.cfg.cpus_per_actor, "GPU": r.cfg.gpus_per_actor} for r in requests for _ in range(r.count)]
+    if can_place(nodes, bundles):
         return
-    asked = " and ".join(
-        f"{p.count} of {p.section}.actors with {p.section}.cpus_per_actor={p.cfg.cpus_per_actor:g} and gpus_per_actor="
-        f"{p.cfg.gpus_per_actor:g} each"
-        for p in pools
+    requested = " and ".join(
+        f"{r.count} of {r.section}.actors with {r.section}.cpus_per_actor={r.cfg.cpus_per_actor:g} and gpus_per_actor="
+        f"{r.cfg.gpus_per_actor:g} each"
+        for r in requests
     )
     raise JobError(
-        f"no room for {asked}, which must run at the same time: there are {describe_resources(nodes)}. Lower one "
-        "of them (fractions are fine), or set ray.autoscaling=true if the cluster grows"
+        f"not enough resources for {requested}, which must run at the same time: the cluster has "
+        f"{describe_resources(nodes)}. Lower one of them (fractions are allowed), or set ray.autoscaling=true if the "
+        "cluster grows on demand"
     )
 
 
 def cluster_nodes() -> list[dict[str, float]]:
-    """What each node of the cluster has."""
+    """Total resources of each live node of the cluster, e.g. {"CPU": 16, "GPU": 2}."""
+    import ray
+
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
@@ -66,50 +75,80 @@ def describe_resources(nodes: list[dict[str, float]]) -> str:
     return f"{cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} nodes"
 
 
-def can_place(nodes: Sequence[Resources], pieces: Sequence[Resources]) -> bool:
-    """Whether all pieces can be placed on these nodes at the same time; none is cut.
+def can_place(nodes: Sequence[Resources], bundles: Sequence[Resources]) -> bool:
+    """Whether all bundles can be placed on these nodes at the same time, each on a single node.
 
-    The largest are placed first, and on nodes with GPUs only where nothing else has room: not every arrangement is
-    tried, but those that schedulers find.
+    Greedy, as schedulers are, not exhaustive: the largest bundles first, on nodes with GPUs only where no other node
+    has capacity.
     """
     free = sorted((dict(node) for node in nodes), key=lambda node: node.get("GPU", 0))
-    largest_first = sorted(pieces, key=lambda piece: (piece.get("GPU", 0), piece.get("CPU", 0)), reverse=True)
-    return all(_place(free, piece) for piece in largest_first)
+    largest_first = sorted(bundles, key=lambda bundle: (bundle.get("GPU", 0), bundle.get("CPU", 0)), reverse=True)
+    return all(_place(free, bundle) for bundle in largest_first)
 
 
 def trials_that_fit(
     nodes: Sequence[Resources], worker: Resources, workers: int, reader_cpus: float, readers: int
 ) -> int:
-    """Number of whole trials, workers and readers, that can be placed on these nodes at the same time.
-
-    Counted by placing them one after the other, each piece on the first node with room; pieces are not cut.
+    """Number of trials, each with its workers and readers, that can be placed on these nodes at the same time.
 
     Args:
-        nodes: what each node has, e.g. {"CPU": 16, "GPU": 2}.
-        worker: what each of a trial's workers reserves.
-        workers: of one trial.
-        reader_cpus: what one reading task reserves.
-        readers: of one worker at a time; a trial that must be alone gets along with one.
+        nodes: total resources of each node, e.g. {"CPU": 16, "GPU": 2}.
+        worker: resources that each worker of a trial reserves.
+        workers: number of workers of one trial.
+        reader_cpus: CPUs that one reading task reserves.
+        readers: concurrent reading tasks of one worker; a single trial that would not fit otherwise runs with one.
     """
-    count = _count(nodes, worker, workers, reader_cpus, readers)
-    return count or min(_count(nodes, worker, workers, reader_cpus, 1), 1)
+    count = _count_trials(nodes, worker, workers, reader_cpus, readers)
+    return count or min(_count_trials(nodes, worker, workers, reader_cpus, 1), 1)
 
 
-def _count(nodes: Sequence[Resources], worker: Resources, workers: int, reader_cpus: float, readers: int) -> int:
+def _count_trials(nodes: Sequence[Resources], worker: Resources, workers: int, reader_cpus: float, readers: int) -> int:
+    """Place trials one after the other, each bundle on the first node with capacity, until one does not fit."""
     free = [dict(node) for node in nodes]
-    reader = {"CPU": reader_cpus}
+    bundles = [*[worker] * workers, *[{"CPU": reader_cpus}] * (readers * workers)]
     count = 0
-    while all(_place(free, piece) for piece in [*[worker] * workers, *[reader] * (readers * workers)]):
+    # Bundles that reserve nothing fit any number of times.
+    while count < 10_000 and all(_place(free, bundle) for bundle in bundles):
         count += 1
-        if count >= 10_000:
-            break  # Reserving nothing fits any number of times.
     return count
 
 
-def _place(free: list[dict[str, float]], piece: Resources) -> bool:
+def _place(free: list[dict[str, float]], bundle: Resources) -> bool:
     for node in free:
-        if all(node.get(name, 0) >= amount - 1e-9 for name, amount in piece.items()):
-            for name, amount in piece.items():
+        if all(node.get(name, 0) >= amount - 1e-9 for name, amount in bundle.items()):
+            for name, amount in bundle.items():
                 node[name] = node.get(name, 0) - amount
             return True
     return False
+
+
+def worker_resources(train: TrainSettings) -> dict[str, float]:
+    """What one training worker reserves: CPUs, and its share of a GPU."""
+    return {"CPU": train.cpus_per_worker, **({"GPU": train.gpus_per_worker} if train.use_gpu else {})}
+
+
+def check_training_resources(settings: Settings) -> None:
+    """Check that trainers, their readers and the actors that generate their faces fit on the cluster together.
+
+    Raises:
+        JobError: they do not, and the job would deadlock.
+    """
+    if settings.ray.autoscaling:
+        return  # The future size of the cluster is unknown here; Ray reports a demand that it can never meet.
+    train, data = settings.train, settings.data
+    workers = train.min_workers or train.workers
+    sections = [settings.generate, settings.align] if data.stream else []
+    actors = [{"CPU": cfg.cpus_per_actor, "GPU": cfg.gpus_per_actor} for cfg in sections for _ in range(cfg.actors)]
+    # One reader per worker is enough to make progress, slowly.
+    needed = [*actors, *[worker_resources(train)] * workers, *[{"CPU": data.cpus_per_reader}] * workers]
+    nodes = cluster_nodes()
+    if not can_place(nodes, needed):
+        cpus = workers * (train.cpus_per_worker + (data.readers + 1) * data.cpus_per_reader)
+        online = " and, with data.stream, generate.actors and align.actors" if sections else ""
+        gpus = f", train.gpus_per_worker={train.gpus_per_worker:g}" if train.use_gpu else ""
+        raise JobError(
+            f"train.workers={workers} need {cpus:g} CPUs with their readers (train.cpus_per_worker="
+            f"{train.cpus_per_worker:g}{gpus}, data.readers={data.readers}, data.cpus_per_reader="
+            f"{data.cpus_per_reader:g}){online}; the cluster has {describe_resources(nodes)}: lower one of them, or "
+            "set ray.autoscaling=true if the cluster grows"
+        )

@@ -1,9 +1,9 @@
-"""Ray Data stream of aligned faces: identity chunks → generator actors → aligner actors.
+"""Stream of aligned faces: identity chunks → generator actors → aligner actors.
 
-A row is one chunk of identities, so a row's content depends on the settings and its identity range alone, whoever
-makes it and when. Pixels travel as raw bytes in a row of bounded size; what leaves the aligner is an Arrow table of
-encoded faces. Generators and aligners are pools of their own: a network library that one of them needs (TensorFlow for
-DiscoFaceGAN and MTCNN) is loaded in its processes only.
+A row is one chunk of identities, so its content depends only on the settings and the identity range, not on which actor
+processes it or when. Pixels travel as raw bytes in rows of bounded size; aligners return Arrow tables of encoded faces.
+Generators and aligners are separate stages: a network library that one of them needs (TensorFlow for DiscoFaceGAN and
+MTCNN) is loaded in its processes only.
 """
 
 import json
@@ -13,17 +13,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 
 from facelib.config import AlignSettings, GenerateSettings, Settings
 from facelib.data import SCHEMA, Face, encode_image, faces_to_table
-from ray_jobs.actors import device_options, limit_actor_threads
-from ray_jobs.resources import ActorRequest, check_resources
+from ray_jobs.actors import ActorStage, device_options, limit_actor_threads, stream_rows
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Images `first_image` … of identities `first` … `first + count − 1`, a piece of part number `part`."""
+    """A range of identities that one task renders.
+
+    Attributes:
+        part: number of the dataset part that the faces belong to.
+        first: first identity.
+        count: number of identities.
+        first_image: index of each identity's first image.
+    """
 
     part: int
     first: int
@@ -33,7 +38,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class AlignedChunk:
-    """The faces of one chunk, and how many pictures were rejected for which reason."""
+    """The faces of one chunk, and the number of rejected images by reason."""
 
     chunk: Chunk
     table: pa.Table
@@ -41,41 +46,24 @@ class AlignedChunk:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "AlignedChunk":
-        """What `AlignerActor` returned."""
+        """From the row that `AlignerActor` returns."""
         chunk = Chunk(row["part"], row["first"], row["count"], row["first_image"])
         return cls(chunk, pa.ipc.open_stream(row["table"]).read_all(), json.loads(row["rejected"]))
 
 
 def face_stream(settings: Settings, chunks: Sequence[Chunk]) -> Iterator[AlignedChunk]:
-    """Generate and align `chunks`; they come back in the order they are finished."""
+    """Generate and align `chunks`; they come in the order they are finished."""
     generate, align = settings.generate, settings.align
-    rows = [asdict(chunk) for chunk in chunks]
-    # The generators start first: all of them, and then there must be room for an aligner.
-    generators = ActorRequest("generate", generate, min(generate.actors, len(rows)))
-    check_resources(settings.ray.autoscaling, generators, ActorRequest("align", align, 1))
-    stream = (
-        ray.data.from_items(rows, override_num_blocks=min(len(rows), 2000))
-        .map(
-            GeneratorActor,
-            fn_constructor_args=(settings.seed, generate),
-            compute=ray.data.ActorPoolStrategy(size=min(generate.actors, len(rows))),
-            num_cpus=generate.cpus_per_actor,
-            num_gpus=generate.gpus_per_actor,
-        )
-        .map(
-            AlignerActor,
-            fn_constructor_args=(align, generate.generator, generate.jpeg_quality),
-            compute=ray.data.ActorPoolStrategy(size=min(align.actors, len(rows))),
-            num_cpus=align.cpus_per_actor,
-            num_gpus=align.gpus_per_actor,
-        )
+    stages = (
+        ActorStage(GeneratorActor, (settings.seed, generate), "generate", generate),
+        ActorStage(AlignerActor, (align, generate.generator, generate.jpeg_quality), "align", align),
     )
-    for row in stream.iter_rows():
+    for row in stream_rows([asdict(chunk) for chunk in chunks], stages, settings.ray.autoscaling):
         yield AlignedChunk.from_row(row)
 
 
 def faces_spec(settings: Settings) -> dict[str, Any]:
-    """Everything but the range of identities that decides the bytes of made faces: no actors, no CPUs."""
+    """All settings that decide the bytes of generated faces, without the identity range."""
     from facelib.synthesis import build_generator, generator_version
 
     generate, align = settings.generate, settings.align
@@ -98,7 +86,7 @@ def faces_spec(settings: Settings) -> dict[str, Any]:
 
 
 class GeneratorActor:
-    """Actor: renders all images of a chunk's identities."""
+    """Actor of the first stage: renders all images of a chunk's identities."""
 
     def __init__(self, seed: int, generate: GenerateSettings) -> None:
         from facelib.synthesis import build_generator
@@ -125,7 +113,7 @@ class GeneratorActor:
 
 
 class AlignerActor:
-    """Actor: finds the face in each picture, cuts it out and encodes it."""
+    """Actor of the second stage: detects, aligns and encodes the face of each image."""
 
     def __init__(self, align: AlignSettings, source: str, jpeg_quality: int) -> None:
         from facelib.alignment import Aligner, build_detector
@@ -153,7 +141,7 @@ class AlignerActor:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, SCHEMA) as writer:
             writer.write_table(faces_to_table(faces))
-        # Reasons that did not occur are left out, here and in the manifest.
+        # Reasons that did not occur are omitted, here and in the manifest.
         rejected = {reason: number for reason, number in count_rejections(results).items() if number}
         chunk = {name: row[name] for name in ("part", "first", "count", "first_image")}
         return {**chunk, "table": sink.getvalue().to_pybytes(), "rejected": json.dumps(rejected)}

@@ -1,7 +1,8 @@
-"""Ray Data stream of an import: ranges of a source's list → actors that read, align, filter and write a part each.
+"""Import on actors: ranges of a source's list → actors that read, align, filter and write one part each.
 
-A part is made from first to last byte by one actor: no picture travels between processes, and the driver sees counts.
-What a part left out, and why, lies beside it in `import/`, written first: a part that is there has its account.
+One actor writes a part from its first to its last byte: no image travels between processes, and the driver receives
+only counts. What a part leaves out, and why, is in its account in `import/`, which is written first: every part that
+exists has an account.
 """
 
 import dataclasses
@@ -10,40 +11,39 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import cv2
-import ray
 
 from facelib.config import ImportSettings, Settings
 from facelib.data import Folder, PartInfo, faces_to_table, write_part
 from facelib.sources import FaceSource, SourceIndex
 from facelib.sources.importing import Embed, ImportedPart, PartImporter, References
 from facelib.sources.source import count_skipped
-from ray_jobs.actors import device_options
-from ray_jobs.datasets.dataset_report import part_name
+from ray_jobs.actors import ActorStage, device_options, stream_rows
+from ray_jobs.datasets.writing import part_name
 
-# Training reads and shuffles dozens of row groups at a time: about this many faces in each, however many a person has.
+# Faces in one row group, about: training reads and shuffles dozens of row groups at a time.
 GROUP_ROWS = 400
 
 
-class Range(NamedTuple):
-    """Entries `begin` … `end − 1` of the list become part number `part`."""
+class IndexRange(NamedTuple):
+    """Entries `begin` to `end` (exclusive) of a source's list, which become part number `part`."""
 
     part: int
     begin: int
     end: int
 
 
-class Shared(NamedTuple):
-    """What all actors need: one copy on each node."""
+class ImportInputs(NamedTuple):
+    """What all import actors need, in the object store: one copy per node."""
 
     source: FaceSource
     index: SourceIndex
     references: References | None
 
 
-class PartDone(NamedTuple):
-    """A part that was written, or (`info` is None) the damage that a strict import stopped at."""
+class PartResult(NamedTuple):
+    """A written part, or, with `info` None, the damaged entry that a strict import stops at."""
 
-    range: Range
+    range: IndexRange
     info: PartInfo | None
     damage: str
 
@@ -54,49 +54,40 @@ def import_stream(
     index: SourceIndex,
     alignment: str,
     folder: Folder,
-    key: str,
-    ranges: Sequence[Range],
+    fingerprint: str,
+    ranges: Sequence[IndexRange],
     references: References | None,
-) -> Iterator[PartDone]:
-    """Make the parts `ranges`; they come back in the order they are finished.
+) -> Iterator[PartResult]:
+    """Write the parts of `ranges`; results come in the order they are finished.
 
     Args:
         alignment: none, given or detect.
-        key: hash of the spec, for the parts' footers.
+        fingerprint: of the dataset's spec, for the parts' footers.
     """
+    import ray
+
     if not ranges:
         return
-    cfg = settings.import_data
-    shared = ray.put(Shared(source, dataclasses.replace(index, skipped=[]), references))
-    stream = ray.data.from_items([r._asdict() for r in ranges], override_num_blocks=min(len(ranges), 2000)).map(
-        ImportActor,
-        fn_constructor_args=(settings, alignment, folder.uri, key, shared),
-        compute=ray.data.ActorPoolStrategy(size=min(cfg.actors, len(ranges))),
-        num_cpus=cfg.cpus_per_actor,
-        num_gpus=cfg.gpus_per_actor,
-    )
-    for row in stream.iter_rows():
+    inputs = ray.put(ImportInputs(source, dataclasses.replace(index, skipped=[]), references))
+    args = (settings, alignment, folder.uri, fingerprint, inputs)
+    stages = (ActorStage(ImportActor, args, "import_data", settings.import_data),)
+    for row in stream_rows([r._asdict() for r in ranges], stages, settings.ray.autoscaling):
         info = PartInfo.model_validate_json(row["info"]) if row["info"] else None
-        yield PartDone(Range(row["part"], row["begin"], row["end"]), info, row["damage"])
+        yield PartResult(IndexRange(row["part"], row["begin"], row["end"]), info, row["damage"])
 
 
 class ImportActor:
-    """Actor: makes parts."""
+    """Actor: imports a range of entries and writes it as a part."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        alignment: str,
-        uri: str,
-        key: str,
-        shared: "ray.ObjectRef[Shared]",
-    ) -> None:
-        # Actors are the parallelism. PyTorch, seconds and half a gigabyte, is loaded by those alone that embed.
+    def __init__(self, settings: Settings, alignment: str, uri: str, fingerprint: str, inputs: Any) -> None:
+        import ray
+
+        # Not limit_actor_threads: PyTorch, seconds and half a gigabyte, is loaded only by actors that embed.
         cv2.setNumThreads(1)
         cfg = settings.import_data.model_copy(update={"alignment": alignment})
-        self.cfg, self.key = cfg, key
-        self.folder, self.account = Folder(uri), Folder(account_uri(uri))
-        source, self.index, references = ray.get(shared)
+        self.cfg, self.fingerprint = cfg, fingerprint
+        self.folder, self.accounts = Folder(uri), Folder(account_uri(uri))
+        source, self.index, references = ray.get(inputs)
         self.importer = PartImporter(
             source,
             cfg.source,
@@ -112,18 +103,18 @@ class ImportActor:
         damage = next((str(s) for s in part.skipped if s.damage), "") if self.cfg.damaged == "fail" else ""
         if damage:
             return {**row, "info": "", "damage": damage}
-        # The account first: a part that is there has one.
-        self.account.write(account_name(row["part"]), account_bytes(part))
+        # The account first, so that every part that exists has one.
+        self.accounts.write(account_name(row["part"]), account_bytes(part))
         faces, left_out = faces_to_table(part.faces), count_skipped(part.skipped)
-        people = len({face.identity for face in part.faces})
-        per_group = max(1, GROUP_ROWS * people // max(len(part.faces), 1))
-        requested = row["end"] - row["begin"]
-        info = write_part(self.folder, part_name(row["part"]), faces, requested, left_out, self.key, per_group)
+        identities = len({face.identity for face in part.faces})
+        per_group = max(1, GROUP_ROWS * identities // max(len(part.faces), 1))
+        name, requested = part_name(row["part"]), row["end"] - row["begin"]
+        info = write_part(self.folder, name, faces, requested, left_out, self.fingerprint, per_group)
         return {**row, "info": info.model_dump_json(), "damage": ""}
 
 
 def account_uri(uri: str) -> str:
-    """Folder of the accounts of a dataset's parts."""
+    """Folder of the accounts of a dataset's parts, `<dataset>/import`."""
     return f"{uri.rstrip('/')}/import"
 
 
@@ -133,7 +124,7 @@ def account_name(part: int) -> str:
 
 
 def account_bytes(part: ImportedPart) -> bytes:
-    """What a part left out, and what the whole report needs to know of it."""
+    """JSON of what a part left out, and of what the import report needs from it."""
     tree = {
         "skipped": [[s.reason, s.place, s.detail, s.damage] for s in part.skipped],
         "resized": part.resized,
@@ -144,7 +135,7 @@ def account_bytes(part: ImportedPart) -> bytes:
 
 
 def load_embed(settings: Settings) -> Embed:
-    """Embedding of encoded faces by `import_data.model`, mirrored faces added, on a GPU if the actor holds one."""
+    """Embed encoded faces with `import_data.model`, flipped faces added, on a GPU if the actor reserved one."""
     import torch
 
     from facelib.embedding import embed_images, load_face_model

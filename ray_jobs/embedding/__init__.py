@@ -1,1 +1,1 @@
-"""Embedding on Ray actors, and the pictures of an evaluation."""
+"""Embeddings on actors: of a dataset or folder to Parquet, and of evaluation sets in memory."""

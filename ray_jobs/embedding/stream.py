@@ -1,87 +1,47 @@
-"""Ray Data stream of embeddings: tasks of pictures → reading (and alignment) actors → network actors.
+"""Stream of embeddings: tasks → reading (and alignment) actors → network actors.
 
-A row is one task, a run of consecutive pictures of one part, so what it gives depends on the input and the settings
-alone. Crops travel as raw bytes in rows of bounded size.
+A row is one task, a run of consecutive images of one part, so its embeddings depend only on the input and the settings.
+Crops travel as raw bytes in rows of bounded size.
 
-Shape legend: N pictures of a task, S side of a crop, D embedding size.
+Shape legend: N images of a task, S side of a crop in pixels, D embedding size.
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 
 from facelib.alignment import Aligner, Rejection, build_detector
 from facelib.config import AlignSettings, EmbedSettings, Settings
 from facelib.data import DatasetError, FaceDataset, Folder, ImageSpec, decode_image
 from facelib.utils.arrays import l2_normalize
-from ray_jobs.actors import device_options
-from ray_jobs.resources import ActorRequest, check_resources
-
-
-@dataclass(frozen=True)
-class Task:
-    """Pictures that one actor reads at a time: files of a folder, or row groups of a dataset's part.
-
-    Args:
-        part: number of the part file it belongs to.
-        number: of the task within the part.
-        pictures: how many.
-        uri: folder or dataset.
-        files: names below a folder.
-        source: part file of a dataset.
-        row_groups: of that part.
-    """
-
-    part: int
-    number: int
-    pictures: int
-    uri: str
-    files: list[str] = field(default_factory=list)
-    source: str = ""
-    row_groups: list[int] = field(default_factory=list)
+from ray_jobs.actors import ActorStage, device_options, stream_rows
+from ray_jobs.embedding.tasks import EmbeddingTask
 
 
 def embedding_stream(
-    settings: Settings, model: str, image_spec: ImageSpec, tasks: Sequence[Task]
-) -> Iterator[tuple[Task, pa.Table]]:
-    """Embed `tasks`; they come back in the order they are finished, each as a table without metadata.
+    settings: Settings, model: str, image_spec: ImageSpec, tasks: Sequence[EmbeddingTask]
+) -> Iterator[tuple[EmbeddingTask, pa.Table]]:
+    """Embed `tasks`; they come in the order they are finished, each with its `embedding_table`.
 
     Args:
         model: path or URI of the checkpoint.
-        image_spec: what the faces it was made for look like.
+        image_spec: of the model's training faces.
     """
     cfg, align = settings.embed, settings.align
-    aligners = ActorRequest("align", align, min(align.actors, len(tasks)))
-    check_resources(settings.ray.autoscaling, aligners, ActorRequest("embed", cfg, 1))
-    rows = [{"task": json.dumps(asdict(task))} for task in tasks]
-    stream = (
-        ray.data.from_items(rows, override_num_blocks=min(len(rows), 2000))
-        .map(
-            CropActor,
-            fn_constructor_args=(align, image_spec, cfg.aligned),
-            compute=ray.data.ActorPoolStrategy(size=min(align.actors, len(tasks))),
-            num_cpus=align.cpus_per_actor,
-            num_gpus=align.gpus_per_actor,
-        )
-        .map(
-            CropEmbeddingActor,
-            fn_constructor_args=(model, cfg, image_spec.size),
-            compute=ray.data.ActorPoolStrategy(size=min(cfg.actors, len(tasks))),
-            num_cpus=cfg.cpus_per_actor,
-            num_gpus=cfg.gpus_per_actor,
-        )
+    stages = (
+        ActorStage(CropActor, (align, image_spec, cfg.aligned), "align", align),
+        ActorStage(CropEmbeddingActor, (model, cfg, image_spec.size), "embed", cfg),
     )
-    for row in stream.iter_rows():
-        yield Task(**json.loads(row["task"])), pa.ipc.open_stream(row["table"]).read_all()
+    for row in stream_rows([{"task": json.dumps(asdict(task))} for task in tasks], stages, settings.ray.autoscaling):
+        yield EmbeddingTask(**json.loads(row["task"])), pa.ipc.open_stream(row["table"]).read_all()
 
 
 class CropActor:
-    """Actor: reads pictures, and finds and cuts out their faces unless they are crops."""
+    """Actor of the first stage: reads images, and detects and aligns their faces unless they are crops."""
 
     def __init__(self, align: AlignSettings, image_spec: ImageSpec, aligned: bool) -> None:
         import cv2
@@ -91,60 +51,60 @@ class CropActor:
         self.aligner: Aligner | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        task = Task(**json.loads(row["task"]))
+        task = EmbeddingTask(**json.loads(row["task"]))
         if task.source:
-            columns, encoded = self._of_dataset(task)
+            columns, encoded = self._read_dataset(task)
             aligned = True
         else:
-            columns, encoded = self._of_folder(task)
+            columns, encoded = self._read_folder(task)
             aligned = self.aligned
-        crops, scores, rejected = self._crops(encoded, aligned)
+        crops, scores, rejected = self._crop(encoded, aligned)
         columns["score"] = columns.get("score", scores)
         columns["rejected"] = rejected
         return {"task": row["task"], "columns": json.dumps(columns), "crops": b"".join(c.tobytes() for c in crops)}
 
-    def _of_dataset(self, task: Task) -> tuple[dict[str, list[Any]], list[bytes]]:
+    def _read_dataset(self, task: EmbeddingTask) -> tuple[dict[str, list[Any]], list[bytes]]:
         names = ["image", "identity", "index", "score"]
         table = FaceDataset(task.uri).read_row_groups(task.source, task.row_groups, names)
         columns = {name: table[name].to_pylist() for name in names[1:]}
         columns["name"] = [f"{i}/{j}" for i, j in zip(columns["identity"], columns["index"], strict=True)]
         return columns, table["image"].to_pylist()
 
-    def _of_folder(self, task: Task) -> tuple[dict[str, list[Any]], list[bytes]]:
+    def _read_folder(self, task: EmbeddingTask) -> tuple[dict[str, list[Any]], list[bytes]]:
         folder = Folder(task.uri)
         encoded = []
         for name in task.files:
             try:
                 encoded.append(folder.read(name))
             except DatasetError:
-                encoded.append(b"")  # Gone or unreadable: rejected below, like any damaged picture.
+                encoded.append(b"")  # Deleted or unreadable: rejected below, as any damaged image.
         unknown = [None] * len(encoded)
         return {"name": task.files, "identity": unknown, "index": unknown}, encoded
 
-    def _crops(self, encoded: Sequence[bytes], aligned: bool) -> tuple[list[np.ndarray], list[float | None], list[str]]:
-        """Crops of the pictures that have one; of every picture its score, and why it was rejected ("": it was not)."""
+    def _crop(self, encoded: Sequence[bytes], aligned: bool) -> tuple[list[np.ndarray], list[float | None], list[str]]:
+        """Crops [S, S, 3] of the images that have a face; score and reason of rejection ("": none) of every image."""
         scores: list[float | None] = [None] * len(encoded)
         rejected = [""] * len(encoded)
-        pictures: dict[int, np.ndarray] = {}
+        images: dict[int, np.ndarray] = {}
         for number, data in enumerate(encoded):
             try:
-                pictures[number] = decode_image(data)
+                images[number] = decode_image(data)
             except ValueError as error:
                 rejected[number] = str(error)
-        if not aligned and pictures:
-            found = self._aligner().align(list(pictures.values()))
-            for number, result in zip(list(pictures), found, strict=True):
+        if not aligned and images:
+            results = self._build_aligner().align(list(images.values()))
+            for number, result in zip(list(images), results, strict=True):
                 if isinstance(result, Rejection):
                     rejected[number] = f"{result.reason}: {result.detail}"
-                    del pictures[number]
+                    del images[number]
                 else:
-                    scores[number], pictures[number] = float(result.score), result.image
-        for number in [n for n, picture in pictures.items() if picture.shape[:2] != (self.size, self.size)]:
-            height, width = pictures.pop(number).shape[:2]
+                    scores[number], images[number] = float(result.score), result.image
+        for number in [n for n, image in images.items() if image.shape[:2] != (self.size, self.size)]:
+            height, width = images.pop(number).shape[:2]
             rejected[number] = f"size: {width}x{height} pixels instead of {self.size}x{self.size}"
-        return list(pictures.values()), scores, rejected
+        return list(images.values()), scores, rejected
 
-    def _aligner(self) -> Aligner:
+    def _build_aligner(self) -> Aligner:
         if self.aligner is None:
             options = device_options(self.align.options, self.align.gpus_per_actor)
             detector = build_detector(self.align.detector, **options)
@@ -153,7 +113,7 @@ class CropActor:
 
 
 class CropEmbeddingActor:
-    """Actor: one network."""
+    """Actor of the second stage: embeds crops with one network."""
 
     def __init__(self, model: str, cfg: EmbedSettings, size: int) -> None:
         import torch
@@ -180,11 +140,11 @@ class CropEmbeddingActor:
 
 
 def embedding_table(columns: dict[str, list[Any]], embeddings: np.ndarray) -> pa.Table:
-    """Rows of all pictures; `embedding` is null where a picture was rejected."""
+    """One row per image, of N; `embedding` (float32 [D]) is null where the image was rejected."""
     kept = np.array([not reason for reason in columns["rejected"]], bool)
     dimensions = embeddings.shape[1]
     ends = np.cumsum(kept * dimensions, dtype=np.int32)
-    # Lists of free length: Parquet does not give null lists of a fixed length back.
+    # Lists of variable length: Parquet does not preserve null lists of a fixed length.
     vectors = pa.ListArray.from_arrays(
         pa.array(np.append(np.int32(0), ends)), pa.array(embeddings.ravel(), pa.float32()), mask=pa.array(~kept)
     )

@@ -86,7 +86,7 @@ def test_a_canceled_job_is_continued_by_the_same_command(head, s3, monkeypatch):
 
     done = head.submit(*job("generate", *GENERATE))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\d+ of 60 parts are there already", done.stdout)
+    assert re.search(r"\d+ of 60 parts already exist", done.stdout)
     assert f"wrote {OUTPUT}/faces, {OUTPUT}/heldout" in done.stdout
     assert [status for _, status in runs(head)] == ["FINISHED"]
     for name, value in environment(s3).items():

@@ -1,4 +1,4 @@
-"""The embed job: a face dataset and a folder of pictures become Parquet, also after a break."""
+"""The embed job: a face dataset and a folder of images to Parquet, also after an interruption."""
 
 import json
 
@@ -14,14 +14,14 @@ from facelib.data import DatasetError, encode_image
 from facelib.embedding import embed_images
 from facelib.models import build_backbone, load_backbone, save_backbone
 from facelib.synthesis import build_generator
-from ray_jobs import embed as module
 from ray_jobs.embed import embed
+from ray_jobs.embedding import writing
 from ray_jobs.errors import JobError
 
 
 @pytest.fixture
 def cfg(tmp_path, ray_cluster):
-    """Function: settings below tmp_path, where a model lies."""
+    """Function: settings of tmp_path, which has a model."""
     torch.manual_seed(0)
     image_spec = {"template": "arcface", "size": 112, "color": "RGB"}
     save_backbone(tmp_path / "ssl" / "model.pt", build_backbone("iresnet", **TINY), "iresnet", TINY, image_spec)
@@ -32,7 +32,7 @@ def unit(embeddings):
     return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 
-def test_a_dataset_becomes_embeddings_in_its_order(tmp_path, cfg, run):
+def test_a_dataset_is_embedded_in_its_order(tmp_path, cfg, run):
     dataset = write_dataset(tmp_path / "faces", identities=20, images=2)
     result = embed(cfg(), run)
     assert result.written == (f"{tmp_path}/embeddings/parts",)
@@ -48,35 +48,37 @@ def test_a_dataset_becomes_embeddings_in_its_order(tmp_path, cfg, run):
     assert len(manifest["parts"]) == 3
 
 
-def test_a_broken_job_makes_the_missing_parts_only(tmp_path, cfg, run, monkeypatch):
+def test_only_missing_parts_are_embedded(tmp_path, cfg, run, monkeypatch):
     write_dataset(tmp_path / "faces", identities=20, images=2)
     embed(cfg(), run)
     folder = tmp_path / "embeddings"
-    whole = {p.name: p.read_bytes() for p in folder.rglob("*.parquet")}
+    complete = {p.name: p.read_bytes() for p in folder.rglob("*.parquet")}
     (folder / "manifest.json").unlink()
     (folder / "parts" / "part-0000001.parquet").unlink()
-    asked = []
-    real = module.embedding_stream
-    monkeypatch.setattr(module, "embedding_stream", lambda *arguments: asked.append(arguments[-1]) or real(*arguments))
+    requested = []
+    real = writing.embedding_stream
+    monkeypatch.setattr(
+        writing, "embedding_stream", lambda *arguments: requested.append(arguments[-1]) or real(*arguments)
+    )
     embed(cfg(), run)
-    assert {task.part for task in asked[0]} == {1}
-    assert {p.name: p.read_bytes() for p in folder.rglob("*.parquet")} == whole
-    # A finished folder is recognized, and one made with other settings refused.
+    assert {task.part for task in requested[0]} == {1}
+    assert {p.name: p.read_bytes() for p in folder.rglob("*.parquet")} == complete
+    # A finished folder is recognized, and other settings are refused.
     embed(cfg(), run)
-    assert len(asked) == 1
+    assert len(requested) == 1
     with pytest.raises(DatasetError, match="flip: True, now False"):
         embed(cfg("embed.flip=false"), run)
 
 
-def test_a_folder_of_pictures(tmp_path, cfg, run):
+def test_a_folder_of_images(tmp_path, cfg, run):
     generator, first = build_generator("morphable", max_yaw_degrees=10.0), np.zeros(1, np.int64)
-    person = generator.render(generator.identity_codes(0, first), generator.image_factors(0, first, first))[0]
-    pictures = tmp_path / "album"
-    (pictures / "anna").mkdir(parents=True)
-    (pictures / "anna" / "1.jpg").write_bytes(encode_image(person))
-    (pictures / "anna" / "2.JPG").write_bytes(encode_image(pattern(1, 1)))
-    (pictures / "broken.png").write_bytes(b"nothing")
-    (pictures / "notes.txt").write_text("no picture")
+    face = generator.render(generator.identity_codes(0, first), generator.image_factors(0, first, first))[0]
+    album = tmp_path / "album"
+    (album / "anna").mkdir(parents=True)
+    (album / "anna" / "1.jpg").write_bytes(encode_image(face))
+    (album / "anna" / "2.JPG").write_bytes(encode_image(pattern(1, 1)))
+    (album / "broken.png").write_bytes(b"nothing")
+    (album / "notes.txt").write_text("not an image")
     embed(cfg("embed.input=album"), run)
     table = pq.read_table(tmp_path / "embeddings" / "parts").to_pylist()
     assert [row["name"] for row in table] == ["anna/1.jpg", "anna/2.JPG", "broken.png"]
@@ -85,7 +87,7 @@ def test_a_folder_of_pictures(tmp_path, cfg, run):
     assert [row["embedding"] for row in table[1:]] == [None, None]
     assert table[1]["rejected"].startswith("no_face")
     assert "not a decodable image" in table[2]["rejected"]
-    # As crops: the pattern has the right size, the render has not.
+    # As crops: the pattern has the right size, the render does not.
     embed(cfg("embed.input=album", "embed.aligned=true", "embed.folder=crops"), run)
     table = pq.read_table(tmp_path / "crops" / "parts").to_pylist()
     assert "128x128 pixels instead of 112x112" in table[0]["rejected"]
@@ -94,9 +96,9 @@ def test_a_folder_of_pictures(tmp_path, cfg, run):
     np.testing.assert_allclose(table[1]["embedding"], expected, atol=1e-5)
 
 
-def test_what_cannot_be_embedded_is_named(tmp_path, cfg, run):
+def test_invalid_inputs_are_refused(tmp_path, cfg, run):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(JobError, match=r"embed\.input: .*/empty is no face dataset and holds no pictures"):
+    with pytest.raises(JobError, match=r"embed\.input: .*/empty is not a face dataset and contains no images"):
         embed(cfg("embed.input=empty"), run)
     with pytest.raises(JobError, match=r"embed\.model: .*gone\.pt does not exist"):
         embed(cfg("embed.model=gone.pt"), run)

@@ -38,7 +38,7 @@ def checkpoint(path, seed=0, template="arcface", **image_spec):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """<output> of a finished label-free training, with a .bin file of other people beside it."""
+    """<output> of a finished label-free training, with a .bin file of other identities beside it."""
     path = tmp_path_factory.mktemp("evaluate")
     write_dataset(path / "out" / "faces", identities=24, images=3)
     write_dataset(path / "out" / "heldout", identities=8, images=4, first=1000)
@@ -69,7 +69,7 @@ def cfg(folder):
 
 
 @pytest.fixture(scope="module")
-def judged(folder, cfg, ray_cluster):
+def evaluated(folder, cfg, ray_cluster):
     """(MLflow run, results.json) of the evaluation."""
     with Run.open(cfg(), "evaluate") as opened:
         result = evaluate(cfg(), opened)
@@ -79,14 +79,14 @@ def judged(folder, cfg, ray_cluster):
 
 
 def auc(embeddings, pairs):
-    """Brute force: the share of (genuine, impostor) combinations in the right order."""
+    """Brute force: the share of (genuine, impostor) combinations that are ordered correctly."""
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     scores = (unit[pairs.first] * unit[pairs.second]).sum(1)
     return (scores[pairs.issame][:, None] > scores[~pairs.issame]).mean()
 
 
-def test_a_model_stands_beside_its_baselines(judged):
-    _, result = judged
+def test_a_model_and_its_baselines(evaluated):
+    _, result = evaluated
     assert set(result["reports"]) == {"ssl", "untrained", "raw pixels", "whitened pixels"}
     for by_set in result["reports"].values():
         assert set(by_set) == {"heldout", "people"}
@@ -97,8 +97,8 @@ def test_a_model_stands_beside_its_baselines(judged):
             assert report["intervals"]["auc"]["low"] <= report["auc"] <= report["intervals"]["auc"]["high"]
 
 
-def test_the_numbers_are_those_of_the_pairs(folder, judged):
-    _, result = judged
+def test_metrics_match_a_brute_force_computation(folder, evaluated):
+    _, result = evaluated
     sets = [load_pair_set(f"{folder}/out/heldout", 40), load_pair_set(f"people={folder}/people.bin")]
     torch.manual_seed(0)
     models = {"ssl": load_backbone(folder / "out" / "ssl" / "model.pt")}
@@ -108,13 +108,13 @@ def test_the_numbers_are_those_of_the_pairs(folder, judged):
         expected["raw pixels"] = auc(PixelEmbedding().embed(pixels).astype(float), s)
         for name, value in expected.items():
             assert result["reports"][name][s.name]["auc"] == pytest.approx(value, abs=0.01), (name, s.name)
-    # Patterns of one identity look alike: that pixels find it shows that pairs and pictures belong together.
+    # Patterns of one identity look alike: an AUC above chance shows that pairs and images correspond.
     assert result["reports"]["raw pixels"]["people"]["auc"] > 0.7
 
 
-def test_the_untrained_twin_is_the_same_network_with_other_weights(judged, folder):
-    _, result = judged
-    # The checkpoint above was drawn with seed 0, as the twin is: the same numbers prove the same architecture.
+def test_the_untrained_baseline_has_the_same_architecture(evaluated, folder):
+    _, result = evaluated
+    # The checkpoint was initialized with seed 0, as the baseline is: equal numbers prove the same architecture.
     assert result["reports"]["untrained"]["people"]["auc"] == result["reports"]["ssl"]["people"]["auc"]
     assert result["gains"]["ssl"]["untrained"]["people"]["difference"] == 0
     gain = result["gains"]["ssl"]["raw pixels"]["heldout"]
@@ -123,8 +123,8 @@ def test_the_untrained_twin_is_the_same_network_with_other_weights(judged, folde
     assert gain["low"] <= gain["difference"] <= gain["high"]
 
 
-def test_training_accuracy_of_the_chosen_epoch_is_beside_it(judged, folder):
-    _, result = judged
+def test_training_accuracy_of_the_selected_epoch_is_reported(evaluated, folder):
+    _, result = evaluated
     assert result["models"] == {
         "ssl": {
             "path": f"{folder}/out/ssl/model.pt",
@@ -133,8 +133,8 @@ def test_training_accuracy_of_the_chosen_epoch_is_beside_it(judged, folder):
     }
 
 
-def test_pictures_and_metrics_are_kept(folder, judged):
-    run, result = judged
+def test_figures_and_metrics_are_logged(folder, evaluated):
+    run, result = evaluated
     kinds = ("roc", "det", "scores_ssl", "worst_ssl", "map_ssl")
     names = {f"{kind}_{s}.png" for s in ("heldout", "people") for kind in kinds}
     for name in names:
@@ -149,8 +149,8 @@ def test_pictures_and_metrics_are_kept(folder, judged):
     assert metrics["heldout/raw_pixels/auc"] == result["reports"]["raw pixels"]["heldout"]["auc"]
 
 
-def test_two_checkpoints_of_one_name_are_both_judged(folder, cfg, judged, ray_cluster):
-    run, _ = judged
+def test_two_checkpoints_of_one_name_are_both_evaluated(folder, cfg, evaluated, ray_cluster):
+    run, _ = evaluated
     checkpoint(folder / "other" / "ssl" / "model.pt", seed=5)
     both = cfg(f'evaluate.models=["ssl/model.pt", "{folder}/other/ssl/model.pt"]', "evaluate.baselines=false",
                sets=[f"{folder}/people.bin"])  # fmt: skip
@@ -160,13 +160,13 @@ def test_two_checkpoints_of_one_name_are_both_judged(folder, cfg, judged, ray_cl
     assert reports["out-ssl"]["people"] != reports["other-ssl"]["people"]
 
 
-def test_a_set_of_another_template_is_refused_naming_both(folder, cfg, judged):
+def test_a_set_with_another_template_is_refused(folder, cfg, evaluated):
     write_dataset(folder / "shifted", identities=4, images=3, template="arcface-96")
     with pytest.raises(DatasetError, match=r"model ssl and set shifted .*'arcface' against 'arcface-96'"):
-        evaluate(cfg(sets=[f"{folder}/shifted"]), judged[0])
+        evaluate(cfg(sets=[f"{folder}/shifted"]), evaluated[0])
     checkpoint(folder / "out" / "narrow.pt", template="arcface-96")
     with pytest.raises(DatasetError, match=r"model narrow and set heldout .*'arcface-96' against 'arcface'"):
-        evaluate(cfg('evaluate.models=["narrow.pt"]'), judged[0])
+        evaluate(cfg('evaluate.models=["narrow.pt"]'), evaluated[0])
 
 
 def results(folder):
@@ -180,46 +180,44 @@ def results(folder):
         ("none", "is no face dataset"),
     ],
 )
-def test_without_fitting_faces_the_whitened_pixels_are_left_out_with_a_reason(
-    folder, cfg, judged, ray_cluster, capsys, faces, reason
-):
+def test_whitened_pixels_need_matching_faces(folder, cfg, evaluated, ray_cluster, capsys, faces, reason):
     if faces == "other_faces":
         write_dataset(folder / faces, identities=4, images=3, template="arcface-96")
     settings = cfg(f"data.dataset={folder}/{faces}", sets=[f"{folder}/people.bin"])
-    evaluate(settings, Run.attach(judged[0].uri, judged[0].run_id))
+    evaluate(settings, Run.attach(evaluated[0].uri, evaluated[0].run_id))
     assert set(results(folder)["reports"]) == {"ssl", "untrained", "raw pixels"}
     assert re.search(f"whitened pixels are left out.*{reason}", capsys.readouterr().out)
 
 
-def test_what_is_missing_or_there_twice_is_named(folder, cfg, judged):
+def test_missing_and_duplicate_models_and_sets_are_refused(folder, cfg, evaluated):
     with pytest.raises(JobError, match=r"evaluate\.models: .*/out/unpg/model\.pt does not exist"):
-        evaluate(cfg('evaluate.models=["unpg/model.pt"]'), judged[0])
+        evaluate(cfg('evaluate.models=["unpg/model.pt"]'), evaluated[0])
     with pytest.raises(FileNotFoundError, match=r"gone\.bin"):
-        evaluate(cfg(sets=[f"{folder}/gone.bin"]), judged[0])
-    with pytest.raises(SettingsError, match=r"evaluate\.models: duplicate name ssl"):
-        evaluate(cfg('evaluate.models=["ssl/model.pt", "ssl/model.pt"]'), judged[0])
+        evaluate(cfg(sets=[f"{folder}/gone.bin"]), evaluated[0])
+    with pytest.raises(SettingsError, match=r"evaluate\.models: duplicate name .*ssl; give each checkpoint once"):
+        evaluate(cfg('evaluate.models=["ssl/model.pt", "ssl/model.pt"]'), evaluated[0])
     with pytest.raises(SettingsError, match=r"evaluate\.sets: duplicate name people; give the sets names, name=path"):
-        evaluate(cfg(sets=[f"{folder}/people.bin", f"people={folder}/people.bin"]), judged[0])
+        evaluate(cfg(sets=[f"{folder}/people.bin", f"people={folder}/people.bin"]), evaluated[0])
 
 
-def test_a_second_evaluation_of_the_same_folder_is_refused(folder, cfg, judged):
+def test_a_second_evaluation_of_the_same_folder_is_refused(folder, cfg, evaluated):
     results = folder / "out" / "evaluation" / "results.json"
     before = results.read_bytes()
     with (
         directory_lock(Folder(str(folder / "out" / "evaluation")), "evaluate"),
         pytest.raises(FolderInUseError, match="in use by evaluate"),
     ):
-        evaluate(cfg(), judged[0])
+        evaluate(cfg(), evaluated[0])
     assert results.read_bytes() == before
 
 
-def test_too_few_pairs_for_the_folds(folder, cfg, judged):
+def test_too_few_pairs_for_the_folds(folder, cfg, evaluated):
     write_dataset(folder / "few", identities=4, images=2)
     with pytest.raises(JobError, match=r"few has 8 pairs, .* needs at least 10; .* raise generate\.heldout_identities"):
-        evaluate(cfg(sets=[f"{folder}/few"]), judged[0])
+        evaluate(cfg(sets=[f"{folder}/few"]), evaluated[0])
 
 
-def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, cfg, judged, ray_cluster):
+def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, cfg, evaluated, ray_cluster):
     """Groups, IJB 1:1 and 1:N beside pairs; thresholds of one set are applied to the others."""
     (folder / "groups").mkdir()
     for name in ("north", "south"):
@@ -228,17 +226,17 @@ def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, cfg, jud
     sets = [f"{folder}/people.bin", f"rfw=groups:{folder}/groups", f"ijb(weighted=true):{folder}/ijb",
             f"search=ijb-1n:{folder}/ijb"]  # fmt: skip
     options = ("evaluate.baselines=false", "evaluate.threshold_set=people", "evaluate.fpirs=[0.2]", "evaluate.actors=2")
-    evaluate(cfg(*options, sets=sets), Run.attach(judged[0].uri, judged[0].run_id))
-    found = results(folder)
-    reports = found["reports"]["ssl"]
+    evaluate(cfg(*options, sets=sets), Run.attach(evaluated[0].uri, evaluated[0].run_id))
+    output = results(folder)
+    reports = output["reports"]["ssl"]
     assert set(reports) == {"people", "rfw", "ijb", "search"}
-    # Two copies of one set: no gap, and each group is what the set alone is.
+    # Two copies of one set: no gap, and each group has the result of the set alone.
     assert reports["rfw"]["groups"]["north"]["auc"] == pytest.approx(reports["people"]["auc"], abs=1e-6)
     assert [point["fnmr_gap"] for point in reports["rfw"]["errors"]] == [0.0]
     assert reports["search"]["gallery"] == [6]
     assert 0 <= reports["search"]["rank"]["1"] <= reports["search"]["rank"]["5"] <= 1
-    # 15 impostor pairs set a threshold at FAR 0.1 but none at 0.01.
-    assert {name: [p["far"] for p in points] for name, points in found["thresholds"]["ssl"].items()} == {
+    # 15 impostor pairs determine a threshold at FAR 0.1 but not at 0.01.
+    assert {name: [p["far"] for p in points] for name, points in output["thresholds"]["ssl"].items()} == {
         "rfw": [0.1],
         "ijb": [0.1],
     }
@@ -246,37 +244,37 @@ def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, cfg, jud
         assert (folder / "out" / "evaluation" / f"{name}.png").stat().st_size > 5_000
 
 
-def test_embeddings_come_from_the_cache_the_second_time(folder, cfg, judged, ray_cluster, monkeypatch):
-    run = Run.attach(judged[0].uri, judged[0].run_id)
-    once = cfg("evaluate.baselines=false", "evaluate.batch_size=16", sets=[f"{folder}/people.bin"])
-    evaluate(once, run)
+def test_cached_embeddings_are_reused(folder, cfg, evaluated, ray_cluster, monkeypatch):
+    run = Run.attach(evaluated[0].uri, evaluated[0].run_id)
+    settings = cfg("evaluate.baselines=false", "evaluate.batch_size=16", sets=[f"{folder}/people.bin"])
+    evaluate(settings, run)
     first = results(folder)["reports"]
-    monkeypatch.setattr("ray_jobs.embedding.pool._run", lambda *_: pytest.fail("embedded again"))
-    evaluate(once, run)
+    monkeypatch.setattr("ray_jobs.embedding.evaluation_sets.embed_parts", lambda *_: pytest.fail("embedded again"))
+    evaluate(settings, run)
     assert results(folder)["reports"] == first
-    # Another flip is another embedding; so is a damaged part.
+    # Another flip needs new embeddings, and so does a damaged part.
     with pytest.raises(pytest.fail.Exception):
-        evaluate(once.model_copy(update={"evaluate": once.evaluate.model_copy(update={"flip": False})}), run)
+        evaluate(settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"flip": False})}), run)
     for part in (folder / "out" / "evaluation" / "embeddings").iterdir():
         part.write_bytes(part.read_bytes()[:50])
     with pytest.raises(pytest.fail.Exception):
-        evaluate(once, run)
+        evaluate(settings, run)
 
 
-def test_a_checkpoint_behind_a_uri_with_half_a_contract(folder, cfg, judged, ray_cluster, capsys):
-    run = Run.attach(judged[0].uri, judged[0].run_id)
+def test_a_checkpoint_behind_a_uri_with_an_incomplete_image_spec(folder, cfg, evaluated, ray_cluster, capsys):
+    run = Run.attach(evaluated[0].uri, evaluated[0].run_id)
     torch.manual_seed(0)
     network = build_backbone("iresnet", **TINY)
     save_backbone(folder / "half.pt", network, "iresnet", TINY, {"size": 112})
     evaluate(cfg(f'evaluate.models=["file://{folder}/half.pt"]', "evaluate.baselines=false",
                  sets=[f"{folder}/people.bin"]), run)  # fmt: skip
-    assert "half: the checkpoint does not say its template, color" in capsys.readouterr().out
+    assert "half: the checkpoint does not state its template, color" in capsys.readouterr().out
     assert set(results(folder)["reports"]) == {"half"}
     with pytest.raises(JobError, match=r"evaluate\.models: .*gone\.pt does not exist"):
         evaluate(cfg(f'evaluate.models=["file://{folder}/gone.pt"]'), run)
 
 
-def test_a_set_may_say_the_template_of_its_bin(folder, cfg, judged):
+def test_a_set_may_state_the_template_of_its_bin(folder, cfg, evaluated):
     sets = [f"people=pairs(template=arcface-96):{folder}/people.bin"]
     with pytest.raises(DatasetError, match=r"model ssl and set people .*'arcface' against 'arcface-96'"):
-        evaluate(cfg(sets=sets), judged[0])
+        evaluate(cfg(sets=sets), evaluated[0])

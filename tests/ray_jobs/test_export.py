@@ -1,4 +1,4 @@
-"""The export job: what it writes, and that it stands in the run."""
+"""The export job: its files, and the artifacts of its run."""
 
 import json
 
@@ -30,22 +30,22 @@ def backbone(tmp_path):
 
 def test_a_checkpoint_becomes_an_onnx_file_and_an_mlflow_model(backbone, tmp_path, run):
     settings = load_settings(None, [f"output={tmp_path}/out"])
-    for _ in range(2):  # the second replaces what the first wrote
+    for _ in range(2):  # The second export replaces the first.
         result = export(settings, run)
         assert result.written == (f"{tmp_path}/out/export",)
         assert result.metrics["onnx/difference"] < 1e-4
     faces = np.stack([pattern(i, 0) for i in range(3)])
     expected = embed_images(backbone, faces)
-    found = OnnxEmbedder(tmp_path / "out" / "export" / "model.onnx").embed(faces)
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    embeddings = OnnxEmbedder(tmp_path / "out" / "export" / "model.onnx").embed(faces)
+    np.testing.assert_allclose(embeddings, expected, atol=1e-4 * np.abs(expected).max())
     unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     table = pandas.DataFrame({"image": [encode_image(face, 100) for face in faces]})
     mlflow.set_tracking_uri(run.uri)
-    for place in (f"{tmp_path}/out/export/mlflow_model", f"runs:/{run.run_id}/mlflow_model"):
-        model = mlflow.pyfunc.load_model(place)
+    for uri in (f"{tmp_path}/out/export/mlflow_model", f"runs:/{run.run_id}/mlflow_model"):
+        model = mlflow.pyfunc.load_model(uri)
         rows = np.array(model.predict(table, params={"aligned": True})["embedding"].tolist())
         assert (rows * unit).sum(1).min() > 0.99  # JPEG
-        # The example is a synthetic person, found and embedded.
+        # The example is a synthetic face, detected and embedded.
         assert model.predict(model.input_example)["faces"].tolist() == [1]
     metrics = run.client.get_run(run.run_id).data.metrics
     assert metrics["onnx/difference"] < 1e-4

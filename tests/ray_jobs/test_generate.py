@@ -62,7 +62,7 @@ def test_killed_actor_and_killed_driver_change_no_byte(undisturbed, tmp_path):
 
     again = run("generate", *arguments, folder=tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert f"{len(kept)} of 6 parts are there already" in again.stdout
+    assert f"{len(kept)} of 6 parts already exist" in again.stdout
     assert {name: (faces / name).stat().st_mtime_ns for name in kept} == kept
     assert files(faces) == files(undisturbed / "faces")
 

@@ -43,16 +43,16 @@ def settings(output, source, path, options=None, **cfg):
     return given
 
 
-def make_folders(folder, people=6, pictures=3):
-    for person in range(people):
+def make_folders(folder, identities=6, images=3):
+    for person in range(identities):
         (folder / f"p{person}").mkdir(parents=True)
-        for number in range(pictures):
+        for number in range(images):
             (folder / f"p{person}" / f"{number}.jpg").write_bytes(encode_image(pattern(person, number)))
     return folder
 
 
-def make_rec(folder, people=6, pictures=3):
-    faces = [(n, [encode_image(pattern(n, i)) for i in range(pictures)]) for n in range(people)]
+def make_rec(folder, identities=6, images=3):
+    faces = [(n, [encode_image(pattern(n, i)) for i in range(images)]) for n in range(identities)]
     write_recordio(folder / "train.rec", folder / "train.idx", faces)
     return folder / "train.rec"
 
@@ -77,7 +77,7 @@ def test_smallest_example(tmp_path, run):
     assert [(row["identity"], row["index"]) for row in rows] == [(p, n) for p in range(6) for n in range(3)]
     assert rows[4]["image"] == encode_image(pattern(1, 1))
     assert rows[4]["source"] == "folders:p1/1.jpg"
-    # A row group holds whole identities; about four pictures are a part.
+    # A row group holds whole identities; about four images are a part.
     assert [part.rows for part in dataset.manifest.parts] == [6, 6, 6]
     assert dataset.manifest.counts == {"requested": 18, "aligned": 18}
     assert [group for part in dataset.manifest.parts for group in part.row_groups] == [(2, 6)] * 3
@@ -86,20 +86,20 @@ def test_smallest_example(tmp_path, run):
     assert (tmp_path / "out/faces/contact_sheet.png").stat().st_size > 10_000
 
 
-def test_nothing_is_lost_without_a_word(tmp_path, run, capsys):
+def test_everything_left_out_is_reported(tmp_path, run, capsys):
     folder = make_folders(tmp_path / "in")
-    (folder / "p0" / "1.jpg").write_bytes(b"no picture")
-    whole = (folder / "p1" / "0.jpg").read_bytes()
-    (folder / "p1" / "0.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "p0" / "1.jpg").write_bytes(b"not an image")
+    image = (folder / "p1" / "0.jpg").read_bytes()
+    (folder / "p1" / "0.jpg").write_bytes(image[: len(image) // 2])
     shutil.rmtree(folder / "p2")
     (folder / "p2").mkdir()
-    (folder / "p2" / "only.jpg").write_bytes(whole)
+    (folder / "p2" / "only.jpg").write_bytes(image)
     (folder / "p3" / "again.jpg").write_bytes(encode_image(decode_image(encode_image(pattern(3, 0))), 60))
     (folder / "p4" / "else's.jpg").write_bytes(encode_image(pattern(5, 0)))
     (folder / "p5" / "notes.txt").write_text("x")
     (folder / "p5" / "link.jpg").symlink_to(tmp_path / "nowhere")
-    asked = settings(tmp_path / "out", "folders", folder, alignment="none", duplicates="hash", min_images=2)
-    import_data(asked, run)
+    cfg = settings(tmp_path / "out", "folders", folder, alignment="none", duplicates="hash", min_images=2)
+    import_data(cfg, run)
     report = report_of(tmp_path / "out/faces")
     assert report["listed"] == {
         "identities": 6, "pictures": 18, "not_listed": {"not_a_picture_file": 1, "outside_folder": 1},
@@ -108,28 +108,28 @@ def test_nothing_is_lost_without_a_word(tmp_path, run, capsys):
     assert report["imported"] == {"identities": 5, "pictures": 14, "resized": 0, "identities_without_a_face": 1}
     assert report["examples"]["damaged_picture"][0].startswith("p1/0.jpg: ")
     assert report["same_picture_in_two_identities"]["pictures"] == 1
-    assert report["same_picture_in_two_identities"]["examples"] == [["p4, picture 3", "p5, picture 0"]]
+    assert report["same_picture_in_two_identities"]["examples"] == [["p4, image 3", "p5, image 0"]]
     counts = FaceDataset(f"{tmp_path}/out/faces").manifest.counts
     assert counts["requested"] == 18 == counts["aligned"] + sum(v for k, v in counts.items() if "rejected" in k)
     listing = json.loads((tmp_path / "out/faces/import/listing.json").read_text())
     assert sorted(row[1] for row in listing) == ["p5/link.jpg", "p5/notes.txt"]
     printed = capsys.readouterr().out
-    assert "14 of 18 pictures imported" in printed
+    assert "14 of 18 images imported" in printed
     assert "p0/1.jpg" in printed
 
 
-def test_strict_import_names_the_record(tmp_path, run):
+def test_strict_import_names_the_damaged_record(tmp_path, run):
     rec = make_rec(tmp_path)
     offsets = dict(map(int, line.split()) for line in rec.with_suffix(".idx").read_text().splitlines())
     data = bytearray(rec.read_bytes())
     data[offsets[8]] ^= 1
     rec.write_bytes(data)
-    with pytest.raises(JobError, match=r"record 8: damaged_record .* at byte .*import_data.damaged=skip"):
+    with pytest.raises(JobError, match=r"record 8: damaged_record .* at byte .*set import_data.damaged=skip"):
         import_data(settings(tmp_path / "strict", "recordio", rec, damaged="fail"), run)
     assert not (tmp_path / "strict/faces/manifest.json").exists()
     import_data(settings(tmp_path / "out", "recordio", rec), run)
     assert report_of(tmp_path / "out/faces")["left_out"] == {"damaged_record": 1}
-    # What listing finds is refused before anything is written.
+    # Damage that the listing finds is refused before anything is written.
     (tmp_path / "other").mkdir()
     broken = make_rec(tmp_path / "other")
     broken.write_bytes(broken.read_bytes()[:-400])
@@ -139,10 +139,10 @@ def test_strict_import_names_the_record(tmp_path, run):
     assert not (tmp_path / "listing").exists()
 
 
-def test_missing_parts_are_made_again_to_the_same_bytes(tmp_path, run):
+def test_missing_parts_are_written_again_with_the_same_bytes(tmp_path, run):
     rec = make_rec(tmp_path)
-    asked = settings(tmp_path / "out", "recordio", rec, actors=2)
-    import_data(asked, run)
+    cfg = settings(tmp_path / "out", "recordio", rec, actors=2)
+    import_data(cfg, run)
     folder = tmp_path / "out/faces"
     before = files(folder)
     kept = (folder / "part-0000000.parquet").stat().st_mtime_ns
@@ -151,15 +151,15 @@ def test_missing_parts_are_made_again_to_the_same_bytes(tmp_path, run):
     import_data(settings(tmp_path / "out", "recordio", rec, actors=1, threads=3), run)
     assert files(folder) == before
     assert (folder / "part-0000000.parquet").stat().st_mtime_ns == kept
-    import_data(asked, run)
+    import_data(cfg, run)
     assert files(folder) == before
     with pytest.raises(ValueError, match="min_images: 1, now 2"):
         import_data(settings(tmp_path / "out", "recordio", rec, min_images=2), run)
 
 
 def test_killed_driver(tmp_path, run):
-    """In a process of its own, and without an index: the file is streamed."""
-    rec = make_rec(tmp_path, people=150, pictures=1)
+    """In a separate process, and without an index: the file is streamed."""
+    rec = make_rec(tmp_path, identities=150, images=1)
     rec.with_suffix(".idx").unlink()
     arguments = (
         "--output", tmp_path / "out", "--import_data.source", "recordio", "--import_data.path", rec,
@@ -178,8 +178,8 @@ def test_killed_driver(tmp_path, run):
     assert seen == [{"identity": n, "image": encode_image(pattern(n, 0))} for n in range(150)]
 
 
-def test_people_of_an_evaluation_set_are_left_out(tmp_path, run):
-    make_folders(tmp_path / "in", pictures=1)
+def test_identities_of_an_evaluation_set_are_left_out(tmp_path, run):
+    make_folders(tmp_path / "in", images=1)
     model = {"name": "iresnet10-narrow", "embedding_size": 16}
     image_spec = {"template": "arcface", "size": 112, "color": "RGB"}
     save_backbone(tmp_path / "model.pt", build_backbone(**model), model["name"], {"embedding_size": 16}, image_spec)
@@ -190,7 +190,7 @@ def test_people_of_an_evaluation_set_are_left_out(tmp_path, run):
     import_data(settings(tmp_path / "out", "folders", tmp_path / "in", **given), run)
     report = report_of(tmp_path / "out/faces")
     assert [o["name"] for o in report["overlaps"]] == ["p2", "p4"]
-    assert report["overlaps"][0]["picture"] == f"{tmp_path}/set.bin, picture 0"
+    assert report["overlaps"][0]["picture"] == f"{tmp_path}/set.bin, image 0"
     assert report["left_out"] == {"overlap": 2}
     with pytest.raises(ValueError, match="template: 'arcface' against 'arcface-96'"):
         import_data(
@@ -202,19 +202,19 @@ def test_lfw_pairs_become_a_verification_set(tmp_path, run):
     from facelib.synthesis import build_generator
 
     generator = build_generator("morphable", image_size=128)
-    people, numbers = np.repeat([0, 1], 2), np.tile([0, 1], 2)
-    codes, factors = generator.identity_codes(0, people), generator.image_factors(0, people, numbers)
-    for image, person, number in zip(generator.render(codes, factors), people, numbers, strict=True):
-        place = tmp_path / "lfw" / f"Person_{person}"
-        place.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(place / f"Person_{person}_{number + 1:04d}.jpg"), image[:, :, ::-1])
+    identities, numbers = np.repeat([0, 1], 2), np.tile([0, 1], 2)
+    codes, factors = generator.identity_codes(0, identities), generator.image_factors(0, identities, numbers)
+    for image, person, number in zip(generator.render(codes, factors), identities, numbers, strict=True):
+        directory = tmp_path / "lfw" / f"Person_{person}"
+        directory.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(directory / f"Person_{person}_{number + 1:04d}.jpg"), image[:, :, ::-1])
     (tmp_path / "lfw/Person_1/Person_1_0003.jpg").write_bytes(encode_image(np.zeros((128, 128, 3), np.uint8)))
     (tmp_path / "mine.txt").write_text("2\nPerson_0 1 2\nPerson_1 1 3\nPerson_0 1 Person_1 1\nPerson_0 2 Person_1 2\n")
-    asked = settings(tmp_path / "out", "lfw", tmp_path, {"view": str(tmp_path / "mine.txt")}, align={"min_score": 0.5})
-    written = import_data(asked, run)
+    cfg = settings(tmp_path / "out", "lfw", tmp_path, {"view": str(tmp_path / "mine.txt")}, align={"min_score": 0.5})
+    written = import_data(cfg, run)
     assert str(written) == f"{tmp_path}/out/faces, {tmp_path}/out/faces/mine.bin"
     images, issame = read_bin(tmp_path / "out/faces/mine.bin")
-    # The black picture has no face: its pair is missing, and the report names it.
+    # The black image has no face: its pair is missing, and the report names it.
     assert issame.tolist() == [True, False, False]
     assert decode_image(images[0]).shape == (112, 112, 3)
     pairs = report_of(tmp_path / "out/faces")["pairs"][0]
@@ -222,9 +222,9 @@ def test_lfw_pairs_become_a_verification_set(tmp_path, run):
     assert pairs["examples"] == ["Person_1/Person_1_0001.jpg Person_1/Person_1_0003.jpg"]
 
 
-def test_nothing_left_is_an_error(tmp_path, run):
-    folder = make_folders(tmp_path / "in", people=2)
-    with pytest.raises(JobError, match=r"no face is left of 6 pictures.*few_images"):
+def test_no_face_left_is_an_error(tmp_path, run):
+    folder = make_folders(tmp_path / "in", identities=2)
+    with pytest.raises(JobError, match=r"no face is left of 6 images.*few_images"):
         import_data(settings(tmp_path / "out", "folders", folder, alignment="none", min_images=9), run)
     assert not (tmp_path / "out/faces/manifest.json").exists()
 

@@ -1,4 +1,4 @@
-"""What does not fit on the cluster is said at once, and what stands still is said in the settings' own words."""
+"""Jobs that do not fit on the cluster are refused at once, and stalled streams name the settings to change."""
 
 import pytest
 import ray
@@ -15,23 +15,23 @@ from ray_jobs.training.driver import check_training_resources
 def nodes(monkeypatch):
     """Function: a cluster of these nodes, (CPUs, GPUs) each."""
 
-    def make(*those):
-        found = [{"Alive": True, "Resources": {"CPU": c, **({"GPU": g} if g else {})}} for c, g in those]
-        monkeypatch.setattr(ray, "nodes", lambda: [*found, {"Alive": False, "Resources": {"CPU": 1000.0}}])
+    def make(*nodes):
+        live = [{"Alive": True, "Resources": {"CPU": c, **({"GPU": g} if g else {})}} for c, g in nodes]
+        monkeypatch.setattr(ray, "nodes", lambda: [*live, {"Alive": False, "Resources": {"CPU": 1000.0}}])
 
     return make
 
 
-def room(count, cpus, gpus=0.0, aligners=1, grows=False):
+def check(count, cpus, gpus=0.0, aligners=1, autoscaling=False):
     settings = load_settings(None, [f"generate.cpus_per_actor={cpus}", f"generate.gpus_per_actor={gpus}",
                                     "align.cpus_per_actor=0.5"])  # fmt: skip
     check_resources(
-        grows, ActorRequest("generate", settings.generate, count), ActorRequest("align", settings.align, aligners)
+        autoscaling, ActorRequest("generate", settings.generate, count), ActorRequest("align", settings.align, aligners)
     )
 
 
 @pytest.mark.parametrize(
-    ("there", "asked"),
+    ("cluster", "requested"),
     [
         ([(2, 0)], (3, 0.5)),
         ([(2, 0), (2, 0)], (7, 0.5)),
@@ -40,26 +40,28 @@ def room(count, cpus, gpus=0.0, aligners=1, grows=False):
         ([(0, 0), (4, 0)], (1, 3.5)),
     ],
 )
-def test_what_fits_is_let_through(nodes, there, asked):
-    nodes(*there)
-    room(*asked)
+def test_requests_that_fit_pass(nodes, cluster, requested):
+    nodes(*cluster)
+    check(*requested)
 
 
 @pytest.mark.parametrize(
-    ("there", "asked"),
+    ("cluster", "requested"),
     [
         ([(2, 0)], (4, 0.5)),  # the aligner would never start
-        ([(3, 0), (3, 0)], (3, 2)),  # 6 CPUs, but no actor is on two nodes
+        ([(3, 0), (3, 0)], (3, 2)),  # 6 CPUs, but an actor is on a single node
         ([(8, 1), (1, 0)], (3, 0.5, 0.5)),
-        ([(8, 0), (1, 1)], (1, 4, 0.5)),  # CPUs here, the GPU there
+        ([(8, 0), (1, 1)], (1, 4, 0.5)),  # CPUs and GPU on different nodes
         ([(0, 0)], (1, 0.5)),
     ],
 )
-def test_what_does_not_fit_is_refused(nodes, there, asked):
-    nodes(*there)
-    with pytest.raises(JobError, match=rf"{asked[0]} of generate\.actors with generate\.cpus_per_actor={asked[1]}"):
-        room(*asked)
-    room(*asked, grows=True)
+def test_requests_that_do_not_fit_are_refused(nodes, cluster, requested):
+    nodes(*cluster)
+    with pytest.raises(
+        JobError, match=rf"{requested[0]} of generate\.actors with generate\.cpus_per_actor={requested[1]}"
+    ):
+        check(*requested)
+    check(*requested, autoscaling=True)
 
 
 def test_trainers_with_their_readers_must_fit(nodes):
@@ -75,14 +77,14 @@ def test_trainers_with_their_readers_must_fit(nodes):
         check_training_resources(load_settings(None, [*cfg, "train.use_gpu=true"]))
 
 
-def test_the_job_refuses_before_it_begins(ray_cluster, run, tmp_path):
+def test_a_job_that_does_not_fit_is_refused(ray_cluster, run, tmp_path):
     with pytest.raises(JobError, match=r"300 of generate\.actors"):
         generate(load_settings(None, [f"output={tmp_path}", "generate.actors=300", "generate.cpus_per_actor=2",
                                       "generate.identities=4800"]), run)  # fmt: skip
 
 
-def test_a_stream_that_stands_still_ends_in_the_settings_words(ray_cluster, run, tmp_path):
-    """An actor needs longer to start than this patience."""
+def test_the_error_of_a_stalled_stream_names_the_setting(ray_cluster, run, tmp_path):
+    """An actor takes longer to start than this timeout."""
     settings = load_settings(None, [f"output={tmp_path}", "generate.identities=4", "generate.heldout_identities=0",
                                     "generate.actors=1", "ray.no_progress_minutes=0.002"])  # fmt: skip
     configure_data(settings)
@@ -95,7 +97,7 @@ def test_a_stream_that_stands_still_ends_in_the_settings_words(ray_cluster, run,
     assert "GeneratorActor" in str(user_error(raised.value))
 
 
-def test_a_cluster_that_grows_is_given_an_hour(ray_cluster):
+def test_autoscaling_clusters_have_an_hour(ray_cluster):
     try:
         configure_data(load_settings(None, ["ray.autoscaling=true"]))
         assert ray.data.DataContext.get_current().execution_no_progress_timeout_s == 3600

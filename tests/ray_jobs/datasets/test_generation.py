@@ -1,4 +1,4 @@
-"""Generator and aligner actors: DiscoFaceGAN and MTCNN in processes of their own, and nothing of them elsewhere."""
+"""Generator and aligner actors: TensorFlow is loaded only in the processes that need it."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def uses_tensorflow(name):
     return [any("tensorflow" in path for path in paths) for paths in maps]
 
 
-def test_discofacegan_in_actors_gives_the_librarys_pictures(weights, ray_cluster):
+def test_discofacegan_in_actors_gives_the_librarys_images(weights, ray_cluster):
     cfg = settings(weights, "align.detector=whole_picture")
     with FacePool.start(cfg) as pool:
         (made,) = pool.make([Chunk(0, first=5, count=3, first_image=1)])
@@ -50,15 +50,15 @@ def test_discofacegan_in_actors_gives_the_librarys_pictures(weights, ray_cluster
     generator = build_generator("discofacegan", folder=str(weights))
     identities, indices = np.repeat([5, 6, 7], 2), np.tile([1, 2], 3)
     factors = generator.image_factors(11, identities, indices)
-    pictures = generator.render(generator.identity_codes(11, identities), factors)
+    images = generator.render(generator.identity_codes(11, identities), factors)
     assert made.table["identity"].to_pylist() == identities.tolist()
     assert made.table["index"].to_pylist() == indices.tolist()
     np.testing.assert_array_equal(made.table["factors"].to_pylist(), factors)
-    crops = Aligner(build_detector("whole_picture")).align(list(pictures))
+    crops = Aligner(build_detector("whole_picture")).align(list(images))
     assert made.table["image"].to_pylist() == [encode_image(crop.image, cfg.generate.jpeg_quality) for crop in crops]
 
 
-def test_mtcnn_aligns_the_built_in_faces(ray_cluster):
+def test_mtcnn_aligns_rendered_faces(ray_cluster):
     cfg = load_settings(
         None,
         ["align.detector=mtcnn", "generate.images_per_identity=2", "generate.actors=1", "align.cpus_per_actor=0.5"],
@@ -72,29 +72,29 @@ def test_mtcnn_aligns_the_built_in_faces(ray_cluster):
     assert min(made.table["score"].to_pylist()) >= 0.8
 
 
-def test_checks_before_a_job_start_no_tensorflow(weights):
+def test_validation_does_not_import_tensorflow(weights):
     code = (
         "import sys\n"
         "from facelib.config import load_settings\n"
-        "from ray_jobs.validation import preflight\n"
+        "from ray_jobs.generate import validate\n"
         "from ray_jobs.datasets.generation import faces_spec\n"
         f"s = load_settings(None, ['generate.generator=discofacegan', 'generate.options={{\"folder\": \"{weights}\"}}',"
         " 'align.detector=mtcnn'])\n"
-        "preflight(s, 'generate')\n"
+        "validate(s)\n"
         "faces_spec(s)\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_version_and_weights_are_in_the_plan(weights):
+def test_version_and_weights_are_in_the_spec(weights):
     spec = faces_spec(settings(weights))
     assert spec["generator_version"] == 1
     assert len(spec["generator_weights"]) == 64
     assert "non-commercial" in spec["generator_licence"]
 
 
-def test_actors_with_a_gpu_ask_for_it():
+def test_actors_with_a_gpu_use_it():
     cfg = load_settings(
         None, ["generate.gpus_per_actor=0.25", "align.gpus_per_actor=0.5", 'align.options={"device": "cpu"}']
     )

@@ -1,4 +1,4 @@
-"""The pool by itself: order, several models, a dead actor, a damaged picture."""
+"""Evaluation sets by several models: order, cache, an actor that dies, a damaged image."""
 
 import os
 import sys
@@ -17,10 +17,11 @@ from facelib.embedding import embed_images, load_face_model
 from facelib.evaluation import PixelEmbedding
 from facelib.evaluation.protocols import EncodedImages, EvaluationSet
 from facelib.models import build_backbone, save_backbone
-from ray_jobs.embedding import pool
-from ray_jobs.embedding.pool import EmbeddingModel, embed_sets
+from ray_jobs.embedding import evaluation_sets
+from ray_jobs.embedding.evaluation_sets import embed_sets
+from ray_jobs.embedding.models import EmbeddingModel
 
-ASK = EvaluateSettings(batch_size=4, actors=2, cpus_per_actor=0.5)
+CFG = EvaluateSettings(batch_size=4, actors=2, cpus_per_actor=0.5)
 
 
 class Faces(EvaluationSet):
@@ -35,7 +36,7 @@ class Faces(EvaluationSet):
 
 
 class DeadlyFaces(EncodedImages):
-    """The first process that decodes a part dies of it."""
+    """The first process that decodes a part exits."""
 
     def __init__(self, images, marker):
         super().__init__(images)
@@ -54,7 +55,7 @@ class DeadlyFaces(EncodedImages):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, ray_cluster):
     """Two checkpoints, and raw pixels."""
-    # Workers cannot import a test file: its classes travel by value.
+    # Workers cannot import a test file: its classes are pickled by value.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     folder = tmp_path_factory.mktemp("models")
     for seed in (1, 2):
@@ -71,26 +72,26 @@ def encoded(count, first=0):
     return [encode_image(pattern(first + i, 0)) for i in range(count)]
 
 
-def test_every_set_by_every_model_and_the_cache_holds_them(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "PART", 8)  # the large set is three parts
+def test_every_set_by_every_model_with_a_cache(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation_sets, "PART_FACES", 8)  # the large set is three parts
     sets = [Faces("large", EncodedImages(encoded(19))), Faces("small", EncodedImages(encoded(3, 50)), flip=False)]
     cache = Folder(f"{tmp_path}/cache").create()
     work = [(model, s) for model in models for s in sets]
-    found = {(model.name, s.name): embeddings for model, s, embeddings in embed_sets(work, ASK, cache)}
-    assert set(found) == {(m.name, s.name) for m, s in work}
+    embedded = {(model.name, s.name): embeddings for model, s, embeddings in embed_sets(work, CFG, cache)}
+    assert set(embedded) == {(m.name, s.name) for m, s in work}
     for model, s in work:
         pixels, flip = s.faces.decode(), s.flip is None
         if model.pixels is None:
             expected = embed_images(load_face_model(model.path), pixels, flip)
         else:
             expected = model.pixels.embed(pixels, flip)
-        np.testing.assert_allclose(found[model.name, s.name], expected, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(embedded[model.name, s.name], expected, atol=1e-4 * np.abs(expected).max())
     assert len(cache.names()) == 3 * (3 + 1)
     cache.fs.delete_file(f"{cache.path}/{cache.names()[0]}")
-    again = {(model.name, s.name): embeddings for model, s, embeddings in embed_sets(work, ASK, cache)}
-    for key, embeddings in found.items():
+    again = {(model.name, s.name): embeddings for model, s, embeddings in embed_sets(work, CFG, cache)}
+    for key, embeddings in embedded.items():
         np.testing.assert_allclose(again[key], embeddings, atol=1e-5 * np.abs(embeddings).max())
-    # Other weights under an old name are other embeddings.
+    # Other weights under the same name give other embeddings.
     assert EmbeddingModel("1", models[1].path).fingerprint() == models[1].fingerprint() != models[0].fingerprint()
     assert EmbeddingModel("1", models[0].path, untrained=True).fingerprint() != models[0].fingerprint()
 
@@ -98,13 +99,13 @@ def test_every_set_by_every_model_and_the_cache_holds_them(models, tmp_path, mon
 def test_an_actor_that_dies_is_replaced(models, tmp_path):
     faces = encoded(11)
     deadly = Faces("deadly", DeadlyFaces(faces, str(tmp_path / "died")))
-    ((_, _, embeddings),) = embed_sets([(models[2], deadly)], ASK, None)
+    ((_, _, embeddings),) = embed_sets([(models[2], deadly)], CFG, None)
     assert (tmp_path / "died").exists()
     expected = models[2].pixels.embed(EncodedImages(faces).decode())
     np.testing.assert_allclose(embeddings, expected, atol=1e-5)
 
 
-def test_a_damaged_picture_is_named(models):
+def test_a_damaged_image_is_named(models):
     broken = Faces("x", EncodedImages([*encoded(2), b"nothing"], "album"))
     with pytest.raises(Exception, match="album: picture 2: image: 7 bytes that are not a decodable image"):
-        list(embed_sets([(models[2], broken)], ASK, None))
+        list(embed_sets([(models[2], broken)], CFG, None))

@@ -1,0 +1,62 @@
+"""Measuring models on evaluation sets: embeddings from actors → each set's protocol → results and figures."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from facelib.config import Settings
+from facelib.data import Folder
+from facelib.evaluation import EvaluationOptions
+from facelib.evaluation.protocols import EvaluationResult, EvaluationSet
+from facelib.tracking import Run
+from ray_jobs.embedding.evaluation_sets import embed_sets
+from ray_jobs.embedding.models import EmbeddingModel
+
+Results = dict[str, dict[str, EvaluationResult]]  # by model name, then set name
+
+
+def measure_sets(
+    settings: Settings, run: Run, folder: Folder, work: Sequence[tuple[EmbeddingModel, EvaluationSet]]
+) -> Results:
+    """Embed and measure each (model, set), and draw the embedding maps of trained models.
+
+    Args:
+        folder: of the evaluation; has the maps and, with `evaluate.cache`, the embeddings.
+
+    Returns:
+        Results by model and set, both in the order of `work`.
+    """
+    from facelib.plots.evaluation_figures import draw_embedding_map
+
+    cfg = settings.evaluate
+    cache = Folder(f"{folder.uri}/embeddings").create() if cfg.cache else None
+    options = EvaluationOptions(
+        tuple(cfg.fars), cfg.far_rule, cfg.bootstrap, settings.seed, tuple(cfg.ranks), tuple(cfg.fpirs)
+    )
+    results: Results = {model.name: {} for model, _ in work}
+    for model, s, embeddings in embed_sets(work, cfg, cache, settings.ray.autoscaling):
+        results[model.name][s.name] = s.measure(embeddings, options)
+        if model.trained:
+            with tempfile.TemporaryDirectory() as temporary:
+                if (path := draw_embedding_map(model.name, s, embeddings, Path(temporary))) is not None:
+                    save_figure(path, folder, run)
+        del embeddings  # The next set is embedded without this one's embeddings in memory.
+    order = list(dict.fromkeys(s.name for _, s in work))
+    return {name: {s: by_set[s] for s in order if s in by_set} for name, by_set in results.items()}
+
+
+def save_figures(
+    folder: Folder, run: Run, sets: Sequence[EvaluationSet], results: Results, trained: Sequence[str]
+) -> None:
+    """Draw the figures of all sets into the evaluation's folder and the MLflow run."""
+    from facelib.plots.evaluation_figures import draw_evaluation_figures
+
+    with tempfile.TemporaryDirectory() as temporary:
+        for path in draw_evaluation_figures(sets, results, trained, Path(temporary)):
+            save_figure(path, folder, run)
+
+
+def save_figure(path: Path, folder: Folder, run: Run) -> None:
+    """Copy a local image file into a folder and the MLflow run."""
+    run.log_file(path, "pictures")
+    folder.write(path.name, path.read_bytes())

@@ -1,0 +1,87 @@
+"""The input of the embed job, cut into tasks: runs of consecutive images of one part."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import pyarrow.fs as pafs
+
+from facelib.config import EmbedSettings
+from facelib.data import IMAGE_SUFFIXES, MANIFEST_NAME, FaceDataset, Folder, ImageSpec
+from ray_jobs.errors import JobError
+
+
+@dataclass(frozen=True)
+class EmbeddingTask:
+    """Images that one actor reads at a time: files of a folder, or row groups of a dataset's part.
+
+    Attributes:
+        part: number of the output part it belongs to.
+        number: of the task within that part.
+        images: number of images.
+        uri: folder or dataset.
+        files: names below a folder.
+        source: part file of a dataset.
+        row_groups: of that part file.
+    """
+
+    part: int
+    number: int
+    images: int
+    uri: str
+    files: list[str] = field(default_factory=list)
+    source: str = ""
+    row_groups: list[int] = field(default_factory=list)
+
+
+def input_tasks(cfg: EmbedSettings, uri: str, image_spec: ImageSpec) -> tuple[str, list[EmbeddingTask]]:
+    """List a face dataset or a folder of images.
+
+    Args:
+        image_spec: of the model's training faces.
+
+    Returns:
+        Text that identifies the input and changes with its content, and the tasks, in the input's order.
+
+    Raises:
+        DatasetError: a dataset with another image spec.
+        JobError: a folder without images.
+    """
+    if Folder(uri).exists(MANIFEST_NAME):
+        return _dataset_tasks(cfg, uri, image_spec)
+    return _folder_tasks(cfg, uri)
+
+
+def _dataset_tasks(cfg: EmbedSettings, uri: str, image_spec: ImageSpec) -> tuple[str, list[EmbeddingTask]]:
+    """One output part for each part of the dataset; tasks are whole row groups."""
+    dataset = FaceDataset(uri)
+    image_spec.require(dataset.image_spec, f"model {cfg.model}", f"dataset {uri}")
+    tasks = []
+    for part, info in enumerate(dataset.manifest.parts):
+        groups: list[int] = []
+        rows, number = 0, 0
+        for group, (_, size) in enumerate(info.row_groups):
+            groups.append(group)
+            rows += size
+            if rows >= cfg.images_per_task or group == len(info.row_groups) - 1:
+                tasks.append(EmbeddingTask(part, number, rows, uri, source=info.name, row_groups=groups))
+                groups, rows, number = [], 0, number + 1
+    return f"{uri} {hashlib.sha256(dataset.folder.read(MANIFEST_NAME)).hexdigest()}", tasks
+
+
+def _folder_tasks(cfg: EmbedSettings, uri: str) -> tuple[str, list[EmbeddingTask]]:
+    """Image files of a folder and its subfolders, names ascending."""
+    folder = Folder(uri)
+    infos = folder.fs.get_file_info(pafs.FileSelector(folder.path, recursive=True, allow_not_found=True))
+    start = len(folder.path.rstrip("/")) + 1
+    files = sorted((i.path[start:], i.size) for i in infos if i.type == pafs.FileType.File)
+    files = [file for file in files if file[0].lower().endswith(IMAGE_SUFFIXES)]
+    if not files:
+        raise JobError(f"embed.input: {uri} is not a face dataset and contains no images ({', '.join(IMAGE_SUFFIXES)})")
+    listing = hashlib.sha256("\n".join(f"{name}\t{size}" for name, size in files).encode()).hexdigest()
+    names, tasks = [name for name, _ in files], []
+    for part, begin in enumerate(range(0, len(names), cfg.images_per_part)):
+        part_names = names[begin : begin + cfg.images_per_part]
+        for number, first in enumerate(range(0, len(part_names), cfg.images_per_task)):
+            task_names = part_names[first : first + cfg.images_per_task]
+            tasks.append(EmbeddingTask(part, number, len(task_names), uri, files=task_names))
+    return f"{uri} {listing}", tasks

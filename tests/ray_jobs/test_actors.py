@@ -1,0 +1,105 @@
+"""Rows through stages of actors, and the pool that serves calls."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from facelib.config import load_settings
+from ray_jobs.actors import ActorPool, ActorStage, device_options, stream_rows
+from ray_jobs.errors import JobError
+from ray_jobs.resources import ActorRequest
+
+CFG = load_settings(None, ["generate.cpus_per_actor=0.25", "generate.actors=2"]).generate
+
+
+class Add:
+    """Stage: adds a number."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __call__(self, row):
+        return {"x": row["x"] + self.number}
+
+
+class Square:
+    """Pool actor; its first call ends the process if `marker` names a file that does not exist yet."""
+
+    def __init__(self, marker=""):
+        self.marker = marker
+
+    def square(self, x):
+        if self.marker and not Path(self.marker).exists():
+            Path(self.marker).touch()
+            os._exit(1)
+        if x < 0:
+            raise ValueError(f"{x} is negative")
+        return x * x
+
+    def wait(self, seconds):
+        time.sleep(seconds)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(ray_cluster):
+    # Workers cannot import a test file: its classes are pickled by value.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def test_rows_pass_all_stages():
+    stages = [ActorStage(Add, (1,), "generate", CFG), ActorStage(Add, (10,), "align", CFG)]
+    rows = stream_rows([{"x": x} for x in range(5)], stages)
+    assert sorted(row["x"] for row in rows) == [11, 12, 13, 14, 15]
+    assert list(stream_rows([], stages)) == []
+
+
+def test_earlier_stages_must_fit_completely_and_the_last_with_one_actor():
+    many = CFG.model_copy(update={"actors": 100, "cpus_per_actor": 1000.0})
+    rows = [{"x": x} for x in range(3)]
+    with pytest.raises(JobError, match=r"3 of generate\.actors .* and 1 of align\.actors"):
+        next(stream_rows(rows, [ActorStage(Add, (1,), "generate", many), ActorStage(Add, (1,), "align", many)]))
+
+
+def test_a_pool_serves_calls_and_consumes_them_lazily():
+    taken = []
+
+    def calls():
+        for x in range(20):
+            taken.append(x)
+            yield (x,)
+
+    with ActorPool(Square, (), ActorRequest("generate", CFG, 2), concurrency=2) as pool:
+        results = pool.map("square", calls())
+        first = next(results)
+        assert len(taken) <= 2 * 2 + 1
+        assert dict([first, *results]) == {x: x * x for x in range(20)}
+
+
+def test_a_pool_restarts_an_actor_that_dies(tmp_path):
+    with ActorPool(Square, (str(tmp_path / "died"),), ActorRequest("generate", CFG, 1)) as pool:
+        assert dict(pool.map("square", ((x,) for x in range(4)))) == {0: 0, 1: 1, 2: 4, 3: 9}
+    assert (tmp_path / "died").exists()
+
+
+def test_errors_of_calls_are_raised():
+    with (
+        ActorPool(Square, (), ActorRequest("generate", CFG, 1)) as pool,
+        pytest.raises(ValueError, match="-1 is negative"),
+    ):
+        list(pool.map("square", [(1,), (-1,)]))
+
+
+def test_a_pool_that_does_not_fit_is_refused():
+    huge = CFG.model_copy(update={"cpus_per_actor": 1000.0})
+    with pytest.raises(JobError, match=r"generate\.cpus_per_actor=1000"):
+        ActorPool(Square, (), ActorRequest("generate", huge, 1))
+
+
+def test_actors_with_a_gpu_use_it():
+    assert device_options({"depth": 2}, 0.25) == {"device": "cuda", "depth": 2}
+    assert device_options({"device": "cpu"}, 0.5) == {"device": "cpu"}
+    assert device_options({}, 0) == {}
