@@ -1,4 +1,4 @@
-"""What all sections are made of: their base, and the ranges that numbers are declared with."""
+"""What every section is built from: the base class, number ranges, and the error for unusable settings."""
 
 from typing import Annotated
 
@@ -12,10 +12,10 @@ Index = Annotated[int, Field(ge=0)]
 
 
 class SettingsError(ValueError):
-    """Settings that cannot be used; the message names each field, what was wrong and what to do."""
+    """Settings that cannot be used. The message names the file, each field, what is wrong and what to do."""
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys are errors."""
+    """Base class of all sections: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())

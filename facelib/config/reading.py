@@ -1,176 +1,206 @@
-"""From a YAML file and flags to settings, with errors that name the field."""
+"""Settings from YAML files and overrides, with errors that name the file and the field.
 
-import difflib
-import json
-import re
-import sys
+A file may name a base with `extends:`, and then contains only what differs:
+
+    extends: quickstart.yaml        # relative to this file, or the name of a shipped config
+    generate: {identities: 3000}
+
+The file overrides its base section by section and key by key; a value that is itself a list or a mapping (`options`,
+`tune.space`, `stages`) replaces the base's.
+"""
+
+import importlib.util
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from pydantic_settings import CliSettingsSource
 
-from facelib.config.fields import Section, SettingsError
+from facelib.config.aliases import rename_key, rename_settings
+from facelib.config.fields import SettingsError
+from facelib.config.flags import parse_flags, section_type, suggest
 from facelib.config.tree import Settings
+
+SHIPPED_PACKAGE = "facelib_configs"  # the folder `configs` of the repository, as it is installed from a wheel
+_CHECKOUT_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def load_settings(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Settings:
     """Read a YAML file and apply overrides.
 
     Args:
-        path: YAML file; None starts from the defaults.
+        path: YAML file, or name of a shipped config (`quickstart`); None starts from the defaults.
         overrides: `"section.field=value"` strings, or flags as on a command line (`"--section.field"`, `"value"`).
 
     Raises:
         SettingsError: names the file, every bad field, its value and what to do.
     """
-    tree: Any = {}
-    if path is not None:
-        try:
-            tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise SettingsError(f"{path}: cannot be read ({error.strerror})") from None
-        except yaml.YAMLError as error:
-            raise SettingsError(f"{path}: is no YAML ({error})") from None
-        if not isinstance(tree, dict):
-            raise SettingsError(f"{path}: must be a mapping of sections, not {type(tree).__name__}")
-    # A value may hold "=" itself; only the name of a setting before it makes the word an override.
-    arguments = [f"--{o}" if re.match(r"[a-z_]+(\.[a-z_]+)?=", str(o)) else str(o) for o in overrides]
-    return build_settings(tree, arguments, str(path) if path else "settings")
+    recipe = read_recipe(path) if path is not None else Recipe("settings")
+    over = parse_flags([str(word) for word in overrides])
+    files = {name: file for name, file in recipe.files.items() if name not in _dotted_names(over)}
+    return _validate(merge_settings(recipe.tree, over), recipe.origin, files)
 
 
 def build_settings(tree: dict[str, Any], arguments: Sequence[str] = (), origin: str = "settings") -> Settings:
-    """Settings of a tree, as a file holds it, with flags over it.
+    """Settings of a tree (sections and their values, as in a file), overridden by flags.
 
-    `SettingsError` names `origin` and every bad field.
+    Raises:
+        SettingsError: names `origin` and every bad field.
     """
-    flags = [a.split("=")[0][2:] for a in arguments if a.startswith("--")]
-    for flag in flags:
-        if flag not in _known_flags():
-            raise SettingsError(f"--{flag}: unknown setting{_suggest(flag)}")
-    try:
-        if not arguments:
-            return Settings(**tree)
-        source: Any = CliSettingsSource(
-            Settings, cli_parse_args=list(arguments), cli_exit_on_error=False, cli_prog_name="facelib"
-        )
-        return Settings(**_merge(tree, source()))
-    except ValidationError as error:
-        lines = [_explain(e) for e in error.errors()]
-        raise SettingsError(f"{origin}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines)) from None
-    except Exception as error:  # pydantic-settings and argparse raise several kinds for a malformed flag
-        raise SettingsError(f"{origin}: {error}") from None
+    tree = rename_settings(tree, origin)
+    return _validate(merge_settings(tree, parse_flags(arguments)), origin)
 
 
 def change_settings(settings: Settings, changes: Mapping[str, Any], origin: str) -> Settings:
-    """Settings with some values replaced, checked again.
+    """Settings with some values replaced, validated again.
 
     Args:
-        changes: values by dotted name: `train.epochs`, `seed`, a whole section, or an entry of a mapping, as
+        changes: values by dotted name: `train.epochs`, `seed`, a whole section, or an entry of a mapping, such as
             `augment.options.blur`.
-        origin: what the values come from, for error messages.
+        origin: where the changes come from, for error messages.
 
     Raises:
-        SettingsError: an unknown name or a value that is not allowed.
+        SettingsError: an unknown name or an invalid value.
     """
     tree = settings.model_dump(mode="json")
     for dotted, value in changes.items():
-        *above, key = dotted.split(".")
-        place: Any = tree
-        for name in above:
-            place = place.setdefault(name, {}) if isinstance(place, dict) else None
-        if not isinstance(place, dict):
-            raise SettingsError(f"{origin}: {dotted}: unknown setting{_suggest(dotted)}")
-        place[key] = value
+        *parents, key = rename_key(dotted, origin).split(".")
+        node: Any = tree
+        for parent in parents:
+            node = node.setdefault(parent, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            raise SettingsError(f"{origin}: {dotted}: unknown setting{suggest(dotted)}")
+        node[key] = value
     return build_settings(tree, origin=origin)
 
 
-def parse_command_line(job: str, description: str, argv: Sequence[str] | None = None) -> Settings:
-    """Settings of a job from its command line: `--config file.yaml [--section.field value …]`.
-
-    `--help` prints every field. On a mistake it prints what is wrong and exits with status 2.
-    """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if "-h" in arguments or "--help" in arguments:
-        print(f"usage: python -m ray_jobs.{job} [--config FILE.yaml] [--section.field VALUE …]\n\n{description}\n")
-        print(describe_settings())
-        raise SystemExit(0)
-    path, rest = None, []
-    while arguments:
-        word = arguments.pop(0)
-        if word == "--config" or word.startswith("--config="):
-            path = word.partition("=")[2] or (arguments.pop(0) if arguments else "")
-        else:
-            rest.append(word)
-    try:
-        return load_settings(path, rest)
-    except SettingsError as error:
-        print(f"{job}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-
-
-def describe_settings() -> str:
-    """One line for each field: flag, type, default, meaning with unit and range."""
-    lines = []
-    for name, field in Settings.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, Section):
-            lines += ["", f"{name}: {(section.__doc__ or '').strip()}"]
-            lines += [_describe(f"{name}.{key}", f) for key, f in section.model_fields.items()]
-        else:
-            lines.append(_describe(name, field))
-    return "\n".join(lines)
-
-
-def _describe(flag: str, field: Any) -> str:
-    default = field.get_default(call_default_factory=True)
-    kind = _kind(field.annotation)
-    return f"  --{flag:<32} {field.description} ({kind}) [{json.dumps(default, default=str)}]"
-
-
-def _kind(annotation: Any) -> str:
-    """What may be given, as a reader of --help wants it: choices, or a plain type's name."""
-    if get_origin(annotation) is Literal:
-        return " | ".join(str(choice) for choice in get_args(annotation))
-    if get_origin(annotation) is dict:
-        return 'JSON, {"name": value}'
-    if get_origin(annotation) is list:
-        return 'JSON, ["a", "b"]'
-    members = [a for a in get_args(annotation) if a is not type(None)] or [annotation]
-    names = {int: "whole number", float: "number", bool: "true | false", str: "text"}
-    word = names.get(members[0], "number")
-    return f"{word} | null" if type(None) in get_args(annotation) else word
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merge_settings(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` overridden by `over`, section by section and key by key."""
     merged = dict(base)
     for key, value in over.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict) and key in Settings.model_fields:
+        if isinstance(value, dict) and isinstance(merged.get(key), dict) and key in _sections():
             merged[key] = {**merged[key], **value}
         else:
             merged[key] = value
     return merged
 
 
-def _known_flags() -> list[str]:
-    flags = []
-    for name, field in Settings.model_fields.items():
-        section = field.annotation
-        is_section = isinstance(section, type) and issubclass(section, Section)
-        flags += [f"{name}.{key}" for key in section.model_fields] if is_section else [name]  # type: ignore[union-attr]
-    return flags
+@dataclass
+class Recipe:
+    """A settings file merged with its bases, not validated yet."""
+
+    origin: str  # for error messages: the file
+    tree: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # the file that set a value last, by dotted name
 
 
-def _suggest(flag: str) -> str:
-    near = difflib.get_close_matches(flag, _known_flags(), n=1, cutoff=0.6)
-    return f" (did you mean {near[0]}?)" if near else " (--help lists all)"
+def read_recipe(path: str | Path) -> Recipe:
+    """Read a YAML file and the bases that it extends.
+
+    Raises:
+        SettingsError: names the file that is missing, is not a YAML mapping of sections, or extends itself.
+    """
+    return _read_recipe(find_config(path), ())
 
 
-def _explain(error: Any) -> str:
+def find_config(name: str | Path, folder: Path | None = None) -> Path:
+    """The settings file that `name` refers to.
+
+    Args:
+        name: path of a file, or name of a shipped config, with or without the suffix and the folder:
+            `configs/quickstart.yaml`, `quickstart.yaml`, `quickstart`.
+        folder: folder that a relative path is relative to; None: the working directory.
+
+    Raises:
+        SettingsError: there is no such file and no such shipped config.
+    """
+    path = Path(folder or "") / name
+    if path.is_file():
+        return path
+    shipped = Path(name)
+    if shipped.parent == Path("configs"):
+        shipped = Path(shipped.name)
+    for config_dir in shipped_config_dirs():
+        for candidate in (config_dir / shipped, config_dir / f"{shipped}.yaml"):
+            if candidate.is_file():
+                return candidate
+    if path.exists():
+        return path  # a folder: reading it explains what is wrong
+    names = ", ".join(shipped_configs())
+    raise SettingsError(f"{name}: no such file" + (f", and not a shipped config ({names})" if names else ""))
+
+
+def shipped_config_dirs() -> list[Path]:
+    """Folders with shipped configs: the installed package, and the folder of a checkout."""
+    spec = importlib.util.find_spec(SHIPPED_PACKAGE)
+    locations = list(spec.submodule_search_locations or []) if spec else []
+    return [folder for folder in (*map(Path, locations), _CHECKOUT_CONFIGS) if folder.is_dir()]
+
+
+def shipped_configs() -> list[str]:
+    """Names of the shipped configs, without those that only serve as a base."""
+    names = {path.stem for folder in shipped_config_dirs() for path in folder.glob("*.yaml")}
+    return sorted(name for name in names if not name.startswith("base_"))
+
+
+def _read_recipe(path: Path, children: tuple[Path, ...]) -> Recipe:
+    if path.resolve() in [child.resolve() for child in children]:
+        raise SettingsError(f"{path}: extends itself ({' → '.join(map(str, (*children, path)))})")
+    tree = _read_yaml(path)
+    base_name = tree.pop("extends", None)
+    tree = rename_settings(tree, str(path))
+    files = {name: str(path) for name in _dotted_names(tree)}
+    if base_name is None:
+        return Recipe(str(path), tree, files)
+    if not isinstance(base_name, str):
+        raise SettingsError(f"{path}: extends: must be the name of one file, got {base_name!r}")
+    try:
+        base_path = find_config(base_name, path.parent)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: extends: {error}") from None
+    base = _read_recipe(base_path, (*children, path))
+    return Recipe(str(path), merge_settings(base.tree, tree), {**base.files, **files})
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read ({getattr(error, 'strerror', error)})") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML ({error})") from None
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{path}: must be a mapping of sections, not {type(tree).__name__}")
+    return {str(key): value for key, value in tree.items()}
+
+
+def _validate(tree: dict[str, Any], origin: str, files: Mapping[str, str] | None = None) -> Settings:
+    try:
+        return Settings(**tree)
+    except ValidationError as error:
+        lines = [_explain(details, origin, files or {}) for details in error.errors()]
+        raise SettingsError(f"{origin}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines)) from None
+
+
+def _explain(error: Any, origin: str, files: Mapping[str, str]) -> str:
     name = ".".join(str(part) for part in error["loc"])
+    file = files.get(".".join(name.split(".")[:2]), files.get(name.split(".")[0], origin))
+    where = f" (in {file})" if file != origin else ""
     if error["type"] == "extra_forbidden":
-        return f"{name}: unknown setting{_suggest(name)}"
+        return f"{name}: unknown setting{suggest(name)}{where}"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{name}: {message}, got {error['input']!r}" if name else message
+    return f"{name}: {message}, got {error['input']!r}{where}" if name else message
+
+
+def _sections() -> list[str]:
+    return [name for name, member in Settings.model_fields.items() if section_type(member.annotation)]
+
+
+def _dotted_names(tree: dict[str, Any]) -> list[str]:
+    names = []
+    for key, value in tree.items():
+        names += [f"{key}.{inner}" for inner in value] if isinstance(value, dict) and key in _sections() else [key]
+    return names

@@ -1,4 +1,4 @@
-"""The settings tree: all sections, and what must hold between them."""
+"""The settings tree: all sections, and constraints between them."""
 
 import hashlib
 import json
@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from facelib.config.evaluation import EmbedSettings, EvaluateSettings, ExportSettings
-from facelib.config.faces import AlignSettings, GenerateSettings
-from facelib.config.fields import Index
+from facelib.config.fields import Index, Section
+from facelib.config.generation import AlignSettings, GenerateSettings
+from facelib.config.importing import ImportSettings
 from facelib.config.inspection import InspectSettings
-from facelib.config.running import RaySettings, StageSettings, TrackingSettings
-from facelib.config.sources import ImportSettings
+from facelib.config.runtime import RaySettings, StageSettings, TrackingSettings
 from facelib.config.training import (
     AugmentSettings,
     DataSettings,
@@ -27,14 +26,12 @@ from facelib.config.training import (
 from facelib.config.tuning import TuneSettings
 
 
-class Settings(BaseSettings):
-    """Everything a facelib job can be told."""
+class Settings(Section):
+    """All settings of all jobs. Only files and flags set them, never environment variables."""
 
-    model_config = SettingsConfigDict(extra="forbid", protected_namespaces=(), cli_prog_name="facelib job")
-
-    name: str = Field("facelib", description="name of the run in MLflow")
-    seed: Index = Field(0, description="seed of identities, initial weights, batches and augmentation")
-    output: str = Field("runs/facelib", description="folder or URI everything is written below")
+    name: str = Field("facelib", description="name of the MLflow run")
+    seed: Index = Field(0, description="random seed of identities, initial weights, batches and augmentation")
+    output: str = Field("runs/facelib", description="output folder or URI of everything that jobs write")
     generate: GenerateSettings = Field(default_factory=GenerateSettings)
     align: AlignSettings = Field(default_factory=AlignSettings)
     import_data: ImportSettings = Field(default_factory=ImportSettings)
@@ -53,26 +50,14 @@ class Settings(BaseSettings):
     ray: RaySettings = Field(default_factory=RaySettings)
     stages: list[StageSettings] = Field([], description="stages of ray_jobs.pipeline, in order")
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only the file and the flags count: an environment variable named `SEED` must not change a result."""
-        return (init_settings,)
-
     @model_validator(mode="after")
     def _refuse_credentials(self) -> "Settings":
-        """Settings are kept beside results and in MLflow, where everybody reads them."""
-        for name, value in _texts(self.model_dump(mode="json")):
+        """Refuse passwords: settings are stored next to results and in MLflow, readable by others."""
+        for name, value in _strings(self.model_dump(mode="json")):
             if re.search(r"://[^/@\s]*:[^/@\s]*@", value):
                 raise ValueError(
-                    f"{name}: holds a password. Leave it out of the address; storage and MLflow read theirs from the "
-                    "environment (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, MLFLOW_TRACKING_USERNAME, …)"
+                    f"{name}: contains a password. Remove it from the address; storage and MLflow read credentials "
+                    "from the environment (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, MLFLOW_TRACKING_USERNAME)"
                 )
         return self
 
@@ -80,11 +65,11 @@ class Settings(BaseSettings):
     def _check_combinations(self) -> "Settings":
         train = self.train
         if train.selection == "sets" and not train.sets:
-            raise ValueError("train.selection=sets needs train.sets: name at least one .bin file")
+            raise ValueError("train.selection=sets needs train.sets: list at least one .bin file")
         if train.selection == "heldout" and not self.data.heldout:
-            raise ValueError("train.selection=heldout needs data.heldout: name a dataset, or use selection=last")
+            raise ValueError("train.selection=heldout needs data.heldout: set it, or use train.selection=last")
         if train.schedule == "plateau" and train.selection == "last":
-            raise ValueError("train.schedule=plateau needs a metric: train.selection must be heldout or sets")
+            raise ValueError("train.schedule=plateau needs a metric: set train.selection to heldout or sets")
         if train.min_workers > train.workers:
             raise ValueError(f"train.min_workers={train.min_workers} must not exceed train.workers={train.workers}")
         if train.warmup_epochs >= train.epochs:
@@ -92,30 +77,30 @@ class Settings(BaseSettings):
         if self.unpg.sample_rate < 1 and not self.unpg.shard_head:
             raise ValueError(f"unpg.sample_rate={self.unpg.sample_rate} needs unpg.shard_head=true")
         if self.generate.heldout_identities == 1:
-            raise ValueError("generate.heldout_identities=1 gives no impostor pairs: use 0, or 2 and more")
+            raise ValueError("generate.heldout_identities=1 gives no impostor pairs: use 0, or at least 2")
         return self
 
     def path(self, value: str) -> str:
-        """`value` below `output`, unless it is absolute or a URI."""
+        """Resolve a path setting: relative to `output`, unless it is absolute or a URI."""
         if "://" in value or value.startswith("/"):
             return value
         output = self.output if "://" in self.output else str(Path(self.output).absolute())
         return f"{output.rstrip('/')}/{value}"
 
     def fingerprint(self, *sections: str) -> str:
-        """Short hash of some sections (and the seed), equal only if they are equal."""
+        """Short hash of the seed and the given sections."""
         tree = self.model_dump(mode="json")
-        chosen = {name: tree[name] for name in ("seed", *sections)}
-        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+        hashed = {name: tree[name] for name in ("seed", *sections)}
+        return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a tree, with its dotted name."""
+def _strings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted name, string) for every string in a tree."""
     if isinstance(value, str):
         yield name, value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from _texts(inner, f"{name}.{key}".lstrip("."))
+            yield from _strings(inner, f"{name}.{key}".lstrip("."))
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts(inner, name)
+            yield from _strings(inner, name)

@@ -1,0 +1,51 @@
+"""Settings of generating a face dataset: image generation and face alignment."""
+
+from typing import Any
+
+from pydantic import Field
+
+from facelib.config.fields import Count, Fraction, Index, NonNegative, Positive, Section
+
+
+class GenerateSettings(Section):
+    """Synthetic identities and their images."""
+
+    generator: str = Field(
+        "morphable",
+        description="image generator: morphable, discofacegan (needs weights), folder (images generated elsewhere), or "
+        "a plug-in",
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the generator")
+    identities: Count = Field(1000, description="identities in the training dataset (1 or more)")
+    images_per_identity: Count = Field(8, description="images generated per identity (1 or more)")
+    first_identity: Index = Field(
+        0, description="number of the first identity; datasets with overlapping ranges contain the same identities"
+    )
+    heldout_identities: Index = Field(
+        200,
+        description="identities of the held-out dataset, never used for training (0: no held-out dataset); numbered "
+        "from 2^40",
+    )
+    identities_per_part: Count = Field(64, description="identities per part file, the unit of resuming")
+    identities_per_task: Count = Field(8, description="identities rendered per task; bounds memory in flight")
+    jpeg_quality: int = Field(95, ge=1, le=100, description="JPEG quality of stored faces (1..100)")
+    actors: Count = Field(2, description="generator actors")
+    cpus_per_actor: Positive = Field(0.5, description="CPUs reserved per generator actor (fractions allowed)")
+    gpus_per_actor: NonNegative = Field(0, description="GPUs reserved per generator actor (fractions allowed)")
+
+
+class AlignSettings(Section):
+    """Face detection and alignment to the training crop."""
+
+    detector: str = Field("retinaface", description="face detector: retinaface, or mtcnn (needs the tensorflow extra)")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the detector")
+    template: str = Field(
+        "arcface",
+        description="five-point landmark template: arcface, arcface-96 (shifted 8 px to the left), arcface-padded "
+        "(K-FACE)",
+    )
+    size: int = Field(112, ge=32, le=512, description="side of the aligned face in pixels (32..512)")
+    min_score: Fraction = Field(0.8, description="detections with a lower score are rejected (0..1)")
+    actors: Count = Field(1, description="aligner actors")
+    cpus_per_actor: Positive = Field(0.5, description="CPUs reserved per aligner actor (fractions allowed)")
+    gpus_per_actor: NonNegative = Field(0, description="GPUs reserved per aligner actor (fractions allowed)")
