@@ -1,0 +1,62 @@
+"""Label-free training as a Python function, as in a notebook beside a Ray that already runs."""
+
+import pytest
+import ray
+from mlflow import MlflowClient
+from support.datasets import write_dataset
+
+from facelib.config import SettingsError, change_settings, load_settings
+from facelib.models import load_backbone
+from ray_jobs.errors import JobError
+from ray_jobs.train_ssl import train_ssl, validate
+
+TINY = (
+    "model.name=iresnet", 'model.options={"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}',
+    "model.embedding_size=16", "ssl.queue_size=16", "train.epochs=2", "train.batch_size=8", "train.precision=float32",
+    "train.threads=1", "train.cpus_per_worker=0.5", "evaluate.pairs=20", "data.readers=1", "data.cpus_per_reader=0.1",
+    "data.window_row_groups=2", "tracking.system_metrics=false",
+)  # fmt: skip
+
+
+@pytest.fixture
+def settings(tmp_path):
+    write_dataset(tmp_path / "faces", identities=16, images=2, per_part=8, per_group=4)
+    write_dataset(tmp_path / "heldout", identities=4, images=3, first=1000)
+    return load_settings(None, [f"output={tmp_path}", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", *TINY])
+
+
+def test_a_function_call_trains_and_returns_curves_and_works_twice(settings, ray_cluster, tmp_path):
+    result = train_ssl(settings)
+    assert result.written == (f"{tmp_path}/ssl/model.pt",)
+    table = result.to_dataframe()
+    assert table["epoch"].tolist() == [1, 2]
+    assert result.metrics["best_metric"] == table["heldout/auc"].max()
+    assert load_backbone(result.written[0])
+    again = train_ssl(settings)  # finished, so it is kept
+    assert again == result
+    other = train_ssl(change_settings(settings, {"output": f"{tmp_path}/other", "seed": 1,
+                                                 "data.dataset": f"{tmp_path}/faces",
+                                                 "data.heldout": f"{tmp_path}/heldout"}, "test"))  # fmt: skip
+    assert other.metrics != result.metrics
+    assert ray.is_initialized()
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("facelib").experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_errors_are_raised_and_the_process_goes_on(settings, ray_cluster, tmp_path):
+    with pytest.raises(SettingsError, match=r"ssl\.queue_size: 4 keys cannot hold one global batch of 8"):
+        train_ssl(change_settings(settings, {"ssl.queue_size": 4}, "test"))
+    with pytest.raises(JobError, match="nowhere"):
+        train_ssl(change_settings(settings, {"data.dataset": f"{tmp_path}/nowhere"}, "test"))
+
+
+def test_validation_needs_neither_data_nor_ray(tmp_path):
+    settings = load_settings(None, [f"output={tmp_path}", *TINY])
+    validate(settings)
+    with pytest.raises(SettingsError, match=r"ssl\.options: MoCo has no setting 'spam'"):
+        validate(change_settings(settings, {"ssl.options": {"spam": 1}}, "test"))
+    start = change_settings(settings, {"model.init_from": "unpg/model.pt"}, "test")
+    with pytest.raises(SettingsError, match=r"model\.init_from: .* does not exist"):
+        validate(start)
+    validate(start, {f"{tmp_path}/unpg/model.pt"})

@@ -1,0 +1,31 @@
+"""Checks of supervised training; what it learns is tested in training/test_driver.py."""
+
+import importlib.util
+
+import pytest
+
+from facelib.config import SettingsError, load_settings
+from ray_jobs.train_unpg import validate
+
+
+def test_the_defaults_can_be_trained():
+    validate(load_settings(None, []))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (['unpg.options={"spam": 1}'], r"unpg\.options: ArcFace has no setting 'spam'; there are"),
+        (["unpg.head=magface", 'unpg.options={"margin": 1}'], r"unpg\.options: MagFace has no setting 'margin'"),
+        (["model.init_from=nowhere.pt"], r"model\.init_from: .*nowhere\.pt does not exist"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(overrides, message):
+    with pytest.raises(SettingsError, match=message):
+        validate(load_settings(None, overrides))
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"unpg\.triplet, .*pip install 'facelib\[metric-learning\]'"):
+        validate(load_settings(None, ["unpg.triplet=0.1"]))
