@@ -1,0 +1,21 @@
+import pytest
+import torch
+
+from facelib.utils.devices import actor_device, check_device
+
+
+def test_devices_have_three_names():
+    for device in ("auto", "cpu", "cuda"):
+        check_device(device)
+    with pytest.raises(ValueError, match="device is 'tpu'"):
+        check_device("tpu")
+
+
+def test_an_actor_computes_on_what_it_holds():
+    threads = torch.get_num_threads()
+    try:
+        assert actor_device(gpus=0, cpus=0.5) == torch.device("cpu")
+        assert torch.get_num_threads() == 1
+        assert actor_device(gpus=0.25, cpus=1) == torch.device("cuda")
+    finally:
+        torch.set_num_threads(threads)
