@@ -5,7 +5,7 @@ wrong types and impossible combinations are errors that name the field, before a
 neither torch nor Ray.
 """
 
-from facelib.config.command_line import parse_command_line
+from facelib.config.command_line import parse_command_line, split_logging_flags
 from facelib.config.evaluation import EmbedSettings, EvaluateSettings, ExportSettings
 from facelib.config.fields import Section, SettingsError
 from facelib.config.generation import AlignSettings, GenerateSettings
@@ -55,4 +55,5 @@ __all__ = [
     "parse_command_line",
     "settings_to_yaml",
     "shipped_configs",
+    "split_logging_flags",
 ]

@@ -1,4 +1,4 @@
-"""The command line of a job: `--config FILE --section.field value`, help, `--print-config`."""
+"""The command line of a job: `--config FILE --section.field value`, help, and the flags of logging."""
 
 import sys
 from collections.abc import Sequence
@@ -8,6 +8,9 @@ from facelib.config.help_text import job_help
 from facelib.config.printing import settings_to_yaml
 from facelib.config.reading import load_settings
 from facelib.config.tree import Settings
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 
 
 def parse_command_line(job: str, description: str, argv: Sequence[str] | None = None) -> Settings:
@@ -39,6 +42,27 @@ def parse_command_line(job: str, description: str, argv: Sequence[str] | None = 
         print(settings_to_yaml(settings, comment, detail == "all"), end="")
         raise SystemExit(0)
     return settings
+
+
+def split_logging_flags(argv: Sequence[str] | None = None) -> tuple[list[str], str, str]:
+    """Take `--log-level` and `--log-format` out of a command line.
+
+    Args:
+        argv: words of the command line; None: those of this process.
+
+    Returns:
+        The other words; the level: debug, info (default), warning or error; the format: text (default) or json.
+
+    Raises:
+        SettingsError: an unknown level or format.
+    """
+    rest = list(sys.argv[1:] if argv is None else argv)
+    level, rest = _take_flag(rest, "--log-level")
+    form, rest = _take_flag(rest, "--log-format")
+    for flag, value, known in (("--log-level", level, LOG_LEVELS), ("--log-format", form, LOG_FORMATS)):
+        if value is not None and value.lower() not in known:
+            raise SettingsError(f"{flag}: {value!r} is not one of {', '.join(known)}")
+    return rest, (level or "info").lower(), (form or "text").lower()
 
 
 def _take_flag(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
