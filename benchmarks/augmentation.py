@@ -15,6 +15,7 @@ import platform
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ def main() -> None:
     torch.set_num_threads(1)
     images = face_like_images(options.batch)
     arrays = list(images.permute(0, 2, 3, 1).contiguous().numpy())
-    batched, composed = RandAugment(seed=0), FaceAugmentation(grayscale=0.2, seed=0, **dict.fromkeys(EXTRAS, 0.2))
+    extras: dict[str, Any] = dict.fromkeys(EXTRAS, 0.2)
+    batched, composed = RandAugment(seed=0), FaceAugmentation(grayscale=0.2, seed=0, **extras)
     contenders: dict[str, Callable[[], object]] = {
         "Pillow, one image at a time": lambda: one_at_a_time(arrays),
         "facelib RandAugment": lambda: batched(images),
@@ -111,7 +113,7 @@ def pillow_operation(image: Image.Image, name: str, magnitude: float) -> Image.I
         case "Posterize":
             return ImageOps.posterize(image, int(magnitude))
         case "Solarize":
-            return ImageOps.solarize(image, magnitude)
+            return ImageOps.solarize(image, int(magnitude))
         case "AutoContrast":
             return ImageOps.autocontrast(image)
         case "Equalize":

@@ -12,6 +12,7 @@ Variants, from coefficients to uint8 images, median and range over the repeats, 
 from __future__ import annotations
 
 import argparse
+import functools
 import pickle
 import platform
 import sys
@@ -41,7 +42,7 @@ def main() -> None:
     ways: dict[str, Callable[[], np.ndarray]] = {}
     for name, bfloat16 in (("float32", False), ("bfloat16", True)):
         generator = DiscoFaceGAN(networks, average, bfloat16=bfloat16, **settings)
-        ways[name] = lambda generator=generator: generator.synthesize(coefficients)
+        ways[name] = functools.partial(generator.synthesize, coefficients)
     few = coefficients[: min(len(coefficients), arguments.batch_size)]
     ways["plain"] = lambda: _plain(tf, networks, average, few)
 
@@ -75,7 +76,8 @@ def _measure(name: str, way: Callable[[], np.ndarray], repeats: int) -> np.ndarr
 
 def random_networks(resolution: int) -> NetworkTables:
     """Tables of Gs with random weights of the published topology."""
-    rng, variables = np.random.default_rng(1), {}
+    rng = np.random.default_rng(1)
+    variables: dict[str, Any] = {}
     for name, shape in Topology(resolution).variables().items():
         # Mapping weights are stored divided by their learning rate multiplier of 0.01.
         scale = 100 if name.startswith("G_mapping") else 0.3 if name.endswith(("bias", "Noise/weight")) else 1

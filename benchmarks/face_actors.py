@@ -75,7 +75,7 @@ def main() -> None:
 
 def _report(name: str, kind: type, arguments: tuple[Any, ...], rows: list[Any], cfg: argparse.Namespace) -> None:
     for count in (1, 2):
-        actors = [ray.remote(num_cpus=0.5)(kind).remote(*arguments) for _ in range(count)]
+        actors: list[Any] = [ray.remote(num_cpus=0.5)(kind).remote(*arguments) for _ in range(count)]
         rate = calls_a_second(actors, rows, cfg.seconds) * cfg.images
         memory = max(ray.get([actor.memory.remote() for actor in actors])) / 1e6
         print(f"| {name} | {count} | {rate:.1f} | {rate / count:.1f} | {memory:.0f} |", flush=True)
@@ -102,7 +102,7 @@ def calls_a_second(actors: Sequence[Any], rows: Sequence[Any], seconds: float) -
 def _random_weights(folder: Path) -> None:
     """A converted folder of the published sizes."""
     networks, rng = random_networks(256), np.random.default_rng(2)
-    decoders = {}
+    decoders: dict[str, Any] = {}
     for factor, (_, size) in FACTORS.items():
         widths = [size, *[HIDDEN[factor]] * 3, COEFFICIENTS[factor]]
         decoders[factor] = {}

@@ -50,7 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = {(head, seed): folder_of(arguments.output, head, seed) for seed in arguments.seeds for head in HEADS}
     with concurrent.futures.ThreadPoolExecutor(arguments.together) as pool:
-        list(pool.map(lambda key: train(*key, runs[key], arguments), runs))
+        list(pool.map(lambda key: train(key[0], key[1], runs[key], arguments), runs))
     sets = [load_pair_set(f"heldout={(arguments.faces / 'heldout').absolute()}", 3000, 0)]
     if arguments.lfw:
         sets.append(load_pair_set(f"lfw={arguments.lfw}"))

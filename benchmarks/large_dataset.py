@@ -11,6 +11,7 @@ import argparse
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +66,8 @@ def _write(target: Folder, images: int, size: float) -> int:
     """Parts until they are so many bytes; returns the number of faces."""
     table = faces_to_table(noise_faces(IDENTITIES, images))
     identity, column = table["identity"].to_numpy(), table.column_names.index("identity")
-    parts, written = [], 0.0
+    parts: list[Any] = []
+    written = 0.0
     while written < size:
         identities = pa.array(identity + len(parts) * IDENTITIES, table["identity"].type)
         name = f"part-{len(parts):07d}.parquet"

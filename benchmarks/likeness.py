@@ -56,7 +56,7 @@ def generated(arguments: argparse.Namespace, detector: FaceDetector) -> tuple[np
     aligned = Aligner(detector).align(list(generator.render(codes, factors)))
     print(f"{sum(isinstance(face, AlignedFace) for face in aligned)} of {len(aligned)} images aligned")
     pairs = [pair for pair in zip(aligned[::2], aligned[1::2]) if all(isinstance(face, AlignedFace) for face in pair)]
-    crops = [face.image for pair in pairs for face in pair]
+    crops = [face.image for pair in pairs for face in pair if isinstance(face, AlignedFace)]
     rows = np.arange(len(crops))
     return np.stack(crops), rows[::2], rows[1::2]
 

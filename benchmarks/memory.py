@@ -28,6 +28,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -186,7 +187,7 @@ def draw(series: Series, path: str) -> Path:
     shown = [n for n, v in sorted(series.held.items(), key=lambda i: -max(i[1])) if max(v) > 0.02 * most]
     colors = [color for color in COLORS if color != "#000000"]
     for number, name in enumerate(shown, -1):
-        line = {"color": "black"} if name == ALL else {"color": colors[number % len(colors)]}
+        line: dict[str, Any] = {"color": "black"} if name == ALL else {"color": colors[number % len(colors)]}
         if number >= len(colors):
             line["ls"] = "--"
         axes.plot(minutes, np.asarray(series.held[name]) / 1e3, lw=1.2, label=name, **line)

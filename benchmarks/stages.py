@@ -118,8 +118,8 @@ def main() -> None:
     if cfg.measure:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cfg.measure)])
         with tempfile.TemporaryDirectory() as folder:
-            for line in _measure(cfg, Path(folder)):
-                print(json.dumps(line), flush=True)
+            for row in _measure(cfg, Path(folder)):
+                print(json.dumps(row), flush=True)
         return
     rates: dict[tuple[str, int, int], float] = {}
     for cores in cfg.cores:

@@ -94,11 +94,12 @@ def build_step(form: str, arguments: argparse.Namespace) -> Callable[[], None]:
     head = ArcFace(arguments.embedding_size, arguments.classes).to(arguments.device)
     embeddings = torch.randn(arguments.batch, arguments.embedding_size, device=arguments.device, requires_grad=True)
     labels = torch.randint(arguments.classes, (arguments.batch,), device=arguments.device)
-    loss = {
+    losses: dict[str, Callable[..., Tensor]] = {
         "arcface": UnifiedNegativeLoss(whisker=None),
         "unpg": UnifiedNegativeLoss(whisker=1.5),
         "concatenated": concatenated_loss,
-    }[form]
+    }
+    loss = losses[form]
 
     def step() -> None:
         embeddings.grad = head.weight.grad = None

@@ -51,7 +51,7 @@ def stream_rows(
         return
     *earlier, last = [ActorRequest(s.section, s.cfg, min(s.cfg.actors, len(rows))) for s in stages]
     check_resources(autoscaling, *earlier, last._replace(count=1))
-    stream = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), MAX_BLOCKS))
+    stream: ray.data.Dataset = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), MAX_BLOCKS))
     for stage in stages:
         stream = stream.map(
             stage.actor_class,
@@ -91,13 +91,14 @@ class ActorPool:
 
         check_resources(autoscaling, request)
         self.concurrency = concurrency
-        remote_class = ray.remote(
-            num_cpus=request.cfg.cpus_per_actor,
-            num_gpus=request.cfg.gpus_per_actor,
-            max_concurrency=concurrency,
-            max_restarts=MAX_RESTARTS,
-            max_task_retries=MAX_RESTARTS,
-        )(actor_class)
+        options: dict[str, Any] = {
+            "num_cpus": request.cfg.cpus_per_actor,
+            "num_gpus": request.cfg.gpus_per_actor,
+            "max_concurrency": concurrency,
+            "max_restarts": MAX_RESTARTS,
+            "max_task_retries": MAX_RESTARTS,
+        }
+        remote_class: Any = ray.remote(**options)(actor_class)
         self.actors = [remote_class.remote(*args) for _ in range(request.count)]
 
     def map(self, method: str, calls: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:

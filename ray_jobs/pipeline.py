@@ -7,7 +7,7 @@ lists the time of each stage and what it wrote.
 import importlib
 import time
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from facelib.config import Settings, SettingsError, StageSettings, change_settings
 from ray_jobs.cli import job, main
@@ -49,7 +49,7 @@ def pipeline(settings: Settings, run: "Run") -> JobResult:
     table = Table(title=f"{settings.name}: stages")
     for column in ("stage", "time", "wrote"):
         table.add_column(column, overflow="fold")
-    history = []
+    history: list[dict[str, Any]] = []
     for number, stage in enumerate(settings.stages, 1):
         print(f"── {number}/{len(settings.stages)} {_name(stage)} ──", flush=True)
         started = time.monotonic()

@@ -32,7 +32,7 @@ class ActorRequest(NamedTuple):
 
     section: str
     cfg: ActorSettings
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
 
 
 def check_resources(autoscaling: bool, *requests: ActorRequest) -> None:
@@ -137,7 +137,7 @@ def check_training_resources(settings: Settings) -> None:
         return  # The future size of the cluster is unknown here; Ray reports a demand that it can never meet.
     train, data = settings.train, settings.data
     workers = train.min_workers or train.workers
-    sections = [settings.generate, settings.align] if data.stream else []
+    sections: list[ActorSettings] = [settings.generate, settings.align] if data.stream else []
     actors = [{"CPU": cfg.cpus_per_actor, "GPU": cfg.gpus_per_actor} for cfg in sections for _ in range(cfg.actors)]
     # One reader per worker is enough to make progress, slowly.
     needed = [*actors, *[worker_resources(train)] * workers, *[{"CPU": data.cpus_per_reader}] * workers]

@@ -34,7 +34,7 @@ def draw_evaluation_figures(
         The PNG files, each when it is finished.
     """
     for s in sets:
-        scored = {
+        scored: dict[str, tuple[Any, Any]] = {
             name: (by_set[s.name].similarities, by_set[s.name].issame)
             for name, by_set in results.items()
             if s.name in by_set and by_set[s.name].similarities is not None

@@ -36,7 +36,7 @@ class ImportInputs(NamedTuple):
     """What all import actors need, in the object store: one copy per node."""
 
     source: FaceSource
-    index: SourceIndex
+    index: SourceIndex  # type: ignore[assignment]  # hides tuple.index
     references: References | None
 
 

@@ -77,7 +77,8 @@ def _fit_worker_group(plan: TrainingPlan, callbacks: list[Any]) -> None:
         train_rank,
         train_loop_config={"plan": plan},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,
+            # A range makes the group elastic; Ray's annotation does not know it.
+            num_workers=(train.min_workers, train.workers) if train.min_workers else train.workers,  # type: ignore[arg-type]
             use_gpu=train.use_gpu,
             resources_per_worker=worker_resources(train),
         ),

@@ -112,7 +112,7 @@ class FacePool:
             (pool._names("generate"), GeneratorActor, (settings.seed, generate), generate),
             (pool._names("align"), AlignerActor, (align, generate.generator, generate.jpeg_quality), align),
         )
-        actors = [
+        actors: list[Any] = [
             ray.remote(kind)
             .options(
                 name=name,
@@ -149,7 +149,7 @@ class FacePool:
             if not free:
                 collect()
             generator = free.popleft()
-            images = generator.__call__.remote(asdict(chunk))
+            images: Any = generator.__call__.remote(asdict(chunk))
             waiting[aligners[number % len(aligners)].__call__.remote(images)] = number, generator
         while waiting:
             collect()

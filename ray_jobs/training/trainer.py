@@ -206,10 +206,10 @@ class Trainer:
 
     def _broadcast_decisions(self) -> None:
         """Rank 0 validates; the other ranks receive what decides the next epoch."""
-        shared = [self.scheduler.state_dict(), self.best.waited] if self.rank == 0 else [None, None]
+        shared: list[Any] = [self.scheduler.state_dict(), self.best.waited] if self.rank == 0 else [None, None]
         torch.distributed.broadcast_object_list(shared, src=0)
-        self.scheduler.load_state_dict(shared[0])  # type: ignore[arg-type]
-        self.best.waited = int(shared[1])  # type: ignore[call-overload]
+        self.scheduler.load_state_dict(shared[0])
+        self.best.waited = int(shared[1])
 
     def _checkpoint(self, metrics: dict[str, Any]) -> None:
         """A barrier of all ranks; rank 0 writes the state."""
