@@ -56,7 +56,7 @@ def job_help(job: str, description: str, everything: bool = False, width: int | 
     note = "" if everything or job not in JOB_SETTINGS else f"{NOTES.get(job, '')} All settings: --help-all".strip()
     parts = [
         f"usage: facelib {job} [--config FILE] [--section.field VALUE ...]",
-        "\n".join(textwrap.fill(line, width) for line in description.strip().split("\n")),
+        "\n\n".join(textwrap.fill(paragraph, width) for paragraph in description.strip().split("\n\n")),
         "\n".join(["options:", *(_entry(flag, text, width) for flag, text in _OPTIONS)]),
         describe_settings(None if everything else job, width),
         textwrap.fill(note, width),
