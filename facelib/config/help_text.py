@@ -55,7 +55,7 @@ def job_help(job: str, description: str, everything: bool = False, width: int | 
     width = width or _terminal_width()
     note = "" if everything or job not in JOB_SETTINGS else f"{NOTES.get(job, '')} All settings: --help-all".strip()
     parts = [
-        f"usage: facelib {job} [--config FILE] [--section.field VALUE ...]",
+        textwrap.fill(f"usage: facelib {job} [--config FILE] [--section.field VALUE ...]", width),
         "\n\n".join(textwrap.fill(paragraph, width) for paragraph in description.strip().split("\n\n")),
         "\n".join(["options:", *(_entry(flag, text, width) for flag, text in _OPTIONS)]),
         describe_settings(None if everything else job, width),

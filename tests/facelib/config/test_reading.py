@@ -1,9 +1,9 @@
 import pytest
 
-from facelib.config import Settings, SettingsError, describe_settings, load_settings, parse_command_line
+from facelib.config import SettingsError, change_settings, find_config, load_settings, shipped_configs
 
 
-def test_file_and_overrides_meet_in_one_tree(tmp_path):
+def test_overrides_are_merged_into_the_file(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("train: {epochs: 7, batch_size: 64}\nmodel: {name: mobilefacenet}\n")
     settings = load_settings(path, ["train.epochs=2", "--augment.strength_start", "0.3"])
@@ -28,18 +28,15 @@ def test_lists_mappings_and_null_can_be_given_as_flags():
         (["train.epochs=many"], r"train\.epochs: .*integer.*'many'"),
         (["train.epochs=0"], r"train\.epochs: .*greater than or equal to 1"),
         (["ssl.queue_policy=lifo"], r"ssl\.queue_policy: .*'fifo'"),
-        (["train.selection=sets"], r"train\.selection=sets needs train\.sets"),
-        (["train.warmup_epochs=50"], r"train\.warmup_epochs=50\.0 must be less than train\.epochs=40"),
-        (["train.schedule=plateau", "train.selection=last"], r"train\.schedule=plateau needs a metric"),
         (["--train.epochs"], "expected one argument"),
     ],
 )
-def test_mistakes_name_the_field(overrides, message):
+def test_errors_name_the_field(overrides, message):
     with pytest.raises(SettingsError, match=message):
         load_settings(None, overrides)
 
 
-def test_mistakes_in_a_file_name_file_and_field(tmp_path):
+def test_errors_in_a_file_name_file_and_field(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("train: {epohcs: 3}\nssl: {temperature: -1}\n")
     with pytest.raises(SettingsError) as error:
@@ -50,7 +47,7 @@ def test_mistakes_in_a_file_name_file_and_field(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1,\n"])
-def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
+def test_a_file_that_is_not_a_mapping_is_refused(tmp_path, text):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(SettingsError, match=r"recipe\.yaml"):
@@ -64,56 +61,70 @@ def test_a_value_may_hold_an_equals_sign():
     assert settings.evaluate.sets == ["heldout", "lfw=a.bin"]
 
 
-def test_environment_variables_change_nothing(monkeypatch):
-    monkeypatch.setenv("SEED", "7")
-    monkeypatch.setenv("NAME", "other")
-    assert load_settings(None).seed == 0
+def write(folder, **files):
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
 
 
-def test_every_field_has_a_flag_and_a_meaning():
-    text = describe_settings()
-    for name, field in Settings.model_fields.items():
-        members = getattr(field.annotation, "model_fields", None)
-        for key, member in (members or {name: field}).items():
-            flag = f"--{name}.{key}" if members else f"--{name}"
-            assert flag in text
-            assert member.description, flag
+def test_a_file_extends_another_by_section_and_key(tmp_path):
+    write(
+        tmp_path,
+        base="seed: 3\ntrain: {epochs: 7, batch_size: 64}\naugment: {options: {blur: 0.1}}\n",
+        middle="extends: base.yaml\ntrain: {batch_size: 32}\n",
+        top="extends: middle.yaml\ntrain: {learning_rate: 1.0}\naugment: {options: {noise: 0.2}}\n",
+    )
+    settings = load_settings(tmp_path / "top.yaml", ["train.epochs=9"])
+    assert settings.seed == 3
+    assert (settings.train.epochs, settings.train.batch_size, settings.train.learning_rate) == (9, 32, 1.0)
+    assert settings.augment.options == {"noise": 0.2}  # a value that is a mapping is replaced
 
 
-def test_help_and_mistakes_on_a_command_line(capsys):
-    with pytest.raises(SystemExit) as stop:
-        parse_command_line("generate", "Makes faces.", ["--help"])
-    assert stop.value.code == 0
-    assert "--generate.identities" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as stop:
-        parse_command_line("generate", "Makes faces.", ["--generate.identites", "3"])
-    assert stop.value.code == 2
-    assert "did you mean generate.identities" in capsys.readouterr().err
-
-
-def test_fingerprints_follow_the_sections_they_cover():
-    a, b = load_settings(None), load_settings(None, ["train.epochs=3"])
-    assert a.fingerprint("generate") == b.fingerprint("generate")
-    assert a.fingerprint("train") != b.fingerprint("train")
-
-
-def test_paths_lie_below_output_unless_absolute():
-    settings = load_settings(None, ["output=s3://bucket/run/"])
-    assert settings.path("faces") == "s3://bucket/run/faces"
-    assert settings.path("/data/faces") == "/data/faces"
-    assert settings.path("gs://other/faces") == "gs://other/faces"
+def test_a_base_can_be_a_shipped_config(tmp_path):
+    write(tmp_path, mine="extends: quickstart\nname: mine\n")
+    mine, base = load_settings(tmp_path / "mine.yaml"), load_settings("quickstart")
+    assert mine.name == "mine"
+    assert mine.train == base.train
 
 
 @pytest.mark.parametrize(
-    "override",
+    ("text", "message"),
     [
-        "output=s3://AKIAKEY:hunter2@bucket/run",
-        "tracking.uri=postgresql://me:hunter2@db/mlflow",
-        'evaluate.sets=["lfw=s3://a:hunter2@b/lfw.bin"]',
+        ("extends: other.yaml", r"a\.yaml: extends: other\.yaml: no such file"),
+        ("extends: a.yaml", r"a\.yaml: extends itself"),
+        ("extends: b.yaml", r"a\.yaml: extends itself \(.*a\.yaml → .*b\.yaml → .*a\.yaml\)"),
+        ("extends: [b.yaml]", r"a\.yaml: extends: must be the name of one file"),
     ],
 )
-def test_passwords_do_not_get_into_settings_nor_into_the_complaint(override):
-    with pytest.raises(SettingsError, match="contains a password") as refused:
-        load_settings(None, [override])
-    assert override.partition("=")[0] in str(refused.value)
-    assert "hunter2" not in str(refused.value)
+def test_unusable_bases_name_the_file(tmp_path, text, message):
+    write(tmp_path, a=text, b="extends: a.yaml")
+    with pytest.raises(SettingsError, match=message):
+        load_settings(tmp_path / "a.yaml")
+
+
+def test_an_error_in_a_base_names_the_base(tmp_path):
+    write(tmp_path, a="extends: b.yaml\nseed: 1\n", b="train: {epochs: 0, epohcs: 1}\n")
+    with pytest.raises(SettingsError) as error:
+        load_settings(tmp_path / "a.yaml")
+    assert str(error.value).startswith(f"{tmp_path}/a.yaml: ")
+    assert f"train.epochs: Input should be greater than or equal to 1, got 0 (in {tmp_path}/b.yaml)" in str(error.value)
+
+
+def test_shipped_configs_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = find_config("quickstart")
+    assert path.name == "quickstart.yaml"
+    assert find_config("quickstart.yaml") == find_config("configs/quickstart.yaml") == path
+    (tmp_path / "quickstart.yaml").write_text("seed: 5\n")
+    assert load_settings("quickstart.yaml").seed == 5
+    assert "quickstart" in shipped_configs()
+    with pytest.raises(SettingsError, match=r"quickstarts: no such file, and not a shipped config \(quickstart, "):
+        find_config("quickstarts")
+
+
+def test_changes_by_dotted_name_are_validated():
+    settings = change_settings(load_settings(), {"train.epochs": 3, "augment.options.blur": 0.5}, "test")
+    assert settings.train.epochs == 3
+    assert settings.augment.options == {"blur": 0.5}
+    with pytest.raises(SettingsError, match=r"test: train\.epoch: unknown setting \(did you mean train\.epochs"):
+        change_settings(settings, {"train.epoch": 3}, "test")
