@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from facelib.config import Settings, SettingsError, parse_command_line
+from facelib.config import Settings, SettingsError, parse_command_line, split_logging_flags
 from ray_jobs.errors import JobError, user_error
-from ray_jobs.logs import configure_logging, split_logging_flags
+from ray_jobs.logs import configure_logging
 from ray_jobs.results import JobResult
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def main(function: Callable[..., JobResult], argv: Sequence[str] | None = None) 
     """
     work: Any = function.__wrapped__  # type: ignore[attr-defined]
     try:
-        arguments, level, style = split_logging_flags(sys.argv[1:] if argv is None else argv)
-    except ValueError as error:
+        arguments, level, style = split_logging_flags(argv)
+    except SettingsError as error:
         print(f"{work.__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     configure_logging(level, style)

@@ -7,9 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
 
-LEVELS, STYLES = ("debug", "info", "warning", "error"), ("text", "json")
 PACKAGES = ("facelib", "ray_jobs", "__main__")
 LEVEL_VARIABLE, FORMAT_VARIABLE = "FACELIB_LOG_LEVEL", "FACELIB_LOG_FORMAT"
 
@@ -33,29 +31,6 @@ def configure_logging(level: str = "info", style: str = "text") -> None:
     root.addHandler(handler)
     for package in PACKAGES:
         logging.getLogger(package).setLevel(level.upper())
-
-
-def split_logging_flags(arguments: Sequence[str]) -> tuple[list[str], str, str]:
-    """Take `--log-level LEVEL` and `--log-format text|json` out of a command line.
-
-    Returns:
-        (the other arguments, level, format).
-
-    Raises:
-        ValueError: an unknown level or format; names the flag and the choices.
-    """
-    rest, chosen = [], {"--log-level": "info", "--log-format": "text"}
-    words = iter(arguments)
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if flag not in chosen:
-            rest.append(word)
-            continue
-        chosen[flag] = (value if equals else next(words, "")).lower()
-    for flag, choices in (("--log-level", LEVELS), ("--log-format", STYLES)):
-        if chosen[flag] not in choices:
-            raise ValueError(f"{flag}: unknown {chosen[flag]!r}; choose one of {', '.join(choices)}")
-    return rest, chosen["--log-level"], chosen["--log-format"]
 
 
 def worker_environment() -> dict[str, str]:

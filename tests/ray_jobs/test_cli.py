@@ -117,7 +117,7 @@ def test_log_records_can_be_json_lines(folder, joined):
 def test_unknown_logging_flags_exit_two(folder, flags):
     done = run("generate", *flags, folder=folder)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"generate: {flags[0]}: unknown {flags[1]!r}; choose one of ")
+    assert done.stderr.startswith(f"generate: {flags[0]}: {flags[1]!r} is not one of ")
 
 
 def test_a_missing_dataset_is_one_line(folder, joined):

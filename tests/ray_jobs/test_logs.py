@@ -3,25 +3,11 @@
 import json
 import logging
 
-import pytest
-
-from ray_jobs.logs import JsonFormatter, TextFormatter, split_logging_flags
+from ray_jobs.logs import JsonFormatter, TextFormatter
 
 
 def record(level, message="cannot read %s", arguments=("a.jpg",)):
     return logging.LogRecord("facelib.data", level, "x.py", 1, message, arguments, None)
-
-
-def test_flags_are_taken_out_of_the_command_line():
-    flags = ["--seed", "3", "--log-level", "DEBUG", "--log-format=json", "--name", "x"]
-    assert split_logging_flags(flags) == (["--seed", "3", "--name", "x"], "debug", "json")
-    assert split_logging_flags(["--seed", "3"]) == (["--seed", "3"], "info", "text")
-
-
-@pytest.mark.parametrize("flags", [["--log-level", "loud"], ["--log-level"], ["--log-format=xml"]])
-def test_unknown_values_are_refused(flags):
-    with pytest.raises(ValueError, match=r"--log-(level|format): unknown .*; choose one of"):
-        split_logging_flags(flags)
 
 
 def test_text_names_the_level_of_all_but_information():
