@@ -1,4 +1,4 @@
-"""Embeddings of aligned faces: the one place where a backbone meets pictures outside training.
+"""Embeddings of aligned faces: the one place where a backbone meets images outside training.
 
 N images, H and W pixels, D embedding.
 """
@@ -29,8 +29,8 @@ def embed_images(
     """Embed aligned faces with a backbone in evaluation mode, on the device of its weights.
 
     Args:
-        images: uint8 [N, H, W, 3] RGB, or N encoded pictures (decoded batch by batch).
-        flip: add the embedding of the mirrored face, as the field's verification scripts do.
+        images: uint8 [N, H, W, 3] RGB, or N encoded images (decoded batch by batch).
+        flip: add the embedding of the flipped face, as the field's verification scripts do.
         precision: `float32`, or `bfloat16` for autocast.
         progress: called with the number of images of each finished batch.
 
@@ -38,7 +38,7 @@ def embed_images(
         float32 [N, D], not normalized; [0, D] of no images.
     """
     if len(images) == 0:
-        # One black picture tells D.
+        # One black image shows D.
         size = int(getattr(backbone, "image_size", 112))
         return embed_images(backbone, np.zeros((1, size, size, 3), np.uint8), flip, precision=precision)[:0]
     first = next(backbone.parameters())
@@ -51,7 +51,7 @@ def embed_images(
             for begin in range(0, len(images), batch_size):
                 chunk = images[begin : begin + batch_size]
                 pixels = chunk if isinstance(chunk, np.ndarray) else np.stack([decode_image(data) for data in chunk])
-                # Pictures lie channels-last in memory, and permuting keeps that: what convolutions like best.
+                # Permuting is a view: the memory stays channels-last, the fastest layout for convolutions.
                 x = to_network_input(torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2))
                 embeddings = backbone(x).float()
                 if flip:
@@ -67,7 +67,7 @@ def embed_images(
 def load_face_model(path: str | os.PathLike[str]) -> nn.Module:
     """The network of a checkpoint for images in [-1, 1], whatever it was trained with; on the CPU, evaluating.
 
-    UNPG's published files were trained on ImageNet-normalized pixels: their input is brought to that here. Raises as
+    UNPG checkpoints were trained on ImageNet-normalized pixels; their input is converted here. Raises as
     `facelib.models.load_backbone`.
     """
     backbone = load_backbone(path)

@@ -1,4 +1,4 @@
-"""Alignment: pictures to 112x112 crops. Detectors (RetinaFace, MTCNN), templates, similarity transform and warp."""
+"""Alignment: images to 112x112 crops. Detectors (RetinaFace, MTCNN), templates, similarity transform and warp."""
 
 from facelib.alignment.aligner import AlignedFace, Aligner, Rejection, RejectionReason, choose_face, count_rejections
 from facelib.alignment.detector import Detections, FaceDetector, build_detector, register_detector

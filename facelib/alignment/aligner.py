@@ -1,4 +1,4 @@
-"""Pictures in, aligned crops or counted rejections out: detector, choice of one face, checks and warp.
+"""Images in, aligned crops or counted rejections out: detector, choice of one face, checks and warp.
 
 Shapes: F faces found in one image; crops [size, size, 3] uint8 in the color order of the image.
 """
@@ -19,7 +19,7 @@ ChoiceRule = Literal["largest", "central", "largest-central"]
 
 
 class RejectionReason(StrEnum):
-    """Why a picture gave no crop. Every rejected picture has exactly one of these."""
+    """Why an image gave no crop. Every rejected image has exactly one of these."""
 
     NO_FACE = "no_face"
     """The detector found nothing."""
@@ -33,14 +33,14 @@ class RejectionReason(StrEnum):
 
 @dataclass(frozen=True)
 class AlignedFace:
-    """One picture's face on the template.
+    """One image's face on the template.
 
     Attributes:
         image: the crop, uint8 [size, size, 3].
         score: the detector's, 0..1.
         landmarks: float32 [5, 2] in source pixels.
         box: float32 [4], left, top, right, bottom in source pixels.
-        faces: how many faces with a sufficient score the picture shows.
+        faces: how many faces with a sufficient score the image shows.
     """
 
     image: NDArray[np.uint8]
@@ -52,19 +52,19 @@ class AlignedFace:
 
 @dataclass(frozen=True)
 class Rejection:
-    """One picture without a crop: the reason, and what was measured against which limit."""
+    """One image without a crop: the reason, and what was measured against which limit."""
 
     reason: RejectionReason
     detail: str
 
 
 def choose_face(detections: Detections, image_shape: Sequence[int], rule: ChoiceRule = "largest-central") -> int | None:
-    """Return the index of the face a picture is about, or None when it shows none.
+    """Return the index of the face an image is about, or None when it shows none.
 
     Args:
         detections: what a detector found.
-        image_shape: (H, W) or (H, W, 3) of the picture.
-        rule: `largest` box area; `central`, the box center nearest to the picture's; `largest-central`, the largest
+        image_shape: (H, W) or (H, W, 3) of the image.
+        rule: `largest` box area; `central`, the box center nearest to the image's; `largest-central`, the largest
             area minus twice the squared distance of the centers (pixels). The better score wins a tie.
 
     Raises:
@@ -83,7 +83,7 @@ def choose_face(detections: Detections, image_shape: Sequence[int], rule: Choice
 
 
 class Aligner:
-    """Turn pictures into aligned crops, with a reason for every picture that gives none.
+    """Turn images into aligned crops, with a reason for every image that gives none.
 
     Args:
         detector: see `build_detector`.
@@ -167,7 +167,7 @@ def count_rejections(results: Iterable[AlignedFace | Rejection]) -> dict[str, in
 
 @dataclass(frozen=True)
 class _Choice:
-    """The face a picture is aligned by, and how many the picture shows."""
+    """The face an image is aligned by, and how many the image shows."""
 
     landmarks: NDArray[np.float32]
     box: NDArray[np.float32]

@@ -29,7 +29,7 @@ _PNET_NMS, _RNET_NMS, _ONET_NMS = (0.5, 0.7), 0.7, 0.7
 class MTCNN:
     """MTCNN detector on TensorFlow (optional extra `tensorflow`): slower than RetinaFace, the one USynthFace used.
 
-    TensorFlow is started at the first picture.
+    TensorFlow is started at the first image.
 
     Args:
         score_threshold: faces the last network scores at or below it are not returned.
@@ -176,7 +176,7 @@ def _detections(rows: NDArray[np.float64]) -> Detections:
 
 
 def _load_networks(tf: Any, device: str) -> tuple[Any, Any, Any, Any, Any]:
-    """Return the package's box and picture helpers, and the three networks compiled for any batch and image size."""
+    """Return the package's box and image helpers, and the three networks compiled for any batch and image size."""
     from mtcnn.stages import StageONet, StagePNet, StageRNet
     from mtcnn.utils import bboxes, images
 

@@ -52,7 +52,7 @@ def similarity_transform(landmarks: ArrayLike, template: "str | ArrayLike" = "ar
 
     Raises:
         ValueError: wrong shapes, or landmarks no similarity can be fitted to: NaN or infinite, all in one point, or
-            (for instance mirrored ones) without any rotation that fits better than another.
+            (for instance flipped ones) without any rotation that fits better than another.
     """
     source = np.asarray(landmarks, dtype=np.float64)
     if source.ndim not in (2, 3) or source.shape[-2:] != (5, 2):

@@ -36,12 +36,12 @@ class FaceAugmentation:
     """uint8 [N, 3, H, W] -> uint8 [N, 3, H, W], on the CPU or a GPU.
 
     Args:
-        flip: probability of mirroring.
+        flip: probability of flipping.
         num_ops, magnitude: of RandAugment; 0 operations leave it out.
         grayscale: probability of losing color.
         shift_scale, color_jitter, gamma, blur, low_resolution, noise, cutout: probability of each distortion.
         strength: in [0, 1], may be set between batches. Scales RandAugment's magnitude and the amplitude of every
-            distortion; at 0 only mirroring and grayscale are left, whose probabilities it does not touch.
+            distortion; at 0 only flipping and grayscale are left, whose probabilities it does not touch.
         amplitudes: other amplitudes at strength 1, by name of the distortion (units: see `distortions`).
         seed: of the stream of draws; None takes entropy from the system.
 

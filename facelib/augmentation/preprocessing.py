@@ -1,4 +1,4 @@
-"""From stored pixels to what networks eat."""
+"""From stored pixels to network input."""
 
 import torch
 from torch import Tensor

@@ -21,7 +21,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Face:
-    """One aligned face. `image` is encoded; `landmarks` [5, 2] are in pixels of the picture it was cut from."""
+    """One aligned face. `image` is encoded; `landmarks` [5, 2] are in pixels of the image it was cut from."""
 
     image: bytes
     identity: int

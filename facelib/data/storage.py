@@ -68,7 +68,7 @@ class Folder:
             raise storage_error(f"{self.uri}/{name}", "read", error) from None
 
     def write(self, name: str, data: bytes) -> None:
-        """Write under a temporary name, then rename: whatever dies, `name` is whole or absent.
+        """Write under a temporary name, then rename: after any failure, `name` is whole or absent.
 
         Raises:
             DatasetError: the target is full or not writable; the temporary file is removed.
@@ -85,7 +85,7 @@ class Folder:
             raise storage_error(f"{self.uri}/{name}", "written", error) from None
 
     def clean_temp_files(self) -> None:
-        """Delete temporary files of writers that were killed. Call only while nobody writes here."""
+        """Delete temporary files of writers that were killed. Call only while no process writes here."""
         for name in self.names():
             if name.startswith(".") and name.endswith(".tmp"):
                 self.fs.delete_file(f"{self.path}/{name}")

@@ -1,4 +1,4 @@
-"""The MLflow model: pictures in, embeddings and detections out; it loads in a process that knows only MLflow.
+"""The MLflow model: images in, embeddings and detections out; it loads in a process that knows only MLflow.
 
 The folder brings the ONNX backbone, this library's code and the list of packages it needs. The entry is a script, not a
 pickle.
@@ -36,13 +36,13 @@ def save_mlflow_model(
 ) -> Path:
     """Write the model as a folder; it appears complete or not at all.
 
-    Its input is a table with a column `image` of encoded pictures; its output has a row for each, with the columns that
+    Its input is a table with a column `image` of encoded images; its output has a row for each, with the columns that
     `FacePipeline` describes. Parameters of a prediction: `aligned` and `flip`.
 
     Args:
         folder: to write; must not exist.
         onnx: file of `export_onnx`.
-        example: an encoded picture with a face, kept as the input example.
+        example: an encoded image with a face, kept as the input example.
         detector, options, min_score: see `FacePipeline`.
         metadata: JSON values kept with the model, beside the image spec that the ONNX file carries.
 

@@ -1,6 +1,6 @@
-"""From pictures to embeddings in one object without PyTorch: detector, alignment, exported backbone.
+"""From images to embeddings in one object without PyTorch: detector, alignment, exported backbone.
 
-Shape legend: N pictures, D embedding size.
+Shape legend: N images, D embedding size.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ BATCH = 64
 
 
 class FacePipeline:
-    """Finds the face in each picture, aligns it and embeds it.
+    """Finds the face in each image, aligns it and embeds it.
 
     Args:
         onnx: file of `export_onnx`; its image spec says how faces are aligned.
-        detector, options: see `build_detector`; loaded with the first picture that is no crop yet.
+        detector, options: see `build_detector`; loaded with the first image that is no crop yet.
         min_score: faces the detector scores lower are ignored, 0 to 1.
     """
 
@@ -40,16 +40,16 @@ class FacePipeline:
         self._aligner: Aligner | None = None
 
     def __call__(self, pictures: Sequence[bytes], aligned: bool = False, flip: bool = True) -> list[dict[str, Any]]:
-        """One result per picture, in their order.
+        """One result per image, in their order.
 
         Args:
-            pictures: JPEG, PNG, BMP or WebP bytes.
+            images: JPEG, PNG, BMP or WebP bytes.
             aligned: they are crops of the right size already.
-            flip: add the embedding of the mirrored face before normalizing.
+            flip: add the embedding of the flipped face before normalizing.
 
         Returns:
             dicts with `embedding` (D floats of length 1; empty when rejected), `score`, `box` (left, top, right,
-            bottom), `landmarks` (x and y of eyes, nose, mouth corners; both in pixels of the picture, empty without
+            bottom), `landmarks` (x and y of eyes, nose, mouth corners; both in pixels of the image, empty without
             detection), `faces` (how many there are) and `rejected` (why there is no embedding; empty otherwise).
         """
         results: list[dict[str, Any]] = []

@@ -161,7 +161,7 @@ class CosFace(MarginHead):
 
 
 class MagFace(MarginHead):
-    """Angular margin that grows with the embedding's length: good pictures (long embeddings) must fit more tightly.
+    """Angular margin that grows with the embedding's length: good images (long embeddings) must fit more tightly.
 
     With a = ‖x‖ clamped to l_a..u_a: m(a) rises linearly from l_margin to u_margin (radians), and
     lambda_g · mean(a/u_a² + 1/a), smallest at a = u_a, is the penalty. With easy_margin, as published, the margin is

@@ -1,4 +1,4 @@
-"""What others made: picture sets, verification sets, training records and benchmarks in their published formats."""
+"""What others made: image sets, verification sets, training records and benchmarks in their published formats."""
 
 from facelib.sources.bins import BinError, read_bin, write_bin
 from facelib.sources.ijb import IJBError, IJBMetadata

@@ -1,9 +1,9 @@
 """Verification sets (`.bin`) as a source of faces, for training that needs no complete labels.
 
-A set knows pairs, not people. Who is joined by genuine pairs, or by the very same picture, is one identity here; two
+A set knows pairs, not identities. Who is joined by genuine pairs, or by the very same image, is one identity here; two
 identities may still be one person, of whom no genuine pair says so.
 
-M pictures.
+M images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from facelib.sources.source import Entry, FaceSource, IndexBuilder, SourceIndex,
 
 @register_source("bin")
 class BinSource(FaceSource):
-    """The pictures of `a.bin`, or of `a.bin+b.bin`: crops on the template already.
+    """The images of `a.bin`, or of `a.bin+b.bin`: crops on the template already.
 
     Raises:
         FileNotFoundError: no such file.
@@ -36,7 +36,7 @@ class BinSource(FaceSource):
         self._genuine = genuine
 
     def index(self) -> SourceIndex:
-        """List every picture once, whatever the number of pairs it stands in."""
+        """List every image once, whatever the number of pairs it stands in."""
         builder = IndexBuilder(numeric=True)
         first: dict[bytes, int] = {}
         same = [first.setdefault(image, i) for i, image in enumerate(self._images)]
@@ -47,5 +47,5 @@ class BinSource(FaceSource):
         return builder.build()
 
     def read(self, entry: Entry) -> bytes:
-        """The encoded picture."""
+        """The encoded image."""
         return self._images[entry.offset]

@@ -1,4 +1,4 @@
-"""Picture files below a folder: listed without following links out of it, read without leaving it."""
+"""Image files below a folder: listed without following links out of it, read without leaving it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_folder(path: str | os.PathLike[str], what: str) -> Path:
 
 
 def picture_files(root: Path, skip: Skip, follow_links: bool = False) -> Iterator[str]:
-    """Paths of all pictures below `root`, relative to it, with "/" between folders, in name order.
+    """Paths of all images below `root`, relative to it, with "/" between folders, in name order.
 
     Args:
         root: resolved folder.
@@ -63,7 +63,7 @@ def picture_files(root: Path, skip: Skip, follow_links: bool = False) -> Iterato
 
 
 def is_inside(path: str, root: Path) -> bool:
-    """Whether a resolved path lies below `root`."""
+    """Whether a resolved path is below `root`."""
     return os.path.commonpath([path, str(root)]) == str(root)
 
 
@@ -78,7 +78,7 @@ def locate(root: Path, place: str) -> Skipped | None:
 
 
 def read_picture(root: Path, place: str, follow_links: bool = False) -> bytes:
-    """Bytes of a picture file below `root`.
+    """Bytes of an image file below `root`.
 
     Raises:
         UnreadableImageError: it is missing, unreadable, empty, larger than 64 MiB, or not below `root`.

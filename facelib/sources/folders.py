@@ -1,10 +1,10 @@
-"""Pictures in folders: a folder for each person, deeper trees, flat folders with a list file, DigiFace-1M.
+"""Images in folders: a folder for each person, deeper trees, flat folders with a list file, DigiFace-1M.
 
-`folders`: <person>/<picture>, pictures anywhere below the person's folder. `level` says how many folder names make a
-person: 2 for train/<person>/…; 0 takes the folder that holds the picture, whatever its depth.
-`flat`: no person is known, every picture is one.
-`list`: a text file with lines "picture person", or "picture person x1 y1 … x5 y5 [score]" with landmarks in pixels;
-fields are separated by tabs, commas or blanks, pictures are relative to the folder.
+`folders`: <person>/<image>, images anywhere below the person's folder. `level` says how many folder names make a
+person: 2 for train/<person>/…; 0 takes the folder that holds the image, whatever its depth.
+`flat`: no person is known, every image is one.
+`list`: a text file with lines "image person", or "image person x1 y1 … x5 y5 [score]" with landmarks in pixels;
+fields are separated by tabs, commas or blanks, images are relative to the folder.
 `digiface`: DigiFace-1M as its zip files unpack, together or each into a folder of its own: <subject>/<n>.png with
 numbers for names. A subject's number is the same person wherever it stands.
 """
@@ -25,7 +25,7 @@ Layout = Literal["folders", "flat", "list", "digiface"]
 
 @register_source("folders")
 class FolderSource(FaceSource):
-    """Pictures in folders.
+    """Images in folders.
 
     Args:
         path: the folder.
@@ -55,7 +55,7 @@ class FolderSource(FaceSource):
             self.alignment = "given" if _has_landmarks(self.list) else "detect"
 
     def index(self) -> SourceIndex:
-        """List all pictures; `SourceError` when there is none."""
+        """List all images; `SourceError` when there is none."""
         builder = IndexBuilder(numeric=self.layout == "digiface")
         if self.layout == "list":
             self._read_list(builder)

@@ -3,7 +3,7 @@
 A folder `meta` (or the folder itself) holds, with the prefix `ijbb` or `ijbc`:
 `*_face_tid_mid.txt` lines "image template medium", `*_template_pair_label.txt` lines "template template label" (8.0
 and 15.7 million pairs), and in the insightface variant `*_name_5pts_score.txt` lines "image x1 y1 ... x5 y5 score"
-with the landmarks that the pictures in `loose_crop` are aligned by.
+with the landmarks that the images in `loose_crop` are aligned by.
 
 Shape legend: M images, P template pairs.
 """
@@ -28,14 +28,14 @@ class IJBMetadata:
     """Images, templates and pairs of IJB-B or IJB-C.
 
     Args:
-        folder: folder that holds `meta/` and the pictures, or the metadata files themselves.
+        folder: folder that holds `meta/` and the images, or the metadata files themselves.
         subset: "ijbb" or "ijbc"; needed only where the folder holds both.
 
     Attributes:
         subset: prefix of the files read.
         names: image file names, list of M.
         templates, medias: template and medium number of each image, int64 [M].
-        landmarks: five (x, y) points in pixels of each picture, float32 [M, 5, 2]; None without the insightface file.
+        landmarks: five (x, y) points in pixels of each image, float32 [M, 5, 2]; None without the insightface file.
         scores: detector score of each image, float32 [M]; None without the insightface file.
         first, second: template numbers of each pair, int32 [P].
         labels: True where both templates show one person, bool [P].
@@ -61,7 +61,7 @@ class IJBMetadata:
         return len(self.names)
 
     def image_path(self, index: int) -> Path:
-        """Picture of image `index`: in `loose_crop` where that folder exists, else in the folder itself."""
+        """Image of image `index`: in `loose_crop` where that folder exists, else in the folder itself."""
         crops = self.folder / "loose_crop"
         return (crops if crops.is_dir() else self.folder) / self.names[index]
 

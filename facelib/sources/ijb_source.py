@@ -1,6 +1,6 @@
-"""IJB-B and IJB-C pictures as a source, aligned by the landmarks that come with them.
+"""IJB-B and IJB-C images as a source, aligned by the landmarks that come with them.
 
-The 1:1 protocol names no people: templates joined by genuine pairs are one subject. Pictures stand in several
+The 1:1 protocol names no identities: templates joined by genuine pairs are one subject. Images stand in several
 templates; each is taken once for its subject. These sets are for judging; a model must not be trained on what it is
 judged by.
 
@@ -21,7 +21,7 @@ from facelib.sources.source import Entry, FaceSource, IndexBuilder, SourceError,
 
 @register_source("ijb")
 class IJBSource(FaceSource):
-    """Pictures of an IJB release.
+    """Images of an IJB release.
 
     Args:
         path: folder that holds `meta` and `loose_crop`, see `IJBMetadata`.
@@ -43,7 +43,7 @@ class IJBSource(FaceSource):
             self.alignment = "given"
 
     def index(self) -> SourceIndex:
-        """List every picture of every subject once."""
+        """List every image of every subject once."""
         metadata = IJBMetadata(self.root, self.subset)
         builder = IndexBuilder(numeric=True)
         folder = metadata.image_path(0).parent.relative_to(self.root)

@@ -1,9 +1,9 @@
-"""From listed pictures to the faces of one dataset part: read, checked, aligned, filtered, in the order of the list.
+"""From listed images to the faces of one dataset part: read, checked, aligned, filtered, in the order of the list.
 
 What comes out is a function of the entries, the settings and the weights involved; nothing depends on threads, batches
 of other parts, or who does it. Every entry comes out as a face or as a `Skipped` with its reason.
 
-Shape legend: N faces, D embedding, E pictures of evaluation sets.
+Shape legend: N faces, D embedding, E images of evaluation sets.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from facelib.sources.duplicates import exact_fingerprint, perceptual_hash, repea
 from facelib.sources.source import Entry, FaceSource, Skipped, UnreadableImageError
 from facelib.utils.arrays import l2_normalize
 
-# Pictures decoded at a time, by each thread and by the aligner: bounds the memory, whatever the size of a part.
+# Images decoded at a time, by each thread and by the aligner: bounds the memory, whatever the size of a part.
 BATCH = 16
 NO_FACTORS = np.zeros(0, np.float32)
 UNKNOWN_LANDMARKS = np.full((5, 2), np.nan, np.float32)
@@ -37,7 +37,7 @@ Embed = Callable[[Sequence[bytes]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class References:
-    """People who must not be in the dataset: embeddings float32 [E, D], normalized, and the name of each picture."""
+    """Identities who must not be in the dataset: embeddings float32 [E, D], normalized, and the name of each image."""
 
     embeddings: NDArray[np.float32]
     names: list[str]
@@ -45,7 +45,7 @@ class References:
 
 @dataclass(frozen=True)
 class Overlap:
-    """An identity whose mean embedding comes near a picture of an evaluation set."""
+    """An identity whose mean embedding comes near an image of an evaluation set."""
 
     identity: int
     name: str
@@ -71,7 +71,7 @@ class ImportedPart:
 
 @dataclass
 class _Picture:
-    """A readable picture: its bytes, its size as announced, and its pixels unless nobody needs them."""
+    """A readable image: its bytes, its size as announced, and its pixels unless no process needs them."""
 
     entry: Entry
     data: bytes
@@ -96,12 +96,12 @@ class PartImporter:
     """Turns entries of a source into faces.
 
     Args:
-        source: where the pictures are.
+        source: where the images are.
         source_name: what the `source` column of the dataset begins with.
         ask, align: settings; `ask.alignment` must not be "auto" any more.
         detector: for alignment "detect".
         embed: encoded faces -> embeddings float32 [N, D], for duplicates by embedding and for the overlap check.
-        references: people who must not be in the dataset.
+        references: identities who must not be in the dataset.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class PartImporter:
                 part.fingerprints.append((entry.identity, entry.index, prints[i].tobytes().hex()))
 
     def _loaded(self, entries: Sequence[Entry]) -> Iterator[list[_Picture | Skipped]]:
-        """Batches of pictures; each thread reads and decodes one ahead."""
+        """Batches of images; each thread reads and decodes one ahead."""
         with ThreadPoolExecutor(self.cfg.threads) as pool:
             ahead: deque[Future[list[_Picture | Skipped]]] = deque()
             for begin in range(0, len(entries), BATCH):
@@ -216,7 +216,7 @@ class PartImporter:
     def _align(
         self, batch: list[_Picture | Skipped], borrowed: dict[str, _Crop | Skipped]
     ) -> Iterator[_Crop | Skipped]:
-        """A crop or a reason for every picture, in order."""
+        """A crop or a reason for every image, in order."""
         if self.cfg.alignment == "detect":
             wanted = [p.entry.landmark_place for p in batch if isinstance(p, _Picture) and p.entry.landmark_place]
             self._borrow([place for place in dict.fromkeys(wanted) if place not in borrowed], borrowed)
@@ -239,7 +239,7 @@ class PartImporter:
                 yield next(detected)
 
     def _borrow(self, places: list[str], borrowed: dict[str, _Crop | Skipped]) -> None:
-        """Landmarks of pictures that others are aligned by."""
+        """Landmarks of images that others are aligned by."""
         loaded = [self._load(Entry(0, "", 0, place)) for place in places]
         found = iter(self._detect([picture for picture in loaded if isinstance(picture, _Picture)]))
         for place, picture in zip(places, loaded, strict=True):
@@ -277,7 +277,7 @@ class PartImporter:
         return _Crop(picture.entry, data, image, score, landmarks.astype(np.float32), covers)
 
     def _as_is(self, picture: _Picture) -> _Crop | Skipped:
-        """A picture that is a crop already: stored byte for byte unless it has another size."""
+        """An image that is a crop already: stored byte for byte unless it has another size."""
         height, width = picture.size
         crop = _Crop(
             picture.entry, picture.data, picture.pixels, picture.entry.score, UNKNOWN_LANDMARKS, min(height, width)
@@ -297,7 +297,7 @@ class PartImporter:
         return replace(crop, data=encode_image(pixels, self.cfg.jpeg_quality), pixels=pixels, resized=True)
 
     def _check_quality(self, crop: _Crop) -> _Crop | Skipped:
-        """The crop, without pixels that nobody needs any more, or why it is not good enough."""
+        """The crop, without pixels that no process needs any more, or why it is not good enough."""
         if crop.covers < self.cfg.min_pixels:
             detail = f"its crop covers {crop.covers:.0f} pixels a side, min_pixels is {self.cfg.min_pixels}"
             return Skipped("few_pixels", crop.entry.place, detail)
@@ -341,5 +341,5 @@ class PartImporter:
 
 
 def sharpness(image: NDArray[np.uint8]) -> float:
-    """Variance of the Laplacian of the gray picture: low where nothing has an edge."""
+    """Variance of the Laplacian of the gray image: low where nothing has an edge."""
     return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())

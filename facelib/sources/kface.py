@@ -1,9 +1,9 @@
 """K-FACE, the KIST face database: faces under controlled accessory, light, expression and pose (Choi et al. 2021).
 
-Pictures lie at `<identity>/<S001..S006>/<L1..L30>/<E01..E03>/<C1..C20>.jpg`: accessory, lux, expression, pose.
+Images are at `<identity>/<S001..S006>/<L1..L30>/<E01..E03>/<C1..C20>.jpg`: accessory, lux, expression, pose.
 Variances are chosen as the published training lists write them: `s1~6`, `l1~6,8~30`, `e1~3`, `c1~20`. Cameras are
-fixed, so landmarks are detected on the plain picture of each identity and pose (S001/L1/E01) and reused for all its
-other pictures.
+fixed, so landmarks are detected on the plain image of each identity and pose (S001/L1/E01) and reused for all its
+other images.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class KFaceError(ValueError):
 
 
 class KFace:
-    """Pictures of a K-FACE folder with chosen variances.
+    """Images of a K-FACE folder with chosen variances.
 
-    `len(kface)` is the number of pictures; `kface[i]` is (path, class). Classes are numbered by ascending identity
+    `len(kface)` is the number of images; `kface[i]` is (path, class). Classes are numbered by ascending identity
     name, so they are the same in every process.
 
     Args:
@@ -36,12 +36,12 @@ class KFace:
 
     Attributes:
         names: identity name of each class.
-        paths: pictures relative to `folder`, identities ascending.
-        classes: class of each picture, int64 [pictures].
+        paths: images relative to `folder`, identities ascending.
+        classes: class of each image, int64 [images].
 
     Raises:
         FileNotFoundError: no such folder.
-        KFaceError: a variance that does not exist, or no picture left.
+        KFaceError: a variance that does not exist, or no image left.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class KFace:
         return [parse_variance(*pair) for pair in zip(variances, "slec", strict=True)]
 
     def landmark_picture(self, index: int) -> Path:
-        """The picture whose landmarks hold for picture `index`: same identity and pose, plain, full light, neutral."""
+        """The image whose landmarks hold for image `index`: same identity and pose, plain, full light, neutral."""
         return self.folder / landmark_picture(self.paths[index])
 
 
@@ -155,13 +155,13 @@ def read_kface_pairs(path: str | os.PathLike[str]) -> tuple[list[str], list[str]
 
 
 def _pictures(folder: Path, name: str, chosen: list[list[int]]) -> Iterator[str]:
-    """Paths of the chosen pictures of one identity that exist, in the order of their variances."""
+    """Paths of the chosen images of one identity that exist, in the order of their variances."""
     accessories, luxes, expressions, poses = chosen
     for accessory in accessories:
         for lux in luxes:
             for expression in expressions:
                 place = f"{name}/S{accessory:03d}/L{lux}/E{expression:02d}"
-                # One listing per folder instead of one look-up per picture: K-FACE holds millions.
+                # One listing per folder instead of one look-up per image: K-FACE holds millions.
                 try:
                     present = set(os.listdir(folder / place))
                 except FileNotFoundError:

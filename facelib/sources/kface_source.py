@@ -13,7 +13,7 @@ from facelib.sources.files import read_picture
 from facelib.sources.kface import KFace, landmark_picture, read_kface_pairs
 from facelib.sources.source import Entry, FaceSource, IndexBuilder, PairList, SourceError, SourceIndex, register_source
 
-# Pictures with the 370 training identities: 2,590, 46,620, 654,160 and 3,862,800.
+# Images with the 370 training identities: 2,590, 46,620, 654,160 and 3,862,800.
 TRAINING_SETS = {
     "T1": "s1 l1 e1 c4~10",
     "T2": "s1~2 l1~2,8,12,16,19,22,25,28 e1 c4~10",
@@ -24,13 +24,13 @@ TRAINING_SETS = {
 
 @register_source("kface")
 class KFaceSource(FaceSource):
-    """Pictures of a K-FACE folder.
+    """Images of a K-FACE folder.
 
     Args:
         path: folder that holds a folder for each identity.
         select: T1, T2, T3, T4, or a selection "s1~6 l1~6,8~30 e1~3 c1~20" (accessories, luxes, expressions, poses).
         exclude: file with the identities to leave out, a line each: the 30 test identities.
-        pairs: pair lists (Q1 to Q4): then only their pictures are listed, and their pairs given. `select` and `exclude`
+        pairs: pair lists (Q1 to Q4): then only their images are listed, and their pairs given. `select` and `exclude`
             have no part in it.
 
     Raises:
@@ -52,7 +52,7 @@ class KFaceSource(FaceSource):
         KFace.check(self.root, *parts)
 
     def index(self) -> SourceIndex:
-        """List the chosen pictures; a picture that a pair names and that is not there counts as skipped."""
+        """List the chosen images; an image that a pair names and that is not there counts as skipped."""
         builder = IndexBuilder(numeric=True)
         if self._wanted:
             for place in sorted(self._wanted):

@@ -1,6 +1,6 @@
 """Labeled Faces in the Wild (Huang et al. 2007), from a local folder or scikit-learn's downloader.
 
-Pictures are `<Name>/<Name>_0001.jpg`: as the archives unpack (`lfw`, `lfw_funneled`, `lfw-deepfunneled`, twice the same
+Images are `<Name>/<Name>_0001.jpg`: as the archives unpack (`lfw`, `lfw_funneled`, `lfw-deepfunneled`, twice the same
 folder as on Kaggle), in scikit-learn's `lfw_home`, or all in one folder. The official pair files stand beside them or
 above: View 1 (`pairsDevTrain.txt`, `pairsDevTest.txt`) for development, View 2 (`pairs.txt`) for reporting.
 
@@ -32,16 +32,16 @@ _PICTURE = re.compile(r"(?:.*/)?(?P<name>[^/]+)_(?P<number>\d{4,})\.\w+$")
 
 @register_source("lfw")
 class LFW(FaceSource):
-    """LFW's pictures, all of them or those of a view's pairs.
+    """LFW's images, all of them or those of a view's pairs.
 
     Args:
-        path: a folder that holds the pictures in one of their usual layouts.
+        path: a folder that holds the images in one of their usual layouts.
         view: "" for all people, or `view1`, `view1-train`, `view1-test`, `view2`, or the path of a pair file: then only
-            pictures of its pairs are listed, and the pairs are given too.
-        download: let scikit-learn download the funneled pictures and the pair files below `path` first (200 MB).
+            images of its pairs are listed, and the pairs are given too.
+        download: let scikit-learn download the funneled images and the pair files below `path` first (200 MB).
 
     Raises:
-        FileNotFoundError: no pictures there, or no pair file.
+        FileNotFoundError: no images there, or no pair file.
         SourceError: a damaged pair file.
     """
 
@@ -53,7 +53,7 @@ class LFW(FaceSource):
         self._pairs = [read_lfw_pairs(file) for file in _find_pair_files(root, self.folder, view)]
 
     def index(self) -> SourceIndex:
-        """List the pictures; a picture that a pair names and that is not there counts as skipped."""
+        """List the images; an image that a pair names and that is not there counts as skipped."""
         builder = IndexBuilder()
         there: dict[str, str] = {}
         for place in picture_files(self.folder, builder.skip):
@@ -76,7 +76,7 @@ class LFW(FaceSource):
         return read_picture(self.folder, entry.place)
 
     def pair_lists(self) -> list[PairList]:
-        """The view's pairs with the places of their pictures."""
+        """The view's pairs with the places of their images."""
         index = self.index()
         place_of = {}
         for place in index.places.to_pylist():
@@ -89,7 +89,7 @@ class LFW(FaceSource):
 
 
 def read_lfw_pairs(path: str | Path) -> PairList:
-    """Pairs of an official pair file; pictures are named "Name/number".
+    """Pairs of an official pair file; images are named "Name/number".
 
     They stand as ten blocks that hold both kinds: View 2 is written so, and View 1, which lists all genuine pairs
     first, is brought into that order, because folds are consecutive tenths.
@@ -135,7 +135,7 @@ def _key(name: str, number: int) -> str:
 
 
 def _find_pictures(root: Path) -> Path:
-    """The folder, `root` or one up to three levels below it, that holds the people's folders or all pictures."""
+    """The folder, `root` or one up to three levels below it, that holds the identities's folders or all images."""
     level = [root]
     for _ in range(4):
         for folder in level:
@@ -180,7 +180,7 @@ def _download(path: str) -> None:
     from sklearn.datasets import fetch_lfw_people
 
     try:
-        # Asking for people with 500 pictures loads one person, but downloads and unpacks everything.
+        # Asking for identities with 500 images loads one person, but downloads and unpacks everything.
         fetch_lfw_people(data_home=path, min_faces_per_person=500, resize=0.1)
     except OSError as error:
         raise ConnectionError(f"{path}: LFW cannot be downloaded ({error}); place it there yourself") from None

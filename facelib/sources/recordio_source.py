@@ -33,7 +33,7 @@ NO_LABEL = np.iinfo(np.int64).min
 
 @register_source("recordio")
 class RecordIOSource(FaceSource):
-    """The image records of a `.rec` file. Its pictures are crops on the template already.
+    """The image records of a `.rec` file. Its images are crops on the template already.
 
     Args:
         path: the `.rec` file, or a folder that holds one.
@@ -89,7 +89,7 @@ class RecordIOSource(FaceSource):
         )
 
     def read(self, entry: Entry) -> bytes:
-        """The encoded picture of a record."""
+        """The encoded image of a record."""
         try:
             labels, image = self.file.record(entry.offset, entry.place)
         except RecordIOError as error:
@@ -143,7 +143,7 @@ class RecordIOSource(FaceSource):
                 try:
                     label = _whole(self.file.label(int(offsets[position]), f"record {keys[position]}")[0])
                 except RecordIOError:
-                    continue  # It is found again, and counted, when its picture is read.
+                    continue  # It is found again, and counted, when its image is read.
                 labels[begin:end] = label
                 break
         return labels if np.all(labels != NO_LABEL) else None

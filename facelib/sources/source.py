@@ -1,7 +1,7 @@
-"""What every source of people's own pictures offers, and the registry that finds one by name.
+"""What every source of identities's own images offers, and the registry that finds one by name.
 
-A source lists its pictures once (`index`), with the person each one shows, and then reads any of them by its entry
-(`read`), in any process. Decoding, alignment, filtering and writing are somebody else's work.
+A source lists its images once (`index`), with the person each one shows, and then reads any of them by its entry
+(`read`), in any process. Decoding, alignment, filtering and writing are not its task.
 
 To add a source, write one file:
 
@@ -28,7 +28,7 @@ or, from a package of your own, name the class in its pyproject.toml and skip th
 Then `--import_data.source mine --import_data.path … --import_data.options '{"split": "test"}'`. Options are the keyword
 arguments of the constructor, besides `path`.
 
-Shape legend: I identities, M pictures, P pairs.
+Shape legend: I identities, M images, P pairs.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from numpy.typing import NDArray
 
 from facelib.utils.registry import Factory, Registry
 
-# Reasons that are a property of the set, not damage: other files, and pictures of nobody.
+# Reasons that are a property of the set, not damage: other files, and images of no process.
 HARMLESS = frozenset({"not_a_picture_file", "no_identity", "link_within_folder"})
 
 
@@ -56,7 +56,7 @@ class SourceError(ValueError):
 
 
 class UnreadableImageError(ValueError):
-    """One picture that cannot be read.
+    """One image that cannot be read.
 
     Args:
         reason: one of few words, it is counted: "damaged_record", "outside_folder".
@@ -88,17 +88,17 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture of a source.
+    """One image of a source.
 
     Args:
         identity: number of the person, counted from 0 in the source's order.
         name: the person's name in the source.
-        index: number of the picture within its identity.
+        index: number of the image within its identity.
         place: where it lies, unique in the source, as messages name it: a path, "record 17".
         offset: a number of the source's own, such as a byte position.
-        landmarks: float32 [5, 2] in pixels of the picture where the source knows them; NaN where it knows only others'.
+        landmarks: float32 [5, 2] in pixels of the image where the source knows them; NaN where it knows only others'.
         score: a detector's score that came with the landmarks, 0..1; NaN without.
-        landmark_place: the picture whose landmarks hold for this one too (fixed cameras); "" for its own.
+        landmark_place: the image whose landmarks hold for this one too (fixed cameras); "" for its own.
     """
 
     identity: int
@@ -113,7 +113,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class PairList:
-    """Verification pairs of a source's pictures: places of both, and whether they show one person (bool [P])."""
+    """Verification pairs of a source's images: places of both, and whether they show one person (bool [P])."""
 
     name: str
     first: list[str]
@@ -123,7 +123,7 @@ class PairList:
 
 @dataclass
 class SourceIndex:
-    """All pictures of a source, identities ascending.
+    """All images of a source, identities ascending.
 
     Args:
         names: name of each identity, [I]; its position is its number.
@@ -155,7 +155,7 @@ class SourceIndex:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Pictures of each identity, int64 [I]."""
+        """Images of each identity, int64 [I]."""
         return np.diff(self._starts)
 
     def entries(self, begin: int, end: int) -> list[Entry]:
@@ -204,7 +204,7 @@ class SourceIndex:
 
 
 class IndexBuilder:
-    """Collects entries in any order and sorts them: identities by name, pictures by place.
+    """Collects entries in any order and sorts them: identities by name, images by place.
 
     Args:
         numeric: sort names and places by the numbers in them: "2" before "10".
@@ -224,7 +224,7 @@ class IndexBuilder:
         score: float = float("nan"),
         landmark_place: str = "",
     ) -> None:
-        """List a picture; one that is listed already, or whose name is no text, is counted as skipped."""
+        """List an image; one that is listed already, or whose name is no text, is counted as skipped."""
         if not (_is_text(name) and _is_text(place)):
             self.skip("name_not_utf8", repr(place), "rename the file")
             return
@@ -260,10 +260,10 @@ class IndexBuilder:
 
 
 class FaceSource(ABC):
-    """A set of pictures with known identities. It is pickled to the workers that read: keep it small, paths absolute.
+    """A set of images with known identities. It is pickled to the workers that read: keep it small, paths absolute.
 
     Attributes:
-        alignment: what its pictures need: "none" (crops on the template already), "given" (it knows landmarks), or
+        alignment: what its images need: "none" (crops on the template already), "given" (it knows landmarks), or
             "detect".
     """
 
@@ -271,7 +271,7 @@ class FaceSource(ABC):
 
     @abstractmethod
     def index(self) -> SourceIndex:
-        """List all pictures.
+        """List all images.
 
         Raises:
             FileNotFoundError, SourceError: there is nothing to list.
@@ -279,7 +279,7 @@ class FaceSource(ABC):
 
     @abstractmethod
     def read(self, entry: Entry) -> bytes:
-        """The encoded picture of an entry.
+        """The encoded image of an entry.
 
         Raises:
             UnreadableImageError: this one cannot be read.

@@ -1,4 +1,4 @@
-"""Latents to face pictures: one interface for all generators, and the built-in ones."""
+"""Latents to face images: one interface for all generators, and the built-in ones."""
 
 from facelib.synthesis.generator import (
     FaceGenerator,

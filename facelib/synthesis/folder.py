@@ -1,7 +1,7 @@
-"""Finished picture sets as a generator: `<folder>/<identity>/<picture>`, read only.
+"""Finished image sets as a generator: `<folder>/<identity>/<picture>`, read only.
 
 For what other generators have exported: DigiFace-1M, IDiff-Face, DCFace and the like. Identity i is the i-th folder in
-name order and image j its j-th picture in name order; a code is the identity's number, a factor the picture's. So the
+name order and image j its j-th image in name order; a code is the identity's number, a factor the image's. So the
 seed has no part in it, and identities are as many as there are folders.
 
 Shapes: N batch, R image size.
@@ -25,18 +25,18 @@ _MOST = 1 << 24  # whole numbers that float32 keeps apart
 
 @register_generator("folder")
 class FolderGenerator:
-    """Pictures from a folder of identity folders.
+    """Images from a folder of identity folders.
 
     Args:
-        folder: holds a folder for each identity, which holds pictures (.jpg, .jpeg, .png, .bmp, .webp).
-        image_size: R; other pictures are resized to it. None takes the size of the first picture and refuses others.
-        missing: what to do for an image beyond an identity's last: `error`, or `blank` for a black picture, which any
-            face detector rejects, so that identities may have different numbers of pictures.
-        license: the terms of the pictures, kept with all that is made of them.
+        folder: holds a folder for each identity, which holds images (.jpg, .jpeg, .png, .bmp, .webp).
+        image_size: R; other images are resized to it. None takes the size of the first image and refuses others.
+        missing: what to do for an image beyond an identity's last: `error`, or `blank` for a black image, which any
+            face detector rejects, so that identities may have different numbers of images.
+        license: the terms of the images, kept with all that is made of them.
 
     Raises:
-        FileNotFoundError: no such folder, or no pictures in it.
-        ValueError: a setting out of range, or a first picture that is not square.
+        FileNotFoundError: no such folder, or no images in it.
+        ValueError: a setting out of range, or a first image that is not square.
     """
 
     name = "folder"
@@ -80,7 +80,7 @@ class FolderGenerator:
         """Factors float32 [N, 1] of image `indices[n]` of `identities[n]`: the image's number.
 
         Raises:
-            ValueError: a picture that an identity does not have, unless missing pictures are blank.
+            ValueError: an image that an identity does not have, unless missing images are blank.
         """
         for identity, index in zip(identities, indices, strict=True):
             person, pictures = self._person(int(identity))
@@ -92,10 +92,10 @@ class FolderGenerator:
         return np.asarray(indices, np.float32)[:, None]
 
     def render(self, codes: npt.NDArray[np.float32], factors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """RGB pictures uint8 [N, R, R, 3] of codes [N, 1] and factors [N, 1].
+        """RGB images uint8 [N, R, R, 3] of codes [N, 1] and factors [N, 1].
 
         Raises:
-            ValueError: a file that is not a picture, or not of the size of the first.
+            ValueError: a file that is not an image, or not of the size of the first.
         """
         images = np.zeros((len(codes), self.image_size, self.image_size, 3), np.uint8)
         for row, (identity, index) in enumerate(zip(codes[:, 0], factors[:, 0], strict=True)):
@@ -139,7 +139,7 @@ def _read(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def _scan(folder: Path) -> tuple[list[tuple[str, list[str]]], str]:
-    """(identity folder, its pictures) in name order, and the SHA-256 of all names and file sizes."""
+    """(identity folder, its images) in name order, and the SHA-256 of all names and file sizes."""
     people, digest = [], hashlib.sha256()
     for person in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
         with os.scandir(folder / person) as entries:

@@ -1,7 +1,7 @@
 """What every face generator offers, and the registry that finds one by name.
 
 A generator is stateless: identity codes are a pure function of (seed, identity), factors of (seed, identity, image),
-and `render` a pure function of (codes, factors) row by row. Aligning and cropping is somebody else's work.
+and `render` a pure function of (codes, factors) row by row. Aligning and cropping is not its task.
 
 To add a generator, write one file:
 
@@ -37,18 +37,18 @@ ENTRY_POINT_GROUP = "facelib.generators"
 
 @runtime_checkable
 class FaceGenerator(Protocol):
-    """A source of face pictures with known identity codes and factors.
+    """A source of face images with known identity codes and factors.
 
     Attributes:
         name: the registry name.
-        image_size: R, pixels; pictures are square.
+        image_size: R, pixels; images are square.
         identity_size: I, length of an identity code.
         factors: factor names and sizes, in the order they lie in a row of F numbers.
         identities: how many identities there are, None when unlimited.
-        license: the terms of pictures made with it, one sentence.
+        license: the terms of images made with it, one sentence.
         weights_hash: SHA-256 of the weights it runs on, None when it has none.
 
-    A generator may also have a `version`, a whole number that is raised when the same latents give other pictures than
+    A generator may also have a `version`, a whole number that is raised when the same latents give other images than
     before (1 when it has none, see `generator_version`): datasets of two versions are never mixed.
     """
 
@@ -71,7 +71,7 @@ class FaceGenerator(Protocol):
         ...
 
     def render(self, codes: npt.NDArray[np.float32], factors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """RGB pictures uint8 [N, R, R, 3] of codes [N, I] and factors [N, F]; row n depends on row n only."""
+        """RGB images uint8 [N, R, R, 3] of codes [N, I] and factors [N, F]; row n depends on row n only."""
         ...
 
 
@@ -110,5 +110,5 @@ def build_generator(name: str, **settings: Any) -> FaceGenerator:
 
 
 def generator_version(generator: FaceGenerator) -> int:
-    """The version of a generator's pictures, 1 when it names none."""
+    """The version of a generator's images, 1 when it names none."""
     return int(getattr(generator, "version", 1))

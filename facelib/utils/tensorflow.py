@@ -1,7 +1,7 @@
 """TensorFlow, imported when it is needed: quiet, on a bounded number of threads, GPU memory taken as needed.
 
 The one way in for all that runs on it (DiscoFaceGAN, MTCNN): these settings are TensorFlow's own, so they hold for the
-whole process, and whoever comes first sets them.
+whole process, and the process that comes first sets them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def device_name(tf: Any, device: str) -> str:
             "device is 'cuda', but TensorFlow sees no GPU: pip install 'tensorflow[and-cuda]', or use 'cpu'"
         )
     for gpu in gpus:
-        # Refused once TensorFlow has started on the GPU; then whoever started it has decided.
+        # Refused once TensorFlow has started on the GPU; then the process that started it has decided.
         with contextlib.suppress(RuntimeError):
             tf.config.experimental.set_memory_growth(gpu, True)
     if gpus:

@@ -1,8 +1,8 @@
-"""Write pictures as USynthFace's script does: its latents, its folders, its file names.
+"""Write images as USynthFace's script does: its latents, its folders, its file names.
 
     python -m facelib.synthesis.discofacegan.export <folder> <output> --subjects 1000 --images 64
 
-`<folder>` holds the converted weights. Pictures that are there already are kept, so a stopped run goes on. The `folder`
+`<folder>` holds the converted weights. Images that are there already are kept, so a stopped run goes on. The `folder`
 generator reads them. Bytes of the JPEG files are not those of the script (another encoder, same quality).
 """
 
@@ -32,11 +32,11 @@ def export(
     seed: int = PUBLISHED_SEED,
     offset: int = 0,
 ) -> int:
-    """Write `images` pictures of each of the first `subjects` identities; returns how many were written.
+    """Write `images` images of each of the first `subjects` identities; returns how many were written.
 
     Args:
-        generator: one with latents="usynthface" and stream_images=images for the script's own people.
-        offset: added to the numbers in folder and file names; the people stay the same.
+        generator: one with latents="usynthface" and stream_images=images for the script's own identities.
+        offset: added to the numbers in folder and file names; the identities stay the same.
 
     Raises:
         ValueError: a count or the offset out of range.

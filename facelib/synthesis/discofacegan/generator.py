@@ -1,4 +1,4 @@
-"""DiscoFaceGAN as a face generator: latents as pure functions of (seed, identity, image), pictures from TensorFlow.
+"""DiscoFaceGAN as a face generator: latents as pure functions of (seed, identity, image), images from TensorFlow.
 
 Identity codes have 128 numbers, factors expression 32 | illumination 16 | rotation 3 | noise 32, all N(0, 1).
 """
@@ -31,13 +31,13 @@ _LIVE_MAPS = 6
 class DiscoFaceGANGenerator:
     """Faces of DiscoFaceGAN (Deng et al., CVPR 2020) from weights that the user has placed and converted.
 
-    The weights are read at the first picture; before that only the file's header.
+    The weights are read at the first image; before that only the file's header.
 
     Args:
         folder: holds the converted weights, see `python -m facelib.synthesis.discofacegan.convert`.
         truncation: share of an identity's own style in the first 8 layers, 0 to 1; published 0.7.
         batch_size: images in one pass; the last pass of a call is filled up to it. None takes what fits into a quarter
-            of the device's free memory, at most 8 on a CPU and 64 on a GPU. Pictures made with another batch size,
+            of the device's free memory, at most 8 on a CPU and 64 on a GPU. Images made with another batch size,
             device or library version may differ by 1 in a few bytes in ten thousand.
         device: `auto` (CUDA when TensorFlow sees it, else CPU), `cpu` or `cuda`; GPU memory is taken as needed.
         threads: CPU threads of TensorFlow, set once a process, before TensorFlow's first operation.
@@ -104,7 +104,7 @@ class DiscoFaceGANGenerator:
         return image_latents(seed, identities, indices)
 
     def render(self, codes: Floats, factors: Floats) -> npt.NDArray[np.uint8]:
-        """RGB pictures uint8 [N, R, R, 3] of codes [N, 128] and factors [N, 83].
+        """RGB images uint8 [N, R, R, 3] of codes [N, 128] and factors [N, 83].
 
         Raises:
             ValueError: wrong shapes, or values that are not finite.
@@ -119,7 +119,7 @@ class DiscoFaceGANGenerator:
         if not rows:
             return np.zeros((0, size, size, 3), np.uint8)
         decoders, generator = self._loaded()
-        # One pass at a time through both, all of one size: no picture depends on how many are asked for.
+        # One pass at a time through both, all of one size: no image depends on how many are asked for.
         latents, varied = np.concatenate([codes, factors], axis=1), LATENTS
         images = []
         size = generator.batch_size

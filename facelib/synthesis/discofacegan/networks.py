@@ -3,7 +3,7 @@
 Same arithmetic as the published graph, in another order where that is exact or within float32's rounding:
 - every step up in resolution is one transposed convolution. Below 128 pixels the network was trained with nearest
   upscaling and a convolution, which is the transposed convolution of the kernel flipped in both axes; from 128 on with
-  the unflipped kernel. Mixing these up gives wrong pictures and no error.
+  the unflipped kernel. Mixing these up gives wrong images and no error.
 - stored noise and bias become one table a layer; instance norm and style one multiplication and one addition.
 The blur stays apart: folded into the kernel it would differ at the borders.
 
@@ -27,12 +27,12 @@ _LEAK, _NORM_EPSILON = 0.2, 1e-8
 
 
 class DiscoFaceGAN:
-    """The generator Gs: face-model coefficients to pictures.
+    """The generator Gs: face-model coefficients to images.
 
     Args:
         networks: tables of Gs, from `read_network_pickle`.
         average_w_id: the mean style vector of identities, [W] or [L, W] (the rows of `*-average_w_id.txt`).
-        batch_size: images in one pass. The last pass is filled up to it, so that a picture does not depend on how many
+        batch_size: images in one pass. The last pass is filled up to it, so that an image does not depend on how many
             others are asked for; give few at a time only with a small batch size.
         bfloat16: convolve in bfloat16: about twice as fast on CPUs that have it, not equal to float32 byte for byte.
         device: `auto` (CUDA when TensorFlow sees it, else CPU), `cpu` or `cuda`.
@@ -69,12 +69,12 @@ class DiscoFaceGAN:
         self._functions: dict[str, Any] = {}
 
     def synthesize(self, coefficients: npt.ArrayLike, truncation: float = 0.7) -> npt.NDArray[np.uint8]:
-        """RGB pictures uint8 [N, R, R, 3] of coefficients [N, 286].
+        """RGB images uint8 [N, R, R, 3] of coefficients [N, 286].
 
         Args:
             coefficients: identity 160 | expression 64 | rotation 3 | illumination 27 | noise 32.
             truncation: how much of an identity's own style is kept in the first 8 layers, 1 for all, 0 for the average
-                identity; the published pictures have 0.7. Expression, light and pose are not truncated.
+                identity; the published images have 0.7. Expression, light and pose are not truncated.
 
         Raises:
             ValueError: wrong shape, values that are not finite, or truncation outside 0 to 1.
@@ -103,7 +103,7 @@ class DiscoFaceGAN:
         return self._run(lambda rows: function(rows, np.float32(truncation)), batch, np.float32)
 
     def synthesize_raw(self, styles: npt.ArrayLike, lod: float | None = None) -> Floats:
-        """Pictures float32 [N, R, R, 3], about -1 to 1 and not clipped, of style vectors [N, L, W].
+        """Images float32 [N, R, R, 3], about -1 to 1 and not clipped, of style vectors [N, L, W].
 
         Args:
             styles: one style vector for each layer.

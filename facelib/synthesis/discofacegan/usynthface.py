@@ -108,5 +108,5 @@ class USynthFaceStream:
 
 
 def usynthface_path(identity: int, index: int) -> str:
-    """The script's relative path of a picture: "0000012/0000012_003.jpg"."""
+    """The script's relative path of an image: "0000012/0000012_003.jpg"."""
     return f"{identity:07d}/{identity:07d}_{index:03d}.jpg"

@@ -71,7 +71,7 @@ class Camera:
         return out
 
     def scaled(self, factor: float) -> Camera:
-        """The same view in a picture `factor` times as large."""
+        """The same view in an image `factor` times as large."""
         return Camera(self.rotation, self.distance, self.focal * factor, self.center * factor, self.origin)
 
 
@@ -83,7 +83,7 @@ def make_camera(angles: Array, distance: float, pixels_per_cm: float, center: Ar
 
 
 def rotation_matrix(yaw: float, pitch: float, roll: float) -> Array:
-    """Rotation by yaw, then pitch, then roll, radians; positive: to the picture's right, down, anticlockwise."""
+    """Rotation by yaw, then pitch, then roll, radians; positive: to the image's right, down, anticlockwise."""
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     ry = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     rx = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])

@@ -28,7 +28,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Person:
-    """What all pictures of one identity share."""
+    """What all images of one identity share."""
 
     traits: Traits
     shape: HeadShape
@@ -116,7 +116,7 @@ class FaceColors:
 
 
 def _region(camera: Camera, point: Array, radius: float, size: int) -> tuple[slice, slice] | None:
-    """The square of pixels round a projected point; None outside the picture."""
+    """The square of pixels round a projected point; None outside the image."""
     x, y = camera.project(point[None])[0, :2]
     x0, x1 = int(max(0, x - radius)), int(min(size, x + radius + 1))
     y0, y1 = int(max(0, y - radius)), int(min(size, y + radius + 1))

@@ -177,7 +177,7 @@ def _features(t: Traits, p: dict[str, float], x: Array, y: Array) -> Array:
     ex, ey, my, mw = p["eye_x"], p["eye_y"], p["mouth_y"], p["mouth_w"]
     chin = p["chin_y"]
     soft = max(0.0, t["sag"])
-    # (mirrored?, x, y, width, height, amplitude)
+    # (flipped?, x, y, width, height, amplitude)
     pairs = [
         (ex - 0.1, ey + 0.25, 1.75, 1.0, -(0.95 + 0.3 * t["eye_depth"])),
         (ex - 1.5, ey + 0.1, 0.7, 0.9, -(0.45 + 0.15 * t["nose_root"])),

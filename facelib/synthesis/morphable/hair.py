@@ -1,7 +1,7 @@
 """Hair: a shell round the skull that ends at a line drawn round the head, and hangs below it when long.
 
 The edge height as a function of the angle round the head makes hairline, fringe, sideburns, length and baldness;
-thickness and strand noise make volume, curls and wisps. The person has a tendency, the image decides (people change
+thickness and strand noise make volume, curls and wisps. The person has a tendency, the image decides (identities change
 their hair).
 
 Shapes: H rows, W columns of the hair grid.

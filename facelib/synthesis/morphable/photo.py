@@ -1,6 +1,6 @@
 """The camera after the lens: exposure, white balance, contrast, blur, low resolution, noise and JPEG.
 
-Pictures are float32 [R, R, 3] 0..1 as displayed; the result is uint8.
+Images are float32 [R, R, 3] 0..1 as displayed; the result is uint8.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 
 def develop(image: Array, z: dict[str, float], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Degrade a clean picture as cameras do; `z` holds one normal number for each of the names used here."""
+    """Degrade a clean image as cameras do; `z` holds one normal number for each of the names used here."""
     size = image.shape[0]
     image = _tone(image, z)
     image = _blur(image, z, rng, size / 128.0)

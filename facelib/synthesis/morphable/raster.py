@@ -56,11 +56,11 @@ def rasterise(
     one's far side is not seen, or with `insides` only where no near side is: never through gaps between points.
     """
     planes = [np.ascontiguousarray(plane, dtype=np.float32) for plane in screen]
-    # One entry more than pixels: points outside the picture fall there.
+    # One entry more than pixels: points outside the image fall there.
     keys = np.full(size * size + 1, _FAR)
     points, offset = [], 0
     derivative = _derivative(planes, patches)
-    # Rows run down and columns right: a surface seen from outside keeps that sense in the picture.
+    # Rows run down and columns right: a surface seen from outside keeps that sense in the image.
     away = derivative[..., 0] * derivative[..., 3] < derivative[..., 1] * derivative[..., 2]
     for number, (rows, columns) in enumerate(patches):
         x, y, depth = (_refine(plane[rows, columns], up) for plane in planes)

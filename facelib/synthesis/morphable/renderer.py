@@ -1,4 +1,4 @@
-"""The built-in generator: codes and factors -> pictures, one image at a time over cached identities.
+"""The built-in generator: codes and factors -> images, one image at a time over cached identities.
 
 `MorphableGenerator` draws a procedural head: no scans, no weights, no outside data. Images are drawn one by one with
 arrays that fit the cache (faster on a CPU than large batches), and every array has the same size whatever the batch,
@@ -47,7 +47,7 @@ class MorphableGenerator:
         device: "cpu"; drawing runs on the CPU only (scale by processes).
         max_yaw_degrees, max_pitch_degrees, max_roll_degrees: bounds of the pose; the spread is about 0.3 of the bound.
         variation: 0..1.5 scales hats, occluders, blur, noise and other nuisances; 1 is the mixture found in the wild.
-        eye_distance: mean distance of the eyes in a frontal picture, as a fraction of R.
+        eye_distance: mean distance of the eyes in a frontal image, as a fraction of R.
 
     Raises:
         ValueError: a setting out of range.
@@ -88,7 +88,7 @@ class MorphableGenerator:
         self.eye_distance = float(eye_distance)
         self._limits = np.deg2rad([max_yaw_degrees, max_pitch_degrees, max_roll_degrees])
         self._slices = factor_slices(self.factors)
-        # Drawn larger and reduced: smooth edges. Large pictures are dense enough.
+        # Drawn larger and reduced: smooth edges. Large images are dense enough.
         self._size = int(self.image_size * (1.25 if self.image_size <= 256 else 1.0))
         self._texels = 2 if self._size <= 260 else 4
 
@@ -118,7 +118,7 @@ class MorphableGenerator:
 
     def landmarks(self, codes: npt.NDArray[np.float32], factors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Projected eye centers, nose tip and mouth corners float32 [N, 5, 2], (x, y) pixels; what is left in the
-        picture first.
+        image first.
 
         Raises:
             ValueError: wrong shapes.
@@ -136,7 +136,7 @@ class MorphableGenerator:
         return out
 
     def yaw_degrees(self, factors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Yaw [N] of factors [N, F], degrees; positive turns the nose to the picture's right."""
+        """Yaw [N] of factors [N, F], degrees; positive turns the nose to the image's right."""
         rotation = np.asarray(factors, np.float32)[:, self._slices["rotation"]].astype(np.float64)
         return np.rad2deg(self._angles(rotation)[:, 0]).astype(np.float32)
 
@@ -169,7 +169,7 @@ class MorphableGenerator:
         return make_camera(self._angles(z.rotation[None])[0], distance, scale, size / 2 + shift)
 
     def _draw(self, person: Person, factors: Array) -> npt.NDArray[np.uint8]:
-        """One picture."""
+        """One image."""
         z = ImageFactors(factors, self._slices)
         rng = np.random.Generator(np.random.Philox(key=[z.key, 3]))
         t, shape = person.traits, person.shape

@@ -1,6 +1,6 @@
 """What surrounds the face: backgrounds, clothes, glasses, hats, things in front of it.
 
-All are drawn with OpenCV into float32 pictures [S, S, 3] 0..1 as displayed. `project` maps points [n, 3] of the head
+All are drawn with OpenCV into float32 images [S, S, 3] 0..1 as displayed. `project` maps points [n, 3] of the head
 frame (cm) to (x, y in pixels, depth).
 """
 
@@ -264,7 +264,7 @@ def _fill(image: Array, polygon: Array, color: Array) -> None:
 
 
 def _cover(polygon: Array, size: int) -> tuple[tuple[slice, slice], Array | None]:
-    """The box of a polygon within the picture and its cover there, 0..1; None when it lies outside."""
+    """The box of a polygon within the image and its cover there, 0..1; None when it lies outside."""
     low = np.clip(np.floor(polygon.min(0)).astype(int) - 1, 0, size)
     high = np.clip(np.ceil(polygon.max(0)).astype(int) + 2, 0, size)
     box = (slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0])))

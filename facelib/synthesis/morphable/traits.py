@@ -1,7 +1,7 @@
 """Identity code -> traits: what makes one person differ from another, in standard deviations.
 
 A fixed orthogonal matrix first mixes the code, so that every code number touches every trait. A trait is then its own
-normal number plus the mean of the person's population cluster (blurred: most people are mixtures), sex, age and
+normal number plus the mean of the person's population cluster (blurred: most identities are mixtures), sex, age and
 weight. These correlations are what makes people differ as people do: broad and flat features, colors and hair come
 together.
 
@@ -120,7 +120,7 @@ def key_of(numbers: npt.NDArray[np.float32]) -> int:
 
 
 def _age(quantile: float) -> float:
-    """Age in years: few children, most people between 18 and 65."""
+    """Age in years: few children, most identities between 18 and 65."""
     return float(np.interp(quantile, [0, 0.05, 0.13, 0.35, 0.65, 0.88, 1.0], [4, 12, 19, 30, 47, 66, 88]))
 
 
