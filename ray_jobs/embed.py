@@ -4,21 +4,20 @@ Writes <output>/embeddings: parts/part-*.parquet with name, identity, index, sco
 there is no face), in the input's order, and manifest.json last. A killed job continues where it stopped.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from facelib.config import Settings
-from facelib.data import MANIFEST_NAME, Folder, ImageSpec
-from facelib.data.fingerprint import claim_output_dir
-from facelib.data.lock import directory_lock
-from facelib.data.storage import file_sha256
-from facelib.tracking import Run
 from ray_jobs.cli import job, main
-from ray_jobs.embedding.tasks import input_tasks
-from ray_jobs.embedding.writing import embedding_manifest, write_embedding_parts
 from ray_jobs.errors import JobError
 from ray_jobs.results import JobResult
-from ray_jobs.validation import check_align
+
+if TYPE_CHECKING:
+    from facelib.data import ImageSpec
+    from facelib.tracking import Run
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
@@ -27,12 +26,21 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
     """
+    from ray_jobs.validation import check_align
+
     check_align(settings.align)
 
 
 @job
 def embed(settings: Settings, run: Run) -> JobResult:
     """Embed `settings.embed.input`, or what is missing of it."""
+    from facelib.data import MANIFEST_NAME, Folder
+    from facelib.data.fingerprint import claim_output_dir
+    from facelib.data.lock import directory_lock
+    from facelib.data.storage import file_sha256
+    from ray_jobs.embedding.tasks import input_tasks
+    from ray_jobs.embedding.writing import embedding_manifest, write_embedding_parts
+
     cfg, align = settings.embed, settings.align
     model = settings.path(cfg.model)
     image_spec = model_image_spec(settings, model)
@@ -54,17 +62,18 @@ def embed(settings: Settings, run: Run) -> JobResult:
             write_embedding_parts(settings, parts, model, image_spec, tasks)
             folder.write(MANIFEST_NAME, json.dumps(embedding_manifest(parts, spec), indent=1).encode())
     manifest = json.loads(folder.read(MANIFEST_NAME))
-    print(f"{manifest['pictures']} images, {manifest['embedded']} embedded in {manifest['dimensions']} dimensions")
+    print(f"{manifest['images']} images, {manifest['embedded']} embedded in {manifest['dimensions']} dimensions")
     for reason, count in manifest["rejected"].items():
         print(f"  rejected, {reason}: {count}")
     run.log_json(manifest, f"embeddings/{MANIFEST_NAME}")
-    metrics = {name: float(manifest[name]) for name in ("pictures", "embedded")}
+    metrics = {name: float(manifest[name]) for name in ("images", "embedded")}
     run.log_metrics(metrics)
     return JobResult(written=(parts.uri,), metrics=metrics)
 
 
 def model_image_spec(settings: Settings, model: str) -> ImageSpec:
     """Image spec that a checkpoint was trained with; what it does not state is as `align` says."""
+    from facelib.data import ImageSpec
     from facelib.models import read_checkpoint
 
     try:

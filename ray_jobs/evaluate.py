@@ -5,31 +5,20 @@ not see), .bin files, IJB-B/C, K-FACE, groups, or a protocol of your own. Writes
 the same network untrained, raw pixels, and pixels whitened by PCA on the training faces.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from facelib.config import Settings, SettingsError
-from facelib.data import Folder
-from facelib.data.lock import directory_lock
-from facelib.evaluation import results_tables
-from facelib.evaluation.comparison import apply_thresholds, compare_with_baselines, named_metrics, summary_lines
-from facelib.evaluation.protocols import EvaluationSet, open_set
-from facelib.evaluation.roc import check_fars
-from facelib.tracking import Run
 from ray_jobs.cli import job, main
-from ray_jobs.embedding.measuring import measure_sets, save_figures
-from ray_jobs.embedding.models import (
-    EmbeddingModel,
-    model_names,
-    pixel_baselines,
-    read_model_checkpoint,
-    training_summary,
-    untrained_models,
-)
 from ray_jobs.errors import JobError
-from ray_jobs.progress import console
 from ray_jobs.results import JobResult
-from ray_jobs.validation import check_sets, check_unique, checked_field
+
+if TYPE_CHECKING:
+    from facelib.evaluation.protocols import EvaluationSet
+    from facelib.tracking import Run
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
@@ -38,6 +27,9 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
     """
+    from facelib.evaluation.roc import check_fars
+    from ray_jobs.validation import check_sets, checked_field
+
     cfg = settings.evaluate
     with checked_field("evaluate.fars"):
         check_fars(cfg.fars)
@@ -59,6 +51,22 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
 @job
 def evaluate(settings: Settings, run: Run) -> JobResult:
     """Evaluate all models on all sets."""
+    from facelib.data import Folder
+    from facelib.data.lock import directory_lock
+    from facelib.evaluation import results_tables
+    from facelib.evaluation.comparison import apply_thresholds, compare_with_baselines, named_metrics, summary_lines
+    from ray_jobs.embedding.measuring import measure_sets, save_figures
+    from ray_jobs.embedding.models import (
+        EmbeddingModel,
+        model_names,
+        pixel_baselines,
+        read_model_checkpoint,
+        training_summary,
+        untrained_models,
+    )
+    from ray_jobs.progress import console
+    from ray_jobs.validation import check_unique
+
     cfg = settings.evaluate
     paths = [settings.path(path) for path in cfg.models]
     models = [EmbeddingModel(name, path) for name, path in zip(model_names(paths), paths, strict=True)]
@@ -96,6 +104,9 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
 
 def open_sets(settings: Settings) -> list[EvaluationSet]:
     """Open `evaluate.sets`, each of which must have its own name."""
+    from facelib.evaluation.protocols import open_set
+    from ray_jobs.validation import check_unique
+
     defaults = {"pairs": settings.evaluate.pairs, "seed": settings.seed}
     sets = []
     for spec in settings.evaluate.sets:

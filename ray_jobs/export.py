@@ -3,21 +3,22 @@
 Writes <output>/export/model.onnx and <output>/export/mlflow_model, and both as artifacts of the MLflow run.
 """
 
+from __future__ import annotations
+
 import shutil
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
-
-import pyarrow.fs as pafs
+from typing import TYPE_CHECKING
 
 from facelib.config import Settings
-from facelib.data import Folder, encode_image
-from facelib.synthesis import build_generator
-from facelib.tracking import Run
 from ray_jobs.cli import job, main
 from ray_jobs.errors import JobError
 from ray_jobs.results import JobResult
-from ray_jobs.validation import check_align
+
+if TYPE_CHECKING:
+    from facelib.data import Folder
+    from facelib.tracking import Run
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
@@ -26,12 +27,15 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
     """
+    from ray_jobs.validation import check_align
+
     check_align(settings.align)
 
 
 @job
 def export(settings: Settings, run: Run) -> JobResult:
     """Export `settings.export.model`."""
+    from facelib.data import Folder
     from facelib.embedding import load_face_model
     from facelib.export import export_onnx, save_mlflow_model
     from facelib.models import read_checkpoint
@@ -75,6 +79,9 @@ def example_image(seed: int) -> bytes:
     """An encoded image of a synthetic identity, so that no real face is published with the model."""
     import numpy as np
 
+    from facelib.data import encode_image
+    from facelib.synthesis import build_generator
+
     generator = build_generator("morphable", image_size=192)
     first = np.zeros(1, np.int64)
     codes, factors = generator.identity_codes(seed, first), generator.image_factors(seed, first, first)
@@ -83,6 +90,8 @@ def example_image(seed: int) -> bytes:
 
 def _replace_folder(source: Path, target: Folder, name: str) -> None:
     """Copy a local folder to `<target>/<name>`, replacing an older copy."""
+    import pyarrow.fs as pafs
+
     path = f"{target.path}/{name}"
     if target.fs.get_file_info(path).type == pafs.FileType.Directory:
         target.fs.delete_dir(path)

@@ -5,21 +5,19 @@ model selection, unless generate.heldout_identities is 0.
 A killed job continues: finished parts are kept, and the result is the same bytes.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facelib.config import Settings, SettingsError
-from facelib.data import MANIFEST_NAME, FaceDataset, Folder
-from facelib.data.fingerprint import claim_output_dir
-from facelib.data.lock import directory_lock
-from facelib.tracking import Run
 from ray_jobs.cli import job, main
-from ray_jobs.datasets.dataset_report import dataset_metrics, report_dataset
-from ray_jobs.datasets.generation import faces_spec
-from ray_jobs.datasets.writing import write_generated_parts
 from ray_jobs.errors import JobError
 from ray_jobs.results import JobResult
-from ray_jobs.validation import HELDOUT_FIRST_IDENTITY, check_faces
+
+if TYPE_CHECKING:
+    from facelib.data import FaceDataset
+    from facelib.tracking import Run
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
@@ -28,6 +26,8 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
     """
+    from ray_jobs.validation import check_faces
+
     generate = settings.generate
     limit = check_faces(settings, 1 if not settings.data.stream else 0)
     if limit is not None and generate.heldout_identities:
@@ -40,6 +40,9 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
 @job
 def generate(settings: Settings, run: Run) -> JobResult:
     """Generate the training dataset and the held-out dataset that the settings describe."""
+    from ray_jobs.datasets.dataset_report import dataset_metrics
+    from ray_jobs.validation import HELDOUT_FIRST_IDENTITY
+
     cfg = settings.generate
     datasets: list[FaceDataset] = []
     if not settings.data.stream:
@@ -61,6 +64,12 @@ def generate(settings: Settings, run: Run) -> JobResult:
 
 def make_dataset(settings: Settings, name: str, first: int, identities: int, run: Run) -> FaceDataset:
     """Generate one dataset, or what is missing of it."""
+    from facelib.data import MANIFEST_NAME, Folder
+    from facelib.data.fingerprint import claim_output_dir
+    from facelib.data.lock import directory_lock
+    from ray_jobs.datasets.dataset_report import report_dataset
+    from ray_jobs.datasets.writing import write_generated_parts
+
     folder = Folder(settings.path(name)).create()
     spec = dataset_spec(settings, first, identities)
     with directory_lock(folder, "generate"):
@@ -72,6 +81,8 @@ def make_dataset(settings: Settings, name: str, first: int, identities: int, run
 
 def dataset_spec(settings: Settings, first: int, identities: int) -> dict[str, Any]:
     """All settings that decide the dataset's bytes, and no others."""
+    from ray_jobs.datasets.generation import faces_spec
+
     identity_range = {
         "first_identity": first,
         "identities": identities,

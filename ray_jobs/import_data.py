@@ -5,26 +5,20 @@ left out, and why), and a .bin for each pair list of the source. A killed job co
 the result is the same bytes.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facelib.config import Settings, SettingsError
-from facelib.data import MANIFEST_NAME, Folder
-from facelib.data.fingerprint import claim_output_dir
-from facelib.data.lock import directory_lock
-from facelib.data.storage import file_sha256
-from facelib.sources import FaceSource, SourceIndex, build_source
-from facelib.tracking import Run
 from ray_jobs.cli import job, main
-from ray_jobs.datasets.dataset_report import dataset_metrics, report_dataset
-from ray_jobs.datasets.import_report import REPORT, make_report, print_report, write_listing
-from ray_jobs.datasets.import_writing import write_imported_parts
-from ray_jobs.datasets.overlap import overlap_set_hash
-from ray_jobs.datasets.pair_files import write_pair_file
 from ray_jobs.errors import JobError
 from ray_jobs.results import JobResult
-from ray_jobs.validation import check_align, check_checkpoint_exists, check_sets, checked_field
+
+if TYPE_CHECKING:
+    from facelib.sources import FaceSource, SourceIndex
+    from facelib.tracking import Run
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
@@ -36,6 +30,9 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
     """
+    from facelib.sources import build_source
+    from ray_jobs.validation import check_align, check_checkpoint_exists, check_sets, checked_field
+
     cfg, align = settings.import_data, settings.align
     if not cfg.path:
         raise SettingsError("import_data.path: empty; give the folder or file to import")
@@ -56,6 +53,15 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
 @job
 def import_data(settings: Settings, run: Run) -> JobResult:
     """Import the source that the settings describe, or what is missing of it."""
+    from facelib.data import MANIFEST_NAME, Folder
+    from facelib.data.fingerprint import claim_output_dir
+    from facelib.data.lock import directory_lock
+    from facelib.sources import build_source
+    from ray_jobs.datasets.dataset_report import dataset_metrics, report_dataset
+    from ray_jobs.datasets.import_report import REPORT, make_report, print_report, write_listing
+    from ray_jobs.datasets.import_writing import write_imported_parts
+    from ray_jobs.datasets.pair_files import write_pair_file
+
     cfg = settings.import_data
     source = build_source(cfg.source, cfg.path, **cfg.options)
     print(f"{cfg.source}: listing {cfg.path}", flush=True)
@@ -90,6 +96,9 @@ def import_data(settings: Settings, run: Run) -> JobResult:
 
 def import_spec(settings: Settings, source: FaceSource, index: SourceIndex) -> dict[str, Any]:
     """All settings that decide the dataset's bytes, and no others (not the source's path, no actors)."""
+    from facelib.data.storage import file_sha256
+    from ray_jobs.datasets.overlap import overlap_set_hash
+
     cfg, align = settings.import_data, settings.align
     alignment = source.alignment if cfg.alignment == "auto" else cfg.alignment
     spec: dict[str, Any] = {

@@ -5,21 +5,22 @@ how well identities are separated. Writes <output>/inspection: report.json and, 
 extremes, look-alikes and scattered identities.
 """
 
+from __future__ import annotations
+
 import json
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from facelib.config import Settings, SettingsError
-from facelib.data import Folder
-from facelib.evaluation.protocols import parse_spec
-from facelib.inspection import MEASURES, SetReport, compare_table
-from facelib.tracking import Run
 from ray_jobs.cli import job, main
-from ray_jobs.datasets.inspection import FaceSet, make_set_report, measure_set, open_face_set
-from ray_jobs.progress import console
 from ray_jobs.results import JobResult
-from ray_jobs.validation import check_checkpoint_exists, check_sets, check_unique, checked_field
+
+if TYPE_CHECKING:
+    from facelib.inspection import SetReport
+    from facelib.tracking import Run
+    from ray_jobs.datasets.inspection import FaceSet
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
@@ -31,6 +32,9 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
     """
+    from facelib.evaluation.protocols import parse_spec
+    from ray_jobs.validation import check_checkpoint_exists, check_sets, check_unique, checked_field
+
     texts = settings.inspect.sets
     if not texts:
         raise SettingsError("inspect.sets: empty; give at least one set to inspect")
@@ -44,7 +48,11 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
 @job
 def inspect_dataset(settings: Settings, run: Run) -> JobResult:
     """Measure all sets and compare them."""
+    from facelib.data import Folder
+    from facelib.inspection import MEASURES, compare_table
     from facelib.plots.inspection_sheets import draw_inspection_sheets
+    from ray_jobs.datasets.inspection import make_set_report, measure_set, open_face_set
+    from ray_jobs.progress import console
 
     cfg = settings.inspect
     sets = [open_face_set(settings, text) for text in cfg.sets]

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from support.commands import ROOT, environment, run, wait_for
 
 from facelib.data import DatasetError
+from ray_jobs.__main__ import job_summaries
 from ray_jobs.cli import run_job
 from ray_jobs.errors import JobError
 
@@ -180,3 +181,20 @@ def test_a_bug_is_not_hidden(folder, joined):
             run_job("evaluate", work, "", [*joined, "--tracking.uri", f"sqlite:///{folder}/mlflow.db"])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("job", sorted(job_summaries()))
+def test_help_imports_nothing_heavy(job):
+    """Neither do errors of settings, which are found by the same parser."""
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_module('ray_jobs.{job}', run_name='__main__')\n"
+        "except SystemExit as error: assert not error.code, error.code\n"
+        "heavy = {'ray', 'torch', 'mlflow', 'pyarrow', 'cv2', 'tensorflow', 'pandas', 'sklearn', 'rich', 'numpy'}\n"
+        "print(*heavy & {name.split('.')[0] for name in sys.modules}, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == ""
+    assert "settings of the run:" in done.stdout
