@@ -85,7 +85,7 @@ def named_metrics(results: Results) -> dict[str, float]:
 
 
 def summary_lines(results: Results, summary: Mapping[str, Any], threshold_set: str) -> list[str]:
-    """What stands below the tables: training accuracies, gains, transferred thresholds and warnings.
+    """Lines printed below the tables: training accuracies, gains, transferred thresholds and warnings.
 
     Args:
         summary: `models` (with their `training`), `gains` and `thresholds`, as in results.json.

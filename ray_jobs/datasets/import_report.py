@@ -33,19 +33,19 @@ def make_report(dataset: FaceDataset, index: SourceIndex) -> dict[str, Any]:
     return {
         "listed": {
             "identities": len(index.names),
-            "pictures": len(index),
+            "images": len(index),
             "not_listed": count_skipped(index.skipped),
         },
         "imported": {
             "identities": dataset.manifest.identities,
-            "pictures": dataset.manifest.images,
+            "images": dataset.manifest.images,
             "resized": sum(tree["resized"] for tree in trees),
             "identities_without_a_face": int((kept == 0).sum()),
         },
         "left_out": count_skipped(left_out),
         "examples": _examples([*index.skipped, *left_out]),
         "overlaps": [overlap for tree in trees for overlap in tree["overlaps"]],
-        "same_picture_in_two_identities": _shared(index, (row for tree in trees for row in tree["fingerprints"])),
+        "same_image_in_two_identities": _shared(index, (row for tree in trees for row in tree["fingerprints"])),
     }
 
 
@@ -58,7 +58,7 @@ def write_listing(folder: Folder, index: SourceIndex) -> None:
 def print_report(report: dict[str, Any], name: str) -> None:
     """Print the report as a table."""
     listed, imported = report["listed"], report["imported"]
-    table = Table(title=f"{name}: {imported['pictures']} of {listed['pictures']} images imported")
+    table = Table(title=f"{name}: {imported['images']} of {listed['images']} images imported")
     for column in ("reason", "images", "example"):
         table.add_column(column, overflow="fold", justify="right" if column == "images" else "left")
     reasons = Counter(listed["not_listed"]) + Counter(report["left_out"])
@@ -72,9 +72,9 @@ def print_report(report: dict[str, Any], name: str) -> None:
         print(f"{imported['identities_without_a_face']} of {listed['identities']} identities have no face")
     for overlap in report["overlaps"][:EXAMPLES]:
         print(f"overlap: {overlap['name']} has similarity {overlap['similarity']:.3f} to {overlap['picture']}")
-    shared = report["same_picture_in_two_identities"]
-    if shared["pictures"]:
-        print(f"{shared['pictures']} images are in two identities, e.g. {shared['examples'][0]}")
+    shared = report["same_image_in_two_identities"]
+    if shared["images"]:
+        print(f"{shared['images']} images are in two identities, e.g. {shared['examples'][0]}")
 
 
 def _write_names(dataset: FaceDataset, index: SourceIndex) -> np.ndarray:
@@ -107,4 +107,4 @@ def _shared(index: SourceIndex, fingerprints: Iterable[list[Any]]) -> dict[str, 
     rows = sorted((bits, identity, number) for identity, number, bits in fingerprints)
     shared = [(a, b) for a, b in itertools.pairwise(rows) if a[0] == b[0] and a[1] != b[1]]
     examples = [[f"{index.names[row[1]]}, image {row[2]}" for row in pair] for pair in shared[:EXAMPLES]]
-    return {"pictures": len(shared), "examples": examples}
+    return {"images": len(shared), "examples": examples}

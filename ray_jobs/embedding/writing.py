@@ -43,7 +43,7 @@ def write_embedding_parts(
 
 
 def embedding_manifest(folder: Folder, spec: dict[str, Any]) -> dict[str, Any]:
-    """Counts of all parts in `folder`: pictures, embedded, rejected (by reason), dimensions, parts.
+    """Counts of all parts in `folder`: images, embedded, rejected (by reason), dimensions, parts.
 
     Raises:
         DatasetError: the parts have no rows.
@@ -61,7 +61,7 @@ def embedding_manifest(folder: Folder, spec: dict[str, Any]) -> dict[str, Any]:
     if not images:
         raise DatasetError(f"{folder.uri}: the input contains no images")
     return {
-        "pictures": images,
+        "images": images,
         "embedded": images - rejected.total(),
         "rejected": dict(sorted(rejected.items())),
         "dimensions": dimensions,

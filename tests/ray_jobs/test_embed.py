@@ -36,7 +36,7 @@ def test_a_dataset_is_embedded_in_its_order(tmp_path, cfg, run):
     dataset = write_dataset(tmp_path / "faces", identities=20, images=2)
     result = embed(cfg(), run)
     assert result.written == (f"{tmp_path}/embeddings/parts",)
-    assert result.metrics == {"pictures": 40, "embedded": 40}
+    assert result.metrics == {"images": 40, "embedded": 40}
     table = pq.read_table(tmp_path / "embeddings" / "parts")
     images = [data for part in dataset.tables(["image"]) for data in part["image"].to_pylist()]
     expected = unit(embed_images(load_backbone(tmp_path / "ssl" / "model.pt"), images))
@@ -44,7 +44,7 @@ def test_a_dataset_is_embedded_in_its_order(tmp_path, cfg, run):
     assert table["identity"].to_pylist() == np.repeat(np.arange(20), 2).tolist()
     assert table["name"].to_pylist()[:3] == ["0/0", "0/1", "1/0"]
     manifest = json.loads((tmp_path / "embeddings" / "manifest.json").read_text())
-    assert (manifest["pictures"], manifest["embedded"], manifest["dimensions"]) == (40, 40, 16)
+    assert (manifest["images"], manifest["embedded"], manifest["dimensions"]) == (40, 40, 16)
     assert len(manifest["parts"]) == 3
 
 

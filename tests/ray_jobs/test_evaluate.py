@@ -45,9 +45,9 @@ def folder(tmp_path_factory):
     checkpoint(path / "out" / "ssl" / "model.pt", training={"epoch": 2, "metric": 0.5})
     history = [{"epoch": e, "loss": 1.0 / e, "contrast_accuracy": 0.1 * e, "learning_rate": 0.1} for e in (1, 2, 3)]
     (path / "out" / "ssl" / "history.json").write_text(json.dumps(history))
-    people = [(p, 0, p, 1) if genuine else (p, 2, p + 50, 0) for p in range(2000, 2015) for genuine in (True, False)]
-    images = [encode_image(pattern(*side)) for a, i, b, j in people for side in ((a, i), (b, j))]
-    write_bin(path / "people.bin", images, [a == b for a, _, b, _ in people])
+    sides = [(p, 0, p, 1) if genuine else (p, 2, p + 50, 0) for p in range(2000, 2015) for genuine in (True, False)]
+    images = [encode_image(pattern(*side)) for a, i, b, j in sides for side in ((a, i), (b, j))]
+    write_bin(path / "real.bin", images, [a == b for a, _, b, _ in sides])
     return path
 
 
@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
 def cfg(folder):
     """Function: settings of an evaluation below `folder`."""
 
-    def build(*overrides, sets=("heldout", f"people={folder}/people.bin")):
+    def build(*overrides, sets=("heldout", f"real={folder}/real.bin")):
         return load_settings(
             None,
             [
@@ -74,7 +74,7 @@ def evaluated(folder, cfg, ray_cluster):
     with Run.open(cfg(), "evaluate") as opened:
         result = evaluate(cfg(), opened)
     assert result.written == (f"{folder}/out/evaluation/results.json",)
-    assert 0 <= result.metrics["people/raw_pixels/auc"] <= 1
+    assert 0 <= result.metrics["real/raw_pixels/auc"] <= 1
     return opened, json.loads((folder / "out" / "evaluation" / "results.json").read_text())
 
 
@@ -89,9 +89,9 @@ def test_a_model_and_its_baselines(evaluated):
     _, result = evaluated
     assert set(result["reports"]) == {"ssl", "untrained", "raw pixels", "whitened pixels"}
     for by_set in result["reports"].values():
-        assert set(by_set) == {"heldout", "people"}
+        assert set(by_set) == {"heldout", "real"}
         assert (by_set["heldout"]["genuine"], by_set["heldout"]["impostors"]) == (40, 40)
-        assert (by_set["people"]["genuine"], by_set["people"]["impostors"]) == (15, 15)
+        assert (by_set["real"]["genuine"], by_set["real"]["impostors"]) == (15, 15)
         for report in by_set.values():
             assert set(report["tar_at_far"]) == {"0.1", "0.01"}
             assert report["intervals"]["auc"]["low"] <= report["auc"] <= report["intervals"]["auc"]["high"]
@@ -99,7 +99,7 @@ def test_a_model_and_its_baselines(evaluated):
 
 def test_metrics_match_a_brute_force_computation(folder, evaluated):
     _, result = evaluated
-    sets = [load_pair_set(f"{folder}/out/heldout", 40), load_pair_set(f"people={folder}/people.bin")]
+    sets = [load_pair_set(f"{folder}/out/heldout", 40), load_pair_set(f"real={folder}/real.bin")]
     torch.manual_seed(0)
     models = {"ssl": load_backbone(folder / "out" / "ssl" / "model.pt")}
     for s in sets:
@@ -109,14 +109,14 @@ def test_metrics_match_a_brute_force_computation(folder, evaluated):
         for name, value in expected.items():
             assert result["reports"][name][s.name]["auc"] == pytest.approx(value, abs=0.01), (name, s.name)
     # Patterns of one identity look alike: an AUC above chance shows that pairs and images correspond.
-    assert result["reports"]["raw pixels"]["people"]["auc"] > 0.7
+    assert result["reports"]["raw pixels"]["real"]["auc"] > 0.7
 
 
 def test_the_untrained_baseline_has_the_same_architecture(evaluated, folder):
     _, result = evaluated
     # The checkpoint was initialized with seed 0, as the baseline is: equal numbers prove the same architecture.
-    assert result["reports"]["untrained"]["people"]["auc"] == result["reports"]["ssl"]["people"]["auc"]
-    assert result["gains"]["ssl"]["untrained"]["people"]["difference"] == 0
+    assert result["reports"]["untrained"]["real"]["auc"] == result["reports"]["ssl"]["real"]["auc"]
+    assert result["gains"]["ssl"]["untrained"]["real"]["difference"] == 0
     gain = result["gains"]["ssl"]["raw pixels"]["heldout"]
     difference = result["reports"]["ssl"]["heldout"]["auc"] - result["reports"]["raw pixels"]["heldout"]["auc"]
     assert gain["difference"] == pytest.approx(difference)
@@ -136,7 +136,7 @@ def test_training_accuracy_of_the_selected_epoch_is_reported(evaluated, folder):
 def test_figures_and_metrics_are_logged(folder, evaluated):
     run, result = evaluated
     kinds = ("roc", "det", "scores_ssl", "worst_ssl", "map_ssl")
-    names = {f"{kind}_{s}.png" for s in ("heldout", "people") for kind in kinds}
+    names = {f"{kind}_{s}.png" for s in ("heldout", "real") for kind in kinds}
     for name in names:
         assert (folder / "out" / "evaluation" / name).read_bytes()[:4] == b"\x89PNG"
         assert (folder / "out" / "evaluation" / name).stat().st_size > 5_000
@@ -145,7 +145,7 @@ def test_figures_and_metrics_are_logged(folder, evaluated):
     assert "results.json" in {a.path for a in client.list_artifacts(run.run_id)}
     metrics = client.get_run(run.run_id).data.metrics
     for model in ("ssl", "untrained", "raw_pixels", "whitened_pixels"):
-        assert {f"people/{model}/{m}" for m in ("auc", "eer", "accuracy", "tar_at_far_0.01")} <= metrics.keys()
+        assert {f"real/{model}/{m}" for m in ("auc", "eer", "accuracy", "tar_at_far_0.01")} <= metrics.keys()
     assert metrics["heldout/raw_pixels/auc"] == result["reports"]["raw pixels"]["heldout"]["auc"]
 
 
@@ -153,11 +153,11 @@ def test_two_checkpoints_of_one_name_are_both_evaluated(folder, cfg, evaluated, 
     run, _ = evaluated
     checkpoint(folder / "other" / "ssl" / "model.pt", seed=5)
     both = cfg(f'evaluate.models=["ssl/model.pt", "{folder}/other/ssl/model.pt"]', "evaluate.baselines=false",
-               sets=[f"{folder}/people.bin"])  # fmt: skip
+               sets=[f"{folder}/real.bin"])  # fmt: skip
     evaluate(both, Run.attach(run.uri, run.run_id))
     reports = json.loads((folder / "out" / "evaluation" / "results.json").read_text())["reports"]
     assert set(reports) == {"out-ssl", "other-ssl"}
-    assert reports["out-ssl"]["people"] != reports["other-ssl"]["people"]
+    assert reports["out-ssl"]["real"] != reports["other-ssl"]["real"]
 
 
 def test_a_set_with_another_template_is_refused(folder, cfg, evaluated):
@@ -176,14 +176,14 @@ def results(folder):
 @pytest.mark.parametrize(
     ("faces", "reason"),
     [
-        ("other_faces", r"on people: dataset .*other_faces and set people do not fit"),
+        ("other_faces", r"on real: dataset .*other_faces and set real do not fit"),
         ("none", "is no face dataset"),
     ],
 )
 def test_whitened_pixels_need_matching_faces(folder, cfg, evaluated, ray_cluster, capsys, faces, reason):
     if faces == "other_faces":
         write_dataset(folder / faces, identities=4, images=3, template="arcface-96")
-    settings = cfg(f"data.dataset={folder}/{faces}", sets=[f"{folder}/people.bin"])
+    settings = cfg(f"data.dataset={folder}/{faces}", sets=[f"{folder}/real.bin"])
     evaluate(settings, Run.attach(evaluated[0].uri, evaluated[0].run_id))
     assert set(results(folder)["reports"]) == {"ssl", "untrained", "raw pixels"}
     assert re.search(f"whitened pixels are left out.*{reason}", capsys.readouterr().out)
@@ -196,8 +196,8 @@ def test_missing_and_duplicate_models_and_sets_are_refused(folder, cfg, evaluate
         evaluate(cfg(sets=[f"{folder}/gone.bin"]), evaluated[0])
     with pytest.raises(SettingsError, match=r"evaluate\.models: duplicate name .*ssl; give each checkpoint once"):
         evaluate(cfg('evaluate.models=["ssl/model.pt", "ssl/model.pt"]'), evaluated[0])
-    with pytest.raises(SettingsError, match=r"evaluate\.sets: duplicate name people; give the sets names, name=path"):
-        evaluate(cfg(sets=[f"{folder}/people.bin", f"people={folder}/people.bin"]), evaluated[0])
+    with pytest.raises(SettingsError, match=r"evaluate\.sets: duplicate name real; give the sets names, name=path"):
+        evaluate(cfg(sets=[f"{folder}/real.bin", f"real={folder}/real.bin"]), evaluated[0])
 
 
 def test_a_second_evaluation_of_the_same_folder_is_refused(folder, cfg, evaluated):
@@ -221,17 +221,17 @@ def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, cfg, eva
     """Groups, IJB 1:1 and 1:N beside pairs; thresholds of one set are applied to the others."""
     (folder / "groups").mkdir()
     for name in ("north", "south"):
-        shutil.copy(folder / "people.bin", folder / "groups" / f"{name}.bin")
+        shutil.copy(folder / "real.bin", folder / "groups" / f"{name}.bin")
     write_ijb(folder / "ijb", search=True)
-    sets = [f"{folder}/people.bin", f"rfw=groups:{folder}/groups", f"ijb(weighted=true):{folder}/ijb",
+    sets = [f"{folder}/real.bin", f"rfw=groups:{folder}/groups", f"ijb(weighted=true):{folder}/ijb",
             f"search=ijb-1n:{folder}/ijb"]  # fmt: skip
-    options = ("evaluate.baselines=false", "evaluate.threshold_set=people", "evaluate.fpirs=[0.2]", "evaluate.actors=2")
+    options = ("evaluate.baselines=false", "evaluate.threshold_set=real", "evaluate.fpirs=[0.2]", "evaluate.actors=2")
     evaluate(cfg(*options, sets=sets), Run.attach(evaluated[0].uri, evaluated[0].run_id))
     output = results(folder)
     reports = output["reports"]["ssl"]
-    assert set(reports) == {"people", "rfw", "ijb", "search"}
+    assert set(reports) == {"real", "rfw", "ijb", "search"}
     # Two copies of one set: no gap, and each group has the result of the set alone.
-    assert reports["rfw"]["groups"]["north"]["auc"] == pytest.approx(reports["people"]["auc"], abs=1e-6)
+    assert reports["rfw"]["groups"]["north"]["auc"] == pytest.approx(reports["real"]["auc"], abs=1e-6)
     assert [point["fnmr_gap"] for point in reports["rfw"]["errors"]] == [0.0]
     assert reports["search"]["gallery"] == [6]
     assert 0 <= reports["search"]["rank"]["1"] <= reports["search"]["rank"]["5"] <= 1
@@ -246,7 +246,7 @@ def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, cfg, eva
 
 def test_cached_embeddings_are_reused(folder, cfg, evaluated, ray_cluster, monkeypatch):
     run = Run.attach(evaluated[0].uri, evaluated[0].run_id)
-    settings = cfg("evaluate.baselines=false", "evaluate.batch_size=16", sets=[f"{folder}/people.bin"])
+    settings = cfg("evaluate.baselines=false", "evaluate.batch_size=16", sets=[f"{folder}/real.bin"])
     evaluate(settings, run)
     first = results(folder)["reports"]
     monkeypatch.setattr("ray_jobs.embedding.evaluation_sets.embed_parts", lambda *_: pytest.fail("embedded again"))
@@ -267,7 +267,7 @@ def test_a_checkpoint_behind_a_uri_with_an_incomplete_image_spec(folder, cfg, ev
     network = build_backbone("iresnet", **TINY)
     save_backbone(folder / "half.pt", network, "iresnet", TINY, {"size": 112})
     evaluate(cfg(f'evaluate.models=["file://{folder}/half.pt"]', "evaluate.baselines=false",
-                 sets=[f"{folder}/people.bin"]), run)  # fmt: skip
+                 sets=[f"{folder}/real.bin"]), run)  # fmt: skip
     assert "half: the checkpoint does not state its template, color" in capsys.readouterr().out
     assert set(results(folder)["reports"]) == {"half"}
     with pytest.raises(JobError, match=r"evaluate\.models: .*gone\.pt does not exist"):
@@ -275,6 +275,6 @@ def test_a_checkpoint_behind_a_uri_with_an_incomplete_image_spec(folder, cfg, ev
 
 
 def test_a_set_may_state_the_template_of_its_bin(folder, cfg, evaluated):
-    sets = [f"people=pairs(template=arcface-96):{folder}/people.bin"]
-    with pytest.raises(DatasetError, match=r"model ssl and set people .*'arcface' against 'arcface-96'"):
+    sets = [f"real=pairs(template=arcface-96):{folder}/real.bin"]
+    with pytest.raises(DatasetError, match=r"model ssl and set real .*'arcface' against 'arcface-96'"):
         evaluate(cfg(sets=sets), evaluated[0])

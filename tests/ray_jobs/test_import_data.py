@@ -102,13 +102,13 @@ def test_everything_left_out_is_reported(tmp_path, run, capsys):
     import_data(cfg, run)
     report = report_of(tmp_path / "out/faces")
     assert report["listed"] == {
-        "identities": 6, "pictures": 18, "not_listed": {"not_a_picture_file": 1, "outside_folder": 1},
+        "identities": 6, "images": 18, "not_listed": {"not_a_picture_file": 1, "outside_folder": 1},
     }  # fmt: skip
     assert report["left_out"] == {"damaged_picture": 1, "duplicate": 1, "few_images": 1, "not_a_picture": 1}
-    assert report["imported"] == {"identities": 5, "pictures": 14, "resized": 0, "identities_without_a_face": 1}
+    assert report["imported"] == {"identities": 5, "images": 14, "resized": 0, "identities_without_a_face": 1}
     assert report["examples"]["damaged_picture"][0].startswith("p1/0.jpg: ")
-    assert report["same_picture_in_two_identities"]["pictures"] == 1
-    assert report["same_picture_in_two_identities"]["examples"] == [["p4, image 3", "p5, image 0"]]
+    assert report["same_image_in_two_identities"]["images"] == 1
+    assert report["same_image_in_two_identities"]["examples"] == [["p4, image 3", "p5, image 0"]]
     counts = FaceDataset(f"{tmp_path}/out/faces").manifest.counts
     assert counts["requested"] == 18 == counts["aligned"] + sum(v for k, v in counts.items() if "rejected" in k)
     listing = json.loads((tmp_path / "out/faces/import/listing.json").read_text())

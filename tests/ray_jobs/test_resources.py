@@ -69,8 +69,8 @@ def test_trainers_with_their_readers_must_fit(nodes):
     nodes((1.5, 0), (1.5, 0))
     check_training_resources(load_settings(None, cfg))
     nodes((1, 0), (1, 0))
-    said = r"train\.workers=2 need 4 CPUs with their readers .* are 2 CPUs and 0 GPUs on 2"
-    with pytest.raises(JobError, match=said):
+    message = r"train\.workers=2 need 4 CPUs with their readers .* the cluster has 2 CPUs and 0 GPUs on 2"
+    with pytest.raises(JobError, match=message):
         check_training_resources(load_settings(None, cfg))
     nodes((8, 1))
     with pytest.raises(JobError, match=r"train\.gpus_per_worker=1.* 8 CPUs and 1 GPUs on 1 nodes"):

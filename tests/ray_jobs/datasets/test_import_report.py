@@ -5,12 +5,12 @@ from ray_jobs.datasets.import_report import print_report
 
 def report(**left_out):
     return {
-        "listed": {"identities": 3, "pictures": 9, "not_listed": {"outside_folder": 1}},
-        "imported": {"identities": 2, "pictures": 6, "resized": 0, "identities_without_a_face": 1},
+        "listed": {"identities": 3, "images": 9, "not_listed": {"outside_folder": 1}},
+        "imported": {"identities": 2, "images": 6, "resized": 0, "identities_without_a_face": 1},
         "left_out": left_out,
         "examples": {reason: [f"p1/0.jpg: {reason}"] for reason in ("outside_folder", *left_out)},
         "overlaps": [{"name": "p2", "similarity": 0.91, "picture": "lfw.bin, image 3"}],
-        "same_picture_in_two_identities": {"pictures": 1, "examples": [["p0, image 0", "p1, image 0"]]},
+        "same_image_in_two_identities": {"images": 1, "examples": [["p0, image 0", "p1, image 0"]]},
     }
 
 

@@ -14,7 +14,7 @@ def test_the_manifest_counts_all_parts(tmp_path):
         columns = {"name": ["a", "b"], "identity": [0, 1], "index": [0, 0], "score": [0.9, 0.9], "rejected": reasons}
         pq.write_table(embedding_table(columns, np.ones((1, 4), np.float32)), tmp_path / f"part-000000{part}.parquet")
     manifest = embedding_manifest(Folder(str(tmp_path)), {"model": "x"})
-    assert (manifest["pictures"], manifest["embedded"], manifest["dimensions"]) == (4, 2, 4)
+    assert (manifest["images"], manifest["embedded"], manifest["dimensions"]) == (4, 2, 4)
     assert manifest["rejected"] == {"low_score": 1, "no_face": 1}
     assert (len(manifest["parts"]), manifest["spec"]) == (2, {"model": "x"})
 
