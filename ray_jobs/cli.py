@@ -69,7 +69,7 @@ def main(function: Callable[..., JobResult], argv: Sequence[str] | None = None) 
         print(f"{work.__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     configure_logging(level, style)
-    run_job(work.__name__, work, sys.modules[work.__module__].__doc__ or "", arguments, _validate_of(work))
+    run_job(work.__name__, work, work.__globals__["__doc__"] or "", arguments, _validate_of(work))
 
 
 def run_job(
@@ -122,4 +122,4 @@ def run_job(
 
 def _validate_of(work: Work) -> Validate:
     """`validate` of the module that defines a job."""
-    return sys.modules[work.__module__].validate  # type: ignore[no-any-return]
+    return work.__globals__["validate"]  # type: ignore[attr-defined, no-any-return]
