@@ -311,7 +311,8 @@ def test_the_readme_lists_every_job_and_component():
 def test_the_data_page_lists_every_source():
     table = rows(ROOT / "docs" / "data.md", "`source` | reads")
     named = {row[0].strip("` ") for row in table}
-    assert set(available_sources()) <= named
+    # Other tests of the same process register sources of their own.
+    assert {name for name in available_sources() if not name.startswith("test_")} <= named
 
 
 def test_the_documented_stages_are_jobs():
