@@ -67,7 +67,7 @@ def inspect_dataset(settings: Settings, run: Run) -> JobResult:
         report = reports[face_set.name] = make_set_report(face_set, measured, cfg, settings.seed)
         with tempfile.TemporaryDirectory() as temporary:
             for path in draw_inspection_sheets(report, measured, face_set.face_loader(measured), Path(temporary)):
-                run.log_file(path, "pictures")
+                run.log_file(path, "plots")
                 folder.write(path.name, path.read_bytes())
         numbers = {f"{face_set.name}/{name}": number for name, number in report.numbers().items()}
         run.log_metrics(numbers)

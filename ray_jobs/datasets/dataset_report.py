@@ -48,6 +48,6 @@ def log_contact_sheet(dataset: FaceDataset, run: Run, name: str, rows: int = 12,
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / f"contact_sheet_{name}.png"
         contact_sheet(grid, path, title=f"{name}: one identity per row")
-        run.log_file(path, "pictures")
+        run.log_file(path, "plots")
         if "://" not in dataset.folder.uri:
             Folder(dataset.folder.uri).write("contact_sheet.png", path.read_bytes())

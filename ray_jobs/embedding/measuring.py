@@ -58,5 +58,5 @@ def save_figures(
 
 def save_figure(path: Path, folder: Folder, run: Run) -> None:
     """Copy a local image file into a folder and the MLflow run."""
-    run.log_file(path, "pictures")
+    run.log_file(path, "plots")
     folder.write(path.name, path.read_bytes())
