@@ -30,7 +30,7 @@ PROTOCOLS = Registry(
         "pairs": "facelib.evaluation.protocols.pairs",
         "groups": "facelib.evaluation.protocols.groups",
         "ijb": "facelib.evaluation.protocols.ijb",
-        "ijb-1n": "facelib.evaluation.protocols.ijb",
+        "ijb-1n": "facelib.evaluation.protocols.ijb_identification",
         **{f"kface-q{number}": "facelib.evaluation.protocols.kface" for number in (1, 2, 3, 4)},
     },
 )

@@ -1,6 +1,7 @@
 import numpy as np
 
 from facelib.inspection.repeats import count_repeats
+from facelib.sources.duplicates import bits_apart
 
 
 def test_smallest_example():
@@ -10,3 +11,18 @@ def test_smallest_example():
     repeats = count_repeats(hashes, np.array([0, 0, 1, 2, 2]))
     assert (repeats.within, repeats.across) == (2, 2)
     assert repeats.pairs == [(2, 3, 1)]
+
+
+def test_repeats_against_a_loop():
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 256, (400, 32), dtype=np.uint8)
+    hashes[7] = hashes[300] ^ np.uint8(0b10)
+    hashes[8] = hashes[9]
+    numbers = np.arange(400) // 2
+    numbers[8:10] = 4
+    bits = int(bits_apart(hashes[7], hashes[300:301])[0])
+    assert bits == 32
+    found = count_repeats(hashes, numbers, most_bits=32)
+    assert (found.within, found.across, found.pairs) == (2, 2, [(7, 300, bits)])
+    assert count_repeats(hashes, numbers, most_bits=31).across == 0
+    assert count_repeats(hashes[:0], numbers[:0]).pairs == []

@@ -1,0 +1,74 @@
+"""IJB-B/C 1:1: alignment, pooling, published numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.datasets import pattern
+from support.releases import write_ijb
+
+from facelib.evaluation import EvaluationOptions
+from facelib.evaluation.protocols import open_set
+from facelib.evaluation.protocols.ijb import IJBVerification
+
+GOLDEN = Path(__file__).parents[3] / "golden" / "evaluation.npz"
+FEW = EvaluationOptions(fars=(0.1,), bootstrap=20)
+
+
+def pixels(faces):
+    """Embeddings that know whom a pattern shows: small gray pictures."""
+    images = faces.decode().astype(np.float32).mean(axis=3)[:, ::8, ::8].reshape(len(faces), -1)
+    return images - images.mean(axis=1, keepdims=True)
+
+
+def test_ijb_verification_aligns_by_the_landmarks(tmp_path):
+    write_ijb(tmp_path / "ijb")
+    opened = open_set(f"ijb:{tmp_path}/ijb")
+    faces = opened.faces.decode()
+    assert faces.shape == (36, 112, 112, 3)
+    # The picture of the first image, without its frame and shrunk to a crop.
+    import cv2
+
+    expected = cv2.resize(pattern(0, 0, 168), (112, 112), interpolation=cv2.INTER_AREA)
+    assert np.abs(faces[0].astype(int) - expected)[4:-4, 4:-4].mean() < 6
+    measured = opened.measure(pixels(opened.faces), FEW)
+    assert measured.report.auc > 0.9
+    assert measured.report.genuine == 9
+    assert opened.flip is True
+    people = opened.identities
+    assert (people == np.repeat(np.arange(9), 4)).all()
+    first, second = opened.pair_images(int(np.flatnonzero(opened.metadata.labels)[1]))
+    assert people[first] == people[second]
+    assert first != second
+
+
+def test_ijb_equals_the_published_numbers():
+    """The golden features through the protocol's own pooling and scoring."""
+    golden = np.load(GOLDEN)
+
+    class Metadata:
+        templates, medias, scores = golden["ijb/templates"], golden["ijb/medias"], None
+        first, second, labels = golden["ijb/p1"], golden["ijb/p2"], np.arange(len(golden["ijb/p1"])) % 3 == 0
+
+    opened = IJBVerification.__new__(IJBVerification)
+    opened.metadata, opened.weighted, opened.unit = Metadata, False, False
+    features, ids = opened.pool(golden["ijb/features"])
+    np.testing.assert_allclose(features, golden["ijb/template_features"], atol=1e-6)
+    np.testing.assert_array_equal(ids, golden["ijb/unique_templates"])
+    np.testing.assert_allclose(
+        opened.measure(golden["ijb/features"], FEW).similarities, golden["ijb/scores"], atol=1e-6
+    )
+
+
+def test_ijb_weights_and_unit_length(tmp_path):
+    write_ijb(tmp_path / "ijb")
+    plain, weighted, unit = (open_set(f"ijb({o}):{tmp_path}/ijb") for o in ("flip=false", "weighted=true", "unit=true"))
+    assert plain.flip is False
+    embeddings = np.random.default_rng(0).normal(size=(36, 5)).astype(np.float32)
+    scaled = embeddings * weighted.metadata.scores[:, None]
+    np.testing.assert_allclose(weighted.pool(embeddings)[0], plain.pool(scaled)[0], atol=1e-6)
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    np.testing.assert_allclose(unit.pool(embeddings)[0], plain.pool(embeddings / lengths)[0], atol=1e-6)
+    (tmp_path / "ijb" / "meta" / "ijbc_name_5pts_score.txt").unlink()
+    with pytest.raises(ValueError, match=r"weighted=true needs the detector scores"):
+        open_set(f"ijb(weighted=true):{tmp_path}/ijb")
