@@ -10,7 +10,7 @@ from support.commands import run
 from facelib.config import SettingsError, StageSettings, load_settings
 from facelib.tracking import Run
 from ray_jobs.errors import JobError
-from ray_jobs.pipeline import pipeline, stage_settings
+from ray_jobs.pipeline import pipeline, stage_settings, validate
 
 TINY = {
     "name": "tiny",
@@ -114,7 +114,7 @@ def test_the_same_command_again_makes_nothing_twice(folder, first):
     assert len(before) == 4
     results = (out / "evaluation" / "results.json").read_text()
     second = run_pipeline(folder)
-    assert "model.pt is there already" in second
+    assert "model.pt exists already" in second
     assert [(p.stat().st_mtime_ns, p.read_bytes()) for p in kept] == before
     assert (out / "evaluation" / "results.json").read_text() == results
     parents, children = runs(folder)
@@ -141,20 +141,21 @@ def parent(tracking):
         yield opened
 
 
-def test_a_wrong_stage_stops_everything_before_it_starts(small, parent, tmp_path):
+def test_a_wrong_stage_stops_everything_before_it_starts(small, tmp_path):
     settings = small({"job": "generate"}, {"job": "train_ssl", "name": "warm-up", "set": {"train.epoch": 3}})
     with pytest.raises(SettingsError, match=r"stage warm-up: train\.epoch: unknown setting \(did you mean train\.e"):
-        pipeline(settings, parent)
+        pipeline(settings)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(JobError, match="stages: empty"):
-        pipeline(small(), parent)
+    with pytest.raises(SettingsError, match="stages: empty"):
+        pipeline(small())
 
 
-def test_a_start_that_no_earlier_stage_writes_stops_everything(small, parent, tmp_path):
+def test_a_start_that_no_earlier_stage_writes_stops_everything(small, tmp_path):
     start = {"job": "train_unpg", "set": {"model.init_from": "ssl/model.pt"}}
-    with pytest.raises(JobError, match=r"stage train_unpg: model\.init_from: .*ssl/model\.pt does not exist"):
-        pipeline(small({"job": "generate"}, start, {"job": "train_ssl"}), parent)
+    with pytest.raises(SettingsError, match=r"stage train_unpg: model\.init_from: .*ssl/model\.pt does not exist"):
+        pipeline(small({"job": "generate"}, start, {"job": "train_ssl"}))
     assert not (tmp_path / "out").exists()
+    validate(small({"job": "generate"}, {"job": "train_ssl"}, start))
 
 
 def test_a_failing_stage_is_named_and_the_next_is_not_begun(small, parent, tmp_path):
