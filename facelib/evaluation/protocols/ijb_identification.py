@@ -63,7 +63,7 @@ class IJBIdentification(IJBTemplates):
         known = np.unique(self.metadata.templates)
         lists = []
         for name in names:
-            lines = folder.read(name).decode("utf-8", errors="refolder").splitlines()[1:]
+            lines = folder.read(name).decode("utf-8", errors="replace").splitlines()[1:]
             pairs: dict[int, int] = {}
             for number, line in enumerate(filter(str.strip, lines), start=2):
                 try:
