@@ -1,39 +1,63 @@
-"""Sweep: Ray Tune over any of the training's settings, each trial a training by the same engine.
+"""Sweep: search any of the training's settings with Ray Tune; each trial is a training like any other.
 
-Reads the datasets that training reads, writes <output>/sweep: report.md, results.json, pictures, best.yaml (which
-train_ssl or train_unpg takes as it is), and a folder for each trial. Run it again after an interruption and it
-continues; ask for more trials or finalists and it adds them.
+Reads the datasets that training reads, writes <output>/sweep: report.md, results.json, plots, best.yaml (a config
+file for train_ssl or train_unpg), and a folder for each trial. Run the same command after an interruption to
+continue; ask for more trials or finalists to add them.
 """
 
-import tempfile
-from pathlib import Path
+from __future__ import annotations
 
-from facelib.config import Settings
-from facelib.data.lock import directory_lock
-from facelib.plots import tuning as plots
-from facelib.tracking import Run
-from facelib.tuning.report import (
-    as_json,
-    as_text,
-    as_yaml,
-    best_settings,
-    finalists,
-    repeat_scores,
-    summary,
-    winner_of,
-)
-from facelib.tuning.statistics import Importance, Verdict, importance
-from facelib.tuning.trials import Trial
-from ray_jobs.cli import run_job
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facelib.config import Settings, SettingsError, change_settings
+from ray_jobs import train_ssl, train_unpg
+from ray_jobs.cli import job, main
 from ray_jobs.errors import JobError
-from ray_jobs.tuning.driver import Sweep, sweep_folder
-from ray_jobs.tuning.trials import run_trials
+from ray_jobs.results import JobResult
+
+if TYPE_CHECKING:
+    from facelib.tracking import Run
+    from facelib.tuning.statistics import FinalistComparison, Importance
+    from facelib.tuning.trials import Trial
+    from ray_jobs.tuning.sweep import Sweep
 
 BEST_NAME = "best.yaml"
 
 
-def tune(settings: Settings, run: Run) -> str:
-    """Search, train the finalists again with other seeds, choose, report; return what was written."""
+def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
+    """Check the search space, its fields and its corners, each as the training job checks its settings.
+
+    Args:
+        upcoming: paths that earlier stages of a pipeline will have written.
+
+    Raises:
+        SettingsError: names the setting, what is wrong with it and the valid choices.
+    """
+    from facelib.tuning.space import SearchSpace, check_space
+    from facelib.tuning.validation import check_fields, check_tune
+
+    check_training = {"ssl": train_ssl.validate, "unpg": train_unpg.validate}[settings.tune.method]
+    if settings.data.stream:
+        raise SettingsError("data.stream: trials are compared on one stored dataset; make it with ray_jobs.generate")
+    check_tune(settings)
+    space = SearchSpace(settings.tune.space, settings)
+    check_fields(space, settings)
+    check_training(settings, upcoming)
+    check_space(space, lambda corner: check_training(corner, upcoming))
+    change_settings(settings, settings.tune.final, "tune.final")
+
+
+@job
+def tune(settings: Settings, run: Run) -> JobResult:
+    """Search, train the finalists again with other seeds, choose the best, write the report."""
+    from facelib.data.lock import directory_lock
+    from facelib.tuning.report import finalists, winner_of
+    from ray_jobs.tuning.driver import run_trials
+    from ray_jobs.tuning.sweep import Sweep, sweep_folder
+
     folder = sweep_folder(settings)
     with directory_lock(folder, "tune"), Sweep(settings, run) as sweep:
         run_trials(sweep, "search")
@@ -45,62 +69,74 @@ def tune(settings: Settings, run: Run) -> str:
                 for trial in chosen:
                     sweep.add("repeat", trial, settings.seed + seed)
             run_trials(sweep, "repeat")
-        winner, verdict = winner_of(sweep.store.trials, settings.tune)
+        winner, comparison = winner_of(sweep.store.trials, settings.tune)
         if winner is None:
             raise JobError(f"{folder.uri}: no trial has a score")
         for seed in range(settings.tune.final_seeds):
             sweep.add("final", winner, settings.seed + settings.tune.finalist_seeds + 1 + seed)
         run_trials(sweep, "final")
-        write_report(sweep, winner, verdict)
-    return f"{folder.uri}/report.md, {folder.uri}/{BEST_NAME}"
+        write_report(sweep, winner, comparison)
+    history = [
+        trial.model_dump(exclude={"segments", "reports"}) | trial.parameters for trial in sweep.store.trials.values()
+    ]
+    return JobResult(
+        (f"{folder.uri}/report.md", f"{folder.uri}/{BEST_NAME}"), {"score": float(winner.score or 0)}, history
+    )
 
 
-def write_report(sweep: Sweep, winner: Trial, verdict: Verdict | None) -> None:
-    """The report, best.yaml and the pictures, into the sweep's folder and its run."""
+def write_report(sweep: Sweep, winner: Trial, comparison: FinalistComparison | None) -> None:
+    """Write the report, best.yaml and the plots to the sweep's folder and its MLflow run."""
+    from facelib.tuning.report import render_json, render_markdown, render_settings, summary
+    from facelib.tuning.statistics import importance
+    from facelib.tuning.trial_settings import best_settings
+
     settings, trials = sweep.settings, sweep.store.trials
     search = sweep.store.of_kind("search")
     scored = [t for t in search if t.score is not None and t.parameters and t.state != "failed"]
-    found = importance(sweep.space, [t.parameters for t in scored], [float(t.score or 0) for t in scored])
-    said = summary(trials, verdict, winner, settings.tune)
+    fields = importance(sweep.space, [t.parameters for t in scored], [float(t.score or 0) for t in scored])
+    result = summary(trials, comparison, winner, settings.tune)
     best = best_settings(settings, winner, f"{sweep.folder.uri}/best")
-    comment = f"Found by the sweep {settings.name} ({sweep.folder.uri}).\n{said}\n" + (
+    comment = f"Found by the sweep {settings.name} ({sweep.folder.uri}).\n{result}\n" + (
         f"Train with it: python -m ray_jobs.train_{settings.tune.method} --config {sweep.folder.uri}/{BEST_NAME}"
     )
     texts = {
-        "report.md": as_text(settings, trials, verdict, winner, found),
-        "results.json": as_json(trials, verdict, winner, found),
-        BEST_NAME: as_yaml(best, comment),
+        "report.md": render_markdown(settings, trials, comparison, winner, fields),
+        "results.json": render_json(trials, comparison, winner, fields),
+        BEST_NAME: render_settings(best, comment),
     }
     with tempfile.TemporaryDirectory() as temporary:
         for name, text in texts.items():
             (Path(temporary) / name).write_text(text, encoding="utf-8")
-        pictures = _draw(sweep, Path(temporary), found, verdict)
-        for path in [*(Path(temporary) / name for name in texts), *pictures]:
-            sweep.run.log_file(path, "pictures" if path in pictures else "")
+        drawn = _draw(sweep, Path(temporary), fields, comparison)
+        for path in [*(Path(temporary) / name for name in texts), *drawn]:
+            sweep.run.log_file(path, "plots" if path in drawn else "")
             sweep.folder.write(path.name, path.read_bytes())
-    if verdict is not None:
-        mean = verdict.finalists[verdict.winner]
+    if comparison is not None:
+        mean = comparison.finalists[comparison.winner]
         sweep.run.log_metrics({"winner_mean": mean.mean, "winner_low": mean.low, "winner_high": mean.high})
-    print(said, flush=True)
+    print(result, flush=True)
 
 
-def _draw(sweep: Sweep, folder: Path, found: Importance | None, verdict: Verdict | None) -> list[Path]:
-    """All pictures there is something to draw for."""
+def _draw(sweep: Sweep, folder: Path, fields: Importance | None, comparison: FinalistComparison | None) -> list[Path]:
+    """Draw the plots that the sweep has data for."""
+    from facelib.plots import tuning as plots
+    from facelib.tuning.report import repeat_scores
+
     tune, metric, space = sweep.tune, sweep.tune.metric, sweep.space
     search = sweep.store.of_kind("search")
     scored = [t for t in search if t.score is not None and t.parameters]
     drawn = [plots.plot_history(search, folder / "history.png", metric, tune.mode)]
     if scored:
-        drawn.append(plots.plot_parallel(space, scored, folder / "parallel.png", metric, found))
-    if found is not None:
-        drawn.append(plots.plot_importance(found, folder / "importance.png", metric, len(scored)))
-    fields = plots.heatmap_fields(space, tune.heatmap, found)
-    if fields is not None and scored:
-        drawn.append(plots.plot_heatmap(space, scored, fields, folder / "heatmap.png", metric))
-    if verdict is not None:
+        drawn.append(plots.plot_parallel(space, scored, folder / "parallel.png", metric, fields))
+    if fields is not None:
+        drawn.append(plots.plot_importance(fields, folder / "importance.png", metric, len(scored)))
+    axes = plots.heatmap_fields(space, tune.heatmap, fields)
+    if axes is not None and scored:
+        drawn.append(plots.plot_heatmap(space, scored, axes, folder / "heatmap.png", metric))
+    if comparison is not None:
         labels = {t.number: t.label for t in search}
         scores = repeat_scores([*sweep.store.trials.values()])
-        drawn.append(plots.plot_finalists(verdict, scores, folder / "finalists.png", metric, labels))
+        drawn.append(plots.plot_finalists(comparison, scores, folder / "finalists.png", metric, labels))
     if tune.scheduler == "pbt":
         members = [t for t in search if len(t.segments) > 1]
         drawn.append(plots.plot_schedules(members, space.fields, folder / "schedules.png"))
@@ -108,4 +144,4 @@ def _draw(sweep: Sweep, folder: Path, found: Importance | None, verdict: Verdict
 
 
 if __name__ == "__main__":
-    run_job("tune", tune, __doc__)
+    main(tune)

@@ -1,6 +1,6 @@
-"""Pictures of a sweep: the metric over trials and time, parallel coordinates, importance, a heat map, finalists.
+"""Plots of a sweep: metric over trials and time, parallel coordinates, importance, heat map, finalists, schedules.
 
-T trials. Every function writes one PNG file, complete or not at all, and returns its path.
+Every function writes one PNG file atomically and returns its path.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from facelib.plots.style import COLORS, PathLike, save, tidy
 from facelib.tuning.space import SearchSpace
-from facelib.tuning.statistics import Importance, Verdict
+from facelib.tuning.statistics import FinalistComparison, Importance
 from facelib.tuning.trials import Trial
 from facelib.utils.optional import require_extra
 
@@ -26,7 +26,7 @@ STRENGTH = ("augment.num_ops", "augment.magnitude")
 
 
 def plot_history(trials: Sequence[Trial], path: PathLike, metric: str, mode: str) -> Path:
-    """Score of each trial and the best so far, over trials and over the sweep's own time; beside it the curves."""
+    """Score of each trial and the best so far, over trials and over the sweep's run time, and the learning curves."""
     require_extra("plots", "plotting", "matplotlib")
 
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def plot_history(trials: Sequence[Trial], path: PathLike, metric: str, mode: str
     scored = [t for t in trials if t.score is not None and t.reports]
     order = sorted(scored, key=lambda t: t.reports[-1].seconds)
     best = np.maximum.accumulate if mode == "max" else np.minimum.accumulate
-    for axes, members, place in (
+    for axes, members, x_of in (
         (by_number, scored, lambda t: t.number),
         (by_time, order, lambda t: t.reports[-1].seconds / 60),
     ):
@@ -44,7 +44,7 @@ def plot_history(trials: Sequence[Trial], path: PathLike, metric: str, mode: str
             chosen = [t for t in members if t.state == state]
             color = COLORS[list(MARKERS).index(state)]
             axes.scatter(
-                [place(t) for t in chosen],
+                [x_of(t) for t in chosen],
                 [float(t.score or 0) for t in chosen],
                 marker=marker,
                 color=color,
@@ -53,12 +53,12 @@ def plot_history(trials: Sequence[Trial], path: PathLike, metric: str, mode: str
         full = [t for t in members if t.state == "finished"]
         if full:
             reached = best([float(t.score or 0) for t in full])
-            axes.step([place(t) for t in full], reached, where="post", color="#333333", linewidth=1, label="best")
+            axes.step([x_of(t) for t in full], reached, where="post", color="#333333", linewidth=1, label="best so far")
         axes.set(ylabel=metric)
         tidy(axes)
-    by_number.set(xlabel="trial", title="Trials")
+    by_number.set(xlabel="trial", title="Score by trial")
     by_number.locator_params(axis="x", integer=True)
-    by_time.set(xlabel="minutes since the sweep began", title="Time")
+    by_time.set(xlabel="run time of the sweep (minutes)", title="Score by time")
     by_number.legend(fontsize=8, frameon=False)
     _curves(by_epoch, scored, metric)
     return save(figure, path)
@@ -67,9 +67,9 @@ def plot_history(trials: Sequence[Trial], path: PathLike, metric: str, mode: str
 def plot_parallel(
     space: SearchSpace, trials: Sequence[Trial], path: PathLike, metric: str, importance: Importance | None = None
 ) -> Path:
-    """A line for each trial through the values of its fields, colored by its score; good ones on top.
+    """A line for each trial through the values of its fields, colored by its score, the best on top.
 
-    Fields stand in the order of their importance, if that is given.
+    Fields are ordered by importance, if given.
     """
     require_extra("plots", "plotting", "matplotlib")
 
@@ -88,51 +88,53 @@ def plot_parallel(
     axes = figure.add_subplot()
     for index in np.argsort(scores):
         trial = scored[int(index)]
-        places = [_place(space, name, trial.parameters) for name in names]
+        heights = [_height(space, name, trial.parameters) for name in names]
         style = "-" if trial.state == "finished" else ":"
-        axes.plot(range(len(names)), places, style, color=colors(norm(scores[index])), linewidth=1.6, alpha=0.85)
+        axes.plot(range(len(names)), heights, style, color=colors(norm(scores[index])), linewidth=1.6, alpha=0.85)
     for column, name in enumerate(names):
         axes.axvline(column, color="#888888", linewidth=0.8)
-        for place, text in _ticks(space, name):
-            axes.annotate(text, (column, place), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center",
+        for height, text in _ticks(space, name):
+            axes.annotate(text, (column, height), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center",
                           bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8})  # fmt: skip
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.set(yticks=[], ylim=(-0.14, 1.06), xlim=(-0.2, len(names) - 0.4))
-    axes.set_title("Parallel coordinates (dotted: stopped early; at the foot: the field did not apply)", fontsize=10)
+    axes.set_title("Parallel coordinates (dotted: stopped early; below the axis: field does not apply)", fontsize=10)
     for side in axes.spines.values():
         side.set_visible(False)
     figure.colorbar(ScalarMappable(norm, colors), ax=axes, label=metric)
     return save(figure, path)
 
 
-def plot_importance(found: Importance, path: PathLike, metric: str, trials: int) -> Path:
-    """Bars of each field's importance, with what the forest behind it explains of unseen trials."""
+def plot_importance(importance: Importance, path: PathLike, metric: str, trials: int) -> Path:
+    """Bar chart of each field's permutation importance, with the R² of the random forest on held-out trials."""
     require_extra("plots", "plotting", "matplotlib")
 
     from matplotlib.figure import Figure
 
-    names = sorted(found.shares, key=lambda n: found.shares[n])
+    names = sorted(importance.shares, key=lambda n: importance.shares[n])
     figure = Figure(figsize=(7, 0.5 * len(names) + 1.8), layout="constrained")
     axes = figure.add_subplot()
-    axes.barh(names, [found.shares[n] for n in names], color=COLORS[0])
+    axes.barh(names, [importance.shares[n] for n in names], color=COLORS[0])
     axes.axvline(0, color="#333333", linewidth=0.8)
-    verdict = "" if found.explained > 0 else ": no better than the mean, the bars mean nothing"
+    warning = "" if importance.explained > 0 else ", not meaningful"
     axes.set(
-        xlabel=f"loss of predicted variance of {metric} when the field is shuffled",
-        title=f"Importance ({trials} trials, R² on unseen trials {found.explained:.2f}{verdict})",
+        xlabel=f"permutation importance (share of the variance of {metric})",
+        title=f"Importance of fields ({trials} trials, held-out R² {importance.explained:.2f}{warning})",
     )
     axes.title.set_fontsize(10)
     tidy(axes)
     return save(figure, path)
 
 
-def heatmap_fields(space: SearchSpace, wanted: Sequence[str], importance: Importance | None) -> tuple[str, str] | None:
-    """The two fields of the heat map: those asked for, the augmentation's, or the most important; None: too few."""
-    if len(wanted) == 2:
-        return wanted[0], wanted[1]
+def heatmap_fields(
+    space: SearchSpace, requested: Sequence[str], importance: Importance | None
+) -> tuple[str, str] | None:
+    """The two fields of the heat map: the requested ones, those of augmentation, or the most important; or None."""
+    if len(requested) == 2:
+        return requested[0], requested[1]
     if all(len(space.ranges.get(name, ())) == 1 for name in STRENGTH):
         return STRENGTH
-    single = [n for n in space.fields if len(space.ranges[n]) == 1]  # Several ranges have no common axis.
+    single = [n for n in space.fields if len(space.ranges[n]) == 1]  # Several ranges cannot share an axis.
     names = sorted(single, key=lambda n: -(importance.shares[n] if importance else 0))
     strength = [n for n in names if n.startswith("augment.")]
     chosen = (strength + [n for n in names if n not in strength])[:2]
@@ -142,7 +144,7 @@ def heatmap_fields(space: SearchSpace, wanted: Sequence[str], importance: Import
 def plot_heatmap(
     space: SearchSpace, trials: Sequence[Trial], fields: tuple[str, str], path: PathLike, metric: str, bins: int = 5
 ) -> Path:
-    """Mean score in each cell of two fields, with the number of trials in it; wide ranges are cut into `bins`."""
+    """Mean score and number of trials in each cell of two fields; continuous ranges are split into `bins`."""
     require_extra("plots", "plotting", "matplotlib")
 
     from matplotlib.figure import Figure
@@ -161,45 +163,49 @@ def plot_heatmap(
     middle = np.nanmean(image.get_clim()) if chosen else 0
     for row, column in np.ndindex(means.shape):
         if counts[row, column]:
-            ink = "white" if means[row, column] < middle else "black"
+            text_color = "white" if means[row, column] < middle else "black"
             text = f"{means[row, column]:.4f}\n({int(counts[row, column])})"
-            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=text_color)
     axes.set_xticks(range(len(cells[0])), cells[0], fontsize=8)
     axes.set_yticks(range(len(cells[1])), cells[1], fontsize=8)
     axes.set(xlabel=fields[0], ylabel=fields[1])
-    axes.set_title(f"Mean {metric} (trials), stopped ones included", fontsize=10)
+    axes.set_title(f"Mean {metric} (number of trials), including stopped trials", fontsize=10)
     if chosen:
         figure.colorbar(image, ax=axes)
     return save(figure, path)
 
 
 def plot_finalists(
-    verdict: Verdict, scores: Mapping[int, Mapping[int, float]], path: PathLike, metric: str, labels: Mapping[int, str]
+    comparison: FinalistComparison,
+    scores: Mapping[int, Mapping[int, float]],
+    path: PathLike,
+    metric: str,
+    labels: Mapping[int, str],
 ) -> Path:
-    """Every repeat of every finalist, means and 95 % intervals; repeats with one seed are joined by a line."""
+    """Every repeat of every finalist, means and 95 % intervals; a line joins repeats with the same seed."""
     require_extra("plots", "plotting", "matplotlib")
 
     from matplotlib.figure import Figure
 
-    numbers = list(verdict.finalists)
+    numbers = list(comparison.finalists)
     figure = Figure(figsize=(1.4 * len(numbers) + 2.5, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for seed in sorted({s for n in numbers for s in scores[n]}):
-        places = [i for i, n in enumerate(numbers) if seed in scores[n]]
-        axes.plot(places, [scores[numbers[i]][seed] for i in places], ".-", color="#bbbbbb", linewidth=0.8, zorder=1)
-    for place, number in enumerate(numbers):
-        found = verdict.finalists[number]
-        margin = 0 if np.isnan(found.low) else found.mean - found.low
-        axes.errorbar(place, found.mean, yerr=margin, fmt="o", color=COLORS[0], capsize=5, zorder=2)
+        columns = [i for i, n in enumerate(numbers) if seed in scores[n]]
+        axes.plot(columns, [scores[numbers[i]][seed] for i in columns], ".-", color="#bbbbbb", linewidth=0.8, zorder=1)
+    for column, number in enumerate(numbers):
+        mean = comparison.finalists[number]
+        margin = 0 if np.isnan(mean.low) else mean.mean - mean.low
+        axes.errorbar(column, mean.mean, yerr=margin, fmt="o", color=COLORS[0], capsize=5, zorder=2)
     axes.set_xticks(range(len(numbers)), [labels[n] for n in numbers])
-    axes.set(xlabel="finalist (best first)", ylabel=metric, xlim=(-0.5, len(numbers) - 0.5))
-    axes.set_title("Finalists over seeds the search has not seen: mean and 95 % interval", fontsize=10)
+    axes.set(xlabel="finalist (trial, best first)", ylabel=metric, xlim=(-0.5, len(numbers) - 0.5))
+    axes.set_title("Finalists over new seeds: mean and 95 % interval", fontsize=10)
     tidy(axes)
     return save(figure, path)
 
 
 def plot_schedules(trials: Sequence[Trial], fields: Sequence[str], path: PathLike) -> Path:
-    """What each member of a population was trained with over its epochs (population-based training)."""
+    """Parameters of each member of a population over epochs (population-based training)."""
     require_extra("plots", "plotting", "matplotlib")
 
     from matplotlib.figure import Figure
@@ -208,8 +214,8 @@ def plot_schedules(trials: Sequence[Trial], fields: Sequence[str], path: PathLik
     for column, name in enumerate(fields):
         axes = figure.add_subplot(1, len(fields), column + 1)
         for number, trial in enumerate(trials):
-            stops = [0, *(p.stop_epoch for p in trial.segments)]
-            values: list[Any] = [p.parameters.get(name) for p in trial.segments]
+            stops = [0, *(s.stop_epoch for s in trial.segments)]
+            values: list[Any] = [s.parameters.get(name) for s in trial.segments]
             if all(isinstance(v, int | float) for v in values):
                 color = COLORS[number % len(COLORS)]
                 axes.step(stops, [values[0], *values], where="pre", color=color, label=trial.label)
@@ -227,20 +233,20 @@ def _curves(axes: Axes, trials: Sequence[Trial], metric: str) -> None:
         color = COLORS[number % len(COLORS)]
         axes.plot(epochs, values, color=color, linewidth=1, alpha=0.8)
         axes.plot(epochs[-1], values[-1], marker=MARKERS[trial.state], color=color, markersize=5)
-    axes.set(xlabel="epoch", ylabel=metric, title="Curves")
+    axes.set(xlabel="epoch", ylabel=metric, title="Learning curves")
     axes.locator_params(axis="x", integer=True)
     tidy(axes)
 
 
-def _place(space: SearchSpace, name: str, parameters: Mapping[str, Any]) -> float:
-    """Height of a value on its axis; below the axis when the field does not apply."""
+def _height(space: SearchSpace, name: str, parameters: Mapping[str, Any]) -> float:
+    """Position of a value on its axis; below the axis if the field does not apply."""
     chosen = space.active(name, dict(parameters))
     return chosen.position(parameters[name]) if chosen is not None and name in parameters else -0.1
 
 
 def _ticks(space: SearchSpace, name: str) -> list[tuple[float, str]]:
     ranges = space.ranges[name]
-    if len(ranges) > 1:  # Each has bounds of its own.
+    if len(ranges) > 1:  # Ranges have different bounds.
         return [(0.0, "low"), (1.0, "high")]
     return [(ranges[0].position(v), _text(v)) for v in ranges[0].points(5)]
 
@@ -261,7 +267,7 @@ def _cell(space: SearchSpace, name: str, parameters: Mapping[str, Any], count: i
 
 
 def _is_few(space: SearchSpace, name: str, bins: int) -> bool:
-    """Whether each value of a field has a cell of its own."""
+    """Whether each value of a field has its own cell."""
     first = space.ranges[name][0]
     return bool(first.values) or len(first.points(10_000)) <= bins + 1
 

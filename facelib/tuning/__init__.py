@@ -1,1 +1,1 @@
-"""Sweeps without Ray: the search space, what to try next, the trials on disk, statistics, pictures, the report."""
+"""Hyperparameter sweeps without Ray: search space, search, early stopping, trial store, statistics, report."""

@@ -1,7 +1,7 @@
-"""What to try next: random, grid, Optuna's TPE, and the generations of population-based training.
+"""Search algorithms: random, grid, Optuna's TPE, and the generations of population-based training.
 
-Every answer is a function of the settings and the trials so far, never of a state kept in memory: Optuna's study is
-made anew from the trials each time. So a sweep that was killed asks the same questions and gets the same answers.
+Every proposal is a function of the settings and the trials so far, not of state kept in memory (Optuna's study is
+rebuilt from the trials each time). So a sweep that was killed and continued proposes the same parameters.
 """
 
 import math
@@ -19,36 +19,37 @@ from facelib.utils.optional import require_extra
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-ATTEMPTS = 100  # draws before a repetition is accepted
-RESAMPLE = 0.25  # chance that a copied member draws a parameter anew instead of moving it a little
+ATTEMPTS = 100  # draws before a duplicate is accepted
+RESAMPLE = 0.25  # probability that a copied member resamples a parameter instead of perturbing it
 
 
 def next_parameters(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial], seed: int) -> Parameters | None:
-    """Parameters of the next search trial; None when there have been enough.
+    """Parameters of the next search trial; None when the sweep has all its trials.
 
     Args:
-        trials: all search trials so far, without the one that has the settings as they are.
+        trials: all search trials so far, without the base trial.
     """
     number = len(trials)
     if tune.search == "grid" and tune.scheduler != "pbt":
         combinations = space.grid(tune.grid_points)
-        # Shuffled, so that trials which are compared early are not all of one corner.
+        # Shuffled, so that the first trials do not all come from one corner.
         order = np.random.default_rng(seed).permutation(len(combinations))
         return combinations[order[number]] if number < min(len(combinations), tune.trials) else None
     if number >= tune.trials:
         return None
     if tune.search == "optuna" and tune.scheduler != "pbt" and number >= tune.startup_trials:
-        return _ask_optuna(tune, space, trials, seed)
+        return _propose_optuna(tune, space, trials, seed)
     return _draw_new(space, trials, np.random.default_rng([seed, number]))
 
 
 def next_generation(
     tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial], epochs: int, seed: int
 ) -> dict[int, TrialSegment]:
-    """The next part of every member of the population, by trial number; empty when the training is over.
+    """The next segment of every member of the population, by trial number; empty when the training is over.
 
-    Call it when all members have ended their last parts. The worst share of the population (`tune.quantile`), and
-    whoever failed, goes on from the state of one of the best with parameters near its; the others go on as they are.
+    Population-based training (Jaderberg et al., 2017). Call it when all members have ended their last segments. The
+    worst members (a share of `tune.quantile`) and those that failed continue from the state of one of the best with
+    perturbed parameters; the others continue unchanged.
     """
     generation = len(trials[0].segments)
     reached = trials[0].segments[-1].stop_epoch
@@ -84,7 +85,7 @@ def _value_at(trial: Trial, epoch: int) -> float:
 
 
 def _draw_new(space: SearchSpace, trials: Sequence[Trial], rng: np.random.Generator) -> Parameters:
-    """A random draw; a small space repeats itself by chance, which would tell nothing new."""
+    """A random draw that avoids duplicates of earlier trials, which happen in a small space."""
     before = [t.segments[0].parameters for t in trials]
     drawn = space.sample(rng)
     for _ in range(ATTEMPTS):
@@ -94,18 +95,18 @@ def _draw_new(space: SearchSpace, trials: Sequence[Trial], rng: np.random.Genera
     return drawn
 
 
-def _ask_optuna(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial], seed: int) -> Parameters:
+def _propose_optuna(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial], seed: int) -> Parameters:
     require_extra("ray", "a sampler of Optuna", "optuna")
 
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is one since 2021
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is experimental
         sampler = optuna.samplers.TPESampler(
             multivariate=True,
-            group=True,  # Fields that apply to some trials only are modeled apart.
-            constant_liar=True,  # Trials that run now are not asked for again.
+            group=True,  # Model conditional fields separately.
+            constant_liar=True,  # Do not propose the parameters of running trials again.
             n_startup_trials=tune.startup_trials,
             seed=int(np.random.default_rng([seed, 2, len(trials)]).integers(2**31)),
         )
@@ -113,9 +114,9 @@ def _ask_optuna(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial],
     for trial in trials:
         study.add_trial(_as_optuna(trial, space))
     before = [t.segments[0].parameters for t in trials]
-    for _ in range(ATTEMPTS):  # What was asked in vain counts as running, so the next answer is another place.
-        asked = study.ask()
-        drawn = space.fill(lambda name, chosen: chosen.suggest(asked, space.optuna_name(name, chosen)))  # noqa: B023
+    for _ in range(ATTEMPTS):  # A rejected proposal counts as running, so the next one differs.
+        proposal = study.ask()
+        drawn = space.fill(lambda name, chosen: chosen.suggest(proposal, space.optuna_name(name, chosen)))  # noqa: B023
         if drawn not in before:
             return drawn
     return _draw_new(space, trials, np.random.default_rng([seed, 3, len(trials)]))

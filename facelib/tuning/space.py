@@ -1,6 +1,6 @@
-"""The search space of a sweep: which settings are varied, within which bounds, under which conditions.
+"""The search space of a sweep: which settings are varied, their ranges and conditions.
 
-In a YAML file a searched field has one range, or several of which the first that applies is used:
+In a YAML file a searched field has one range, or a list of ranges of which the first that applies is used:
 
     tune:
       space:
@@ -12,7 +12,7 @@ In a YAML file a searched field has one range, or several of which the first tha
           - {uniform: [0.2, 0.6], when: {unpg.head: [arcface]}}
           - {uniform: [0.1, 0.4], when: {unpg.head: [cosface]}}
 
-`choice` has no order, `grid` has. A field none of whose ranges applies keeps its value from the settings.
+`choice` is unordered, `grid` is ordered. A field none of whose ranges applies keeps its value from the settings.
 """
 
 import itertools
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial as OptunaTrial
 
-Parameters = dict[str, Any]  # values of a trial by dotted field, without the fields that do not apply to it
+Parameters = dict[str, Any]  # values of a trial by dotted field; fields that do not apply to it are absent
 KINDS = ("choice", "grid", "uniform", "loguniform", "integer")
 MAX_CORNERS = 64
 
 
 @dataclass(frozen=True)
 class Range:
-    """Values a field may take.
+    """Range of values of a field.
 
     Args:
         kind: one of `KINDS`.
-        values: of a choice or grid.
-        low, high: bounds of the others, both included.
-        step: distance of the allowed values from each other, beginning at `low` (0: none).
-        log: spread evenly over orders of magnitude.
-        when: values that other fields must have for this range to apply.
+        values: the values of a choice or grid.
+        low, high: bounds of the other kinds, both inclusive.
+        step: spacing of the allowed values, starting at `low` (0: continuous).
+        log: uniform on a logarithmic scale.
+        when: condition: values that other fields must have for this range to apply.
     """
 
     kind: str
@@ -61,24 +61,24 @@ class Range:
         return self.at(float(rng.random()))
 
     def at(self, position: float) -> Any:
-        """The value at a position in 0..1 of the range."""
+        """The value at a position 0..1 in the range."""
         if self.values:
             return self.values[min(int(position * len(self.values)), len(self.values) - 1)]
         if self.kind == "integer" or self.step:
             step = self.step or 1
             if self.log:
-                # Every whole number owns the interval around it, so that both ends get their share.
+                # Each integer covers the interval around it, so that both ends are as likely as the others.
                 low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
                 value: float = round(math.exp(low + position * (high - low)))
             else:
                 value = self.low + step * int(position * (int((self.high - self.low) / step + 1e-9) + 1))
-            return self._whole(min(max(value, self.low), self.high))
+            return self._rounded(min(max(value, self.low), self.high))
         if self.log:
             return self.low * (self.high / self.low) ** position
         return self.low + position * (self.high - self.low)
 
     def position(self, value: Any) -> float:
-        """Where a value lies in the range, 0..1."""
+        """Position of a value in the range, 0..1."""
         if self.values:
             return self.values.index(value) / max(len(self.values) - 1, 1)
         if self.high == self.low:
@@ -88,19 +88,18 @@ class Range:
         return (value - self.low) / (self.high - self.low)
 
     def points(self, count: int) -> list[Any]:
-        """All values of a choice, a grid or a range with few of them, else `count` spread evenly, ends included."""
+        """All values if there are at most `count` (always for choice and grid), else `count` evenly spaced ones."""
         if self.values:
             return list(self.values)
         if self.kind == "integer" or self.step:
-            everything = np.arange(self.low, self.high + 1e-9, self.step or 1)
-            if len(everything) <= count:
-                return [self._whole(v) for v in everything]
-        found = [self._between(i / (count - 1)) for i in range(count)]
-        return list(dict.fromkeys(found))
+            allowed = np.arange(self.low, self.high + 1e-9, self.step or 1)
+            if len(allowed) <= count:
+                return [self._rounded(v) for v in allowed]
+        return list(dict.fromkeys(self._between(i / (count - 1)) for i in range(count)))
 
     def ends(self) -> list[Any]:
-        """What bounds are checked with: both ends, or every value."""
-        return list(self.values) if self.values else [self._whole(self.low), self._whole(self.high)]
+        """Values used to check the space: both bounds, or every value of a choice or grid."""
+        return list(self.values) if self.values else [self._rounded(self.low), self._rounded(self.high)]
 
     def perturbed(self, value: Any, rng: np.random.Generator) -> Any:
         """A value near this one: a fifth larger or smaller, a neighbor on a grid, any other choice."""
@@ -112,16 +111,18 @@ class Range:
             return self.values[min(max(index + (1 if up else -1), 0), len(self.values) - 1)]
         moved = value * (1.2 if up else 1 / 1.2)
         if not self.log and abs(moved - value) < 0.02 * (self.high - self.low):
-            moved = value + (0.1 if up else -0.1) * (self.high - self.low)  # Small values would hardly move.
+            moved = value + (0.1 if up else -0.1) * (
+                self.high - self.low
+            )  # Otherwise small values would hardly change.
         if self.kind == "integer" or self.step:
             step = self.step or 1
-            # At least one step, or small numbers would never move.
+            # At least one step, or small numbers would never change.
             steps = max(abs(moved - value) / step, 1)
             moved = value + (1 if up else -1) * step * round(steps)
-        return self._whole(min(max(moved, self.low), self.high))
+        return self._rounded(min(max(moved, self.low), self.high))
 
     def distribution(self) -> "BaseDistribution":
-        """The range in Optuna's terms; see `encode`."""
+        """The range as an Optuna distribution; see `encode`."""
         from optuna import distributions
 
         if self.kind == "choice":
@@ -132,19 +133,19 @@ class Range:
             return distributions.IntDistribution(int(self.low), int(self.high), self.log, int(self.step) or 1)
         return distributions.FloatDistribution(float(self.low), float(self.high), self.log, self.step or None)
 
-    def suggest(self, asked: "OptunaTrial", name: str) -> Any:
-        """The value that Optuna proposes."""
+    def suggest(self, proposal: "OptunaTrial", name: str) -> Any:
+        """The value that Optuna proposes for this range."""
         if self.kind == "choice":
-            return self.values[asked.suggest_categorical(name, tuple(range(len(self.values))))]
+            return self.values[proposal.suggest_categorical(name, tuple(range(len(self.values))))]
         if self.kind == "grid":
-            return self.values[asked.suggest_int(name, 0, len(self.values) - 1)]
+            return self.values[proposal.suggest_int(name, 0, len(self.values) - 1)]
         if self.kind == "integer":
-            return asked.suggest_int(name, int(self.low), int(self.high), step=int(self.step) or 1, log=self.log)
+            return proposal.suggest_int(name, int(self.low), int(self.high), step=int(self.step) or 1, log=self.log)
         low, high = float(self.low), float(self.high)
-        return self._whole(asked.suggest_float(name, low, high, step=self.step or None, log=self.log))
+        return self._rounded(proposal.suggest_float(name, low, high, step=self.step or None, log=self.log))
 
     def encode(self, value: Any) -> Any:
-        """A value as Optuna's distribution has it: choices and grids by number."""
+        """A value in Optuna's distribution: the index for a choice or grid."""
         return self.values.index(value) if self.values else value
 
     def _between(self, position: float) -> Any:
@@ -154,12 +155,12 @@ class Range:
             value = self.low + position * (self.high - self.low)
         if self.step and not self.log:
             value = self.low + self.step * round((value - self.low) / self.step)
-        return self._whole(round(value) if self.kind == "integer" else value)
+        return self._rounded(round(value) if self.kind == "integer" else value)
 
-    def _whole(self, value: float) -> Any:
+    def _rounded(self, value: float) -> Any:
         if self.kind == "integer":
             return round(value)
-        return round(float(value), 12) if self.step else float(value)  # 0.1 + 4 · 0.05 is 0.3.
+        return round(float(value), 12) if self.step else float(value)  # so that 0.1 + 4 * 0.05 is 0.3
 
 
 class SearchSpace:
@@ -167,7 +168,7 @@ class SearchSpace:
 
     Args:
         tree: `tune.space` of the settings.
-        settings: what the fields have when they are not searched.
+        settings: values of fields that are not searched.
 
     Raises:
         SettingsError: names the field, what is wrong with its range, and what to do.
@@ -176,30 +177,30 @@ class SearchSpace:
     def __init__(self, tree: Mapping[str, Any], settings: Settings) -> None:
         self.settings = settings
         self.ranges: dict[str, tuple[Range, ...]] = {}
-        found = {name: _read_ranges(name, spec) for name, spec in tree.items()}
-        if not found:
+        ranges = {name: _read_ranges(name, spec) for name, spec in tree.items()}
+        if not ranges:
             raise SettingsError("tune.space: empty, so there is nothing to search")
-        for name in _in_order(found):
-            self.ranges[name] = found[name]
+        for name in _in_order(ranges):
+            self.ranges[name] = ranges[name]
         base = settings.model_dump(mode="json")
         self._base = {
-            other: _lookup(base, other, name) for name, many in found.items() for r in many for other in r.when
+            other: _lookup(base, other, name) for name, many in ranges.items() for r in many for other in r.when
         }
 
     @property
     def fields(self) -> list[str]:
-        """Searched fields, those that others depend on first."""
+        """Searched fields in dependency order."""
         return list(self.ranges)
 
     def active(self, name: str, parameters: Parameters) -> Range | None:
-        """The range of a field that applies beside these values; None: the field keeps its value."""
+        """The range of a field that applies given these values; None: the field keeps its value from the settings."""
         for candidate in self.ranges[name]:
             if all(parameters.get(other, self._base[other]) in allowed for other, allowed in candidate.when.items()):
                 return candidate
         return None
 
     def optuna_name(self, name: str, chosen: Range) -> str:
-        """What Optuna knows a range by: several ranges of one field are different parameters to it."""
+        """Optuna's parameter name of a range; several ranges of one field are separate parameters."""
         many = self.ranges[name]
         return name if len(many) == 1 else f"{name}#{many.index(chosen)}"
 
@@ -217,19 +218,19 @@ class SearchSpace:
         return parameters
 
     def grid(self, points: int) -> list[Parameters]:
-        """Every combination; ranges are cut into `points` values."""
-        found: list[Parameters] = [{}]
+        """All combinations; continuous ranges contribute `points` values."""
+        combinations: list[Parameters] = [{}]
         for name in self.ranges:
             longer = []
-            for parameters in found:
+            for parameters in combinations:
                 chosen = self.active(name, parameters)
                 values = [None] if chosen is None else chosen.points(points)
                 longer += [parameters if chosen is None else {**parameters, name: v} for v in values]
-            found = longer
-        return found
+            combinations = longer
+        return combinations
 
     def perturbed(self, parameters: Parameters, resample: float, rng: np.random.Generator) -> Parameters:
-        """Parameters near these, each drawn anew with probability `resample` (population-based training)."""
+        """Perturbed parameters, each resampled with probability `resample` (population-based training)."""
 
         def move(name: str, chosen: Range) -> Any:
             if name not in parameters or rng.random() < resample:
@@ -243,11 +244,11 @@ class SearchSpace:
         return change_settings(self.settings, parameters, origin)
 
     def corners(self) -> Iterator[Parameters]:
-        """Parameters at the ends of the ranges: every end at least once, and at most about `MAX_CORNERS` in all."""
+        """Parameters at the bounds of the ranges: every bound at least once, about `MAX_CORNERS` in total at most."""
         ends = {name: [(r, e) for r in many for e in r.ends()] for name, many in self.ranges.items()}
         for name, pairs in ends.items():
             for chosen, end in pairs:
-                # The conditions of that range are made true, whatever else the fields would have.
+                # Force the values that the range's condition requires.
                 forced = {**{other: allowed[0] for other, allowed in chosen.when.items()}, name: end}
                 yield self.fill(
                     lambda n, r, f=forced: f[n] if n in f else r.ends()[0]  # type: ignore[misc]
@@ -265,13 +266,13 @@ class SearchSpace:
 
 
 def check_space(space: SearchSpace, check: Callable[[Settings], None]) -> None:
-    """Build the settings of every corner and some points inside, and check each as the job would.
+    """Build the settings of every corner and some random points, and check each as the training job would.
 
     Args:
         check: raises SettingsError for settings that cannot be trained with.
 
     Raises:
-        SettingsError: names the searched values that cannot be.
+        SettingsError: names the invalid combination of values.
     """
     rng = np.random.default_rng(0)
     inside = (space.sample(rng) for _ in range(8))
@@ -297,43 +298,42 @@ def _read_ranges(name: str, spec: Any) -> tuple[Range, ...]:
 
 
 def _read_range(where: str, spec: Any) -> Range:
-    """One range of the file.
-
-    `where` names it in errors.
-    """
+    """Parse one range; `where` is its key in error messages."""
     if not isinstance(spec, Mapping):
         raise SettingsError(f"{where}: must be a mapping such as {{uniform: [0, 1]}}, got {spec!r}")
     kinds = [k for k in spec if k in KINDS]
     if len(kinds) != 1:
-        found = ", ".join(map(str, spec)) or "none"
-        raise SettingsError(f"{where}: needs exactly one of {', '.join(KINDS)}, got {found}")
+        keys = ", ".join(map(str, spec)) or "none"
+        raise SettingsError(f"{where}: needs exactly one of {', '.join(KINDS)}, got {keys}")
     kind = kinds[0]
     extras = {"uniform": {"step"}, "integer": {"step", "log"}}.get(kind, set())
     known = {kind, "when", *extras}
     for key in spec:
         if key not in known:
-            raise SettingsError(f"{where}: {kind} has no {key!r}; there are {', '.join(sorted(known - {kind}))}")
+            raise SettingsError(
+                f"{where}: unknown key {key!r} for {kind}; valid keys: {', '.join(sorted(known - {kind}))}"
+            )
     values = spec[kind]
     if not isinstance(values, list) or not values:
         raise SettingsError(f"{where}: {kind} needs a list, got {values!r}")
     when = _read_when(where, spec.get("when", {}))
     if kind in ("choice", "grid"):
         if len({repr(v) for v in values}) < len(values):
-            raise SettingsError(f"{where}: {kind} names a value twice: {values}")
+            raise SettingsError(f"{where}: {kind} has a duplicate value: {values}")
         return Range(kind, tuple(values), when=when)
     numbers = [*values, spec.get("step", 0)]
     wanted = (int,) if kind == "integer" else (int, float)
     if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, wanted) for v in numbers):
-        raise SettingsError(f"{where}: {kind} needs [low, high], two {'whole ' if kind == 'integer' else ''}numbers "
-                            f"(and a step of that kind, if any), got {values}")  # fmt: skip
+        raise SettingsError(f"{where}: {kind} needs [low, high], two {'integers' if kind == 'integer' else 'numbers'}"
+                            f" (and a step of the same type, if any), got {values}")  # fmt: skip
     low, high, step = numbers
     log = kind == "loguniform" or bool(spec.get("log", False))
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise SettingsError(f"{where}: {kind} needs low < high, got {values}")
     if log and low <= 0:
-        raise SettingsError(f"{where}: a logarithmic range must begin above 0, got {values}")
+        raise SettingsError(f"{where}: a logarithmic range must start above 0, got {values}")
     if step < 0 or (log and step):
-        raise SettingsError(f"{where}: step must be positive, and a logarithmic range has none, got {step}")
+        raise SettingsError(f"{where}: step must be positive and is not allowed for a logarithmic range, got {step}")
     if step:
         high = low + step * int((high - low) / step + 1e-9)
     return Range(kind, low=low, high=high, step=step, log=log, when=when)
@@ -346,22 +346,22 @@ def _read_when(where: str, spec: Any) -> dict[str, tuple[Any, ...]]:
 
 
 def _in_order(ranges: Mapping[str, tuple[Range, ...]]) -> list[str]:
-    """Fields ordered so that each comes after those it depends on."""
+    """Fields in dependency order."""
     ordered: list[str] = []
     waiting = list(ranges)
     while waiting:
         ready = [n for n in waiting if not any(o in waiting for r in ranges[n] for o in r.when)]
         if not ready:
-            raise SettingsError(f"tune.space: the conditions of {', '.join(waiting)} go in a circle")
+            raise SettingsError(f"tune.space: circular conditions: {', '.join(waiting)}")
         ordered += ready
         waiting = [n for n in waiting if n not in ready]
     return ordered
 
 
 def _lookup(tree: Mapping[str, Any], dotted: str, name: str) -> Any:
-    place: Any = tree
+    node: Any = tree
     for key in dotted.split("."):
-        if not isinstance(place, Mapping) or key not in place:
+        if not isinstance(node, Mapping) or key not in node:
             raise SettingsError(f"tune.space.{name}: when: unknown setting {dotted!r}")
-        place = place[key]
-    return place
+        node = node[key]
+    return node

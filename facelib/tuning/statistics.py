@@ -1,7 +1,7 @@
-"""How sure a sweep's result is: finalists over seeds, and which of the searched fields mattered.
+"""Statistics of a sweep: finalists compared over seeds, and the importance of the searched fields.
 
-A trial's score is one draw: another seed gives another number, and the best of many is best partly by luck. So
-finalists are trained again with seeds the search has not seen, the same ones for each, and are compared seed by seed.
+A trial's score varies with its seed, and the best of many scores is biased upward. So finalists are trained again
+with seeds not used in the search, the same seeds for each finalist, and are compared seed by seed.
 """
 
 import math
@@ -27,11 +27,13 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The winner minus another finalist, on the same seeds.
+class PairedComparison:
+    """The winner against another finalist, on the same seeds.
 
     Args:
-        p: of a two-sided paired t test, multiplied as Holm's procedure wants it for several comparisons.
+        other: number of the other trial.
+        difference: winner minus other.
+        p: p value of a two-sided paired t test, Holm-adjusted for the number of comparisons.
     """
 
     other: int
@@ -40,27 +42,27 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the difference is more than chance explains, at 5 % over all comparisons together."""
+        """Whether the difference is significant at 5 % (family-wise, over all comparisons)."""
         return self.p < 1 - CONFIDENCE
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The finalists' result.
+class FinalistComparison:
+    """Result of the comparison of finalists.
 
     Args:
         winner: trial with the best mean.
         finalists: estimate by trial number, best first.
-        comparisons: the winner with every other finalist.
+        comparisons: the winner against every other finalist.
     """
 
     winner: int
     finalists: dict[int, Estimate]
-    comparisons: list[Comparison]
+    comparisons: list[PairedComparison]
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and t interval."""
+    """Mean with its 95 % t interval."""
     from scipy.stats import t
 
     mean = float(np.mean(values))
@@ -70,8 +72,8 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - margin, mean + margin, len(values))
 
 
-def judge(scores: Mapping[int, Mapping[int, float]], mode: str) -> Verdict | None:
-    """Winner and comparisons of finalists.
+def compare_finalists(scores: Mapping[int, Mapping[int, float]], mode: str) -> FinalistComparison | None:
+    """Choose the finalist with the best mean over seeds, and compare it to every other finalist.
 
     Args:
         scores: {trial: {seed: score}}; a finalist some of whose repeats failed is compared on the seeds it has.
@@ -94,27 +96,27 @@ def judge(scores: Mapping[int, Mapping[int, float]], mode: str) -> Verdict | Non
         raw.append((other, differences, paired_p(differences)))
     adjusted = holm([p for _, _, p in raw])
     comparisons = [
-        Comparison(other, estimate(d) if d else Estimate(math.nan, math.nan, math.nan, 0), p)
+        PairedComparison(other, estimate(d) if d else Estimate(math.nan, math.nan, math.nan, 0), p)
         for (other, d, _), p in zip(raw, adjusted)
     ]
-    return Verdict(winner, {n: estimates[n] for n in ranked}, comparisons)
+    return FinalistComparison(winner, {n: estimates[n] for n in ranked}, comparisons)
 
 
 def paired_p(differences: Sequence[float]) -> float:
-    """Two-sided p of a paired t test; 1 when there are too few pairs to say anything."""
+    """Two-sided p of a paired t test; 1 with fewer than two pairs."""
     from scipy.stats import t
 
     if len(differences) < 2:
         return 1.0
-    spread = float(np.std(differences, ddof=1))
-    if spread == 0:
+    deviation = float(np.std(differences, ddof=1))
+    if deviation == 0:
         return 1.0 if np.mean(differences) == 0 else 0.0
-    statistic = float(np.mean(differences)) / (spread / math.sqrt(len(differences)))
+    statistic = float(np.mean(differences)) / (deviation / math.sqrt(len(differences)))
     return float(2 * t.sf(abs(statistic), len(differences) - 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment, in the order given."""
+    """Holm's step-down adjustment of p values, in the order given."""
     order = np.argsort(p_values, kind="stable")
     adjusted = [1.0] * len(p_values)
     largest = 0.0
@@ -126,12 +128,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Importance:
-    """How much a forest's prediction of unseen trials suffers when a field's values are shuffled.
+    """Permutation importance: how much worse a random forest predicts unseen trials with a field's values shuffled.
 
     Args:
-        shares: by field, in units of the scores' variance; about 0: it did not matter, or too few trials to tell.
+        shares: by field, as a share of the variance of scores; about 0: no effect, or too few trials to detect one.
         explained: share of the variance of unseen trials that the forest predicts (R²); at 0 or below the shares
-            mean nothing.
+            are meaningless.
     """
 
     shares: dict[str, float]
@@ -141,7 +143,7 @@ class Importance:
 def importance(
     space: SearchSpace, parameters: Sequence[Parameters], scores: Sequence[float], seed: int = 0
 ) -> Importance | None:
-    """Permutation importance of each field, measured on trials the forest has not seen (5-fold).
+    """Permutation importance of each field, measured on held-out trials (5-fold).
 
     Returns:
         None with fewer than 8 trials, or when all scores are equal.
@@ -165,7 +167,7 @@ def importance(
         losses[-1] += np.square(forest.predict(x[test]) - y[test]).sum()
         for field in range(len(columns)):
             for _ in range(repeats):
-                # Values come from all trials: a fold of three has little to shuffle.
+                # Draw values from all trials: a small fold has too few to shuffle.
                 shuffled = x[test].copy()
                 shuffled[:, owner == field] = x[rng.integers(len(x), size=len(test))][:, owner == field]
                 losses[field] += np.square(forest.predict(shuffled) - y[test]).sum() / repeats
@@ -177,7 +179,7 @@ def importance(
 def encoded(space: SearchSpace, name: str, parameters: Sequence[Parameters]) -> np.ndarray:
     """A field as columns [trials, width]: its position in its range, or one column for each choice.
 
-    −1 stands for a field that does not apply to a trial.
+    −1 where the field does not apply to the trial.
     """
     choices = [v for r in space.ranges[name] if r.kind == "choice" for v in r.values]
     if choices:

@@ -1,6 +1,6 @@
-"""Early stopping: ASHA and the median rule, as functions of what all trials have reported so far.
+"""Early stopping: ASHA and the median rule, as functions of all reports so far.
 
-Nothing is kept in memory: a sweep that was killed and continued decides as if nothing had happened.
+No state is kept in memory: a sweep that was killed and continued makes the same decisions as an uninterrupted one.
 """
 
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ from facelib.tuning.trials import Trial
 
 
 def should_stop(tune: TuneSettings, trial: Trial, others: Iterable[Trial], epochs: int) -> bool:
-    """Whether a trial is to be stopped after its last report.
+    """Return whether to stop a trial after its last report.
 
     Args:
         others: the trials it is compared with.
-        epochs: of a whole training; a trial that has come so far is never stopped.
+        epochs: length of a full training; a trial that has reached it is never stopped.
     """
     if not trial.reports or trial.reports[-1].epoch >= epochs:
         return False
@@ -29,19 +29,19 @@ def should_stop(tune: TuneSettings, trial: Trial, others: Iterable[Trial], epoch
 
 def rungs(tune: TuneSettings, epochs: int) -> list[int]:
     """Epochs at which ASHA compares: `grace_epochs` times powers of `reduction`, below `epochs`."""
-    found, rung = [], float(tune.grace_epochs)
+    epochs_of_rungs, rung = [], float(tune.grace_epochs)
     while rung < epochs:
-        found.append(int(np.ceil(rung)))
+        epochs_of_rungs.append(int(np.ceil(rung)))
         rung *= tune.reduction
-    return sorted(set(found))
+    return sorted(set(epochs_of_rungs))
 
 
 def _asha(tune: TuneSettings, trial: Trial, others: Iterable[Trial]) -> bool:
-    """Asynchronous successive halving (Li et al., MLSys 2020): at a rung only the best 1/reduction go on."""
+    """Asynchronous successive halving (Li et al., MLSys 2020): at a rung only the best 1/reduction continue."""
     last, before = trial.reports[-1].epoch, [r.epoch for r in trial.reports[:-1]]
     reached = [r for r in rungs(tune, last + 1) if r <= last and all(e < r for e in before)]
     if not reached:
-        return False  # Decided at an earlier report, or before the first rung.
+        return False  # Already decided at an earlier report, or before the first rung.
     sign = 1 if tune.mode == "max" else -1
     rung = reached[-1]
     values = [sign * v for o in others if (v := _value_from(o, rung)) is not None]
@@ -51,7 +51,7 @@ def _asha(tune: TuneSettings, trial: Trial, others: Iterable[Trial]) -> bool:
 
 
 def _median(tune: TuneSettings, trial: Trial, others: Iterable[Trial]) -> bool:
-    """Vizier's rule (Golovin et al., KDD 2017): the best value so far is below the median of the others' means."""
+    """Median rule of Vizier (Golovin et al., KDD 2017): stop if the best value is below the median of others' means."""
     epoch, sign = trial.reports[-1].epoch, 1 if tune.mode == "max" else -1
     if epoch < tune.grace_epochs:
         return False
@@ -66,5 +66,5 @@ def _median(tune: TuneSettings, trial: Trial, others: Iterable[Trial]) -> bool:
 
 
 def _value_from(trial: Trial, epoch: int) -> float | None:
-    """What a trial reported at an epoch, or at the first one after it."""
+    """The value a trial reported at an epoch, or at the first one after it."""
     return next((r.value for r in trial.reports if r.epoch >= epoch), None)

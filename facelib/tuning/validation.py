@@ -1,4 +1,4 @@
-"""Which settings may be searched, and why the others may not."""
+"""Checks of a sweep's settings: which fields can be searched, and why the others cannot."""
 
 from facelib.config import Settings, SettingsError
 from facelib.tuning.space import SearchSpace
@@ -6,20 +6,20 @@ from facelib.tuning.space import SearchSpace
 _SECTIONS = {
     "generate": "trials share one dataset: make several and search data.dataset",
     "align": "trials share one dataset: make several and search data.dataset",
-    "evaluate": "it would change what trials are compared by",
+    "evaluate": "it would change how trials are compared",
     "tracking": "it does not change the training",
     "ray": "it does not change the training",
-    "tune": "it is the sweep itself",
-    "stages": "it is the pipeline's",
+    "tune": "it configures the sweep itself",
+    "stages": "it configures the pipeline",
     "name": "it does not change the training",
-    "output": "every trial gets a folder of its own",
-    "seed": "seeds are for the repeats (tune.finalist_seeds)",
+    "output": "every trial has its own folder",
+    "seed": "seeds are varied by the repeats (tune.finalist_seeds)",
 }
 _OPERATIONAL = (
     "workers", "min_workers", "cpus_per_worker", "threads", "use_gpu", "gpus_per_worker", "max_failures",
     "keep_checkpoints", "checkpoint_every", "compile", "selection", "sets", "evaluate_every", "patience",
 )  # fmt: skip
-# What may change while a network is trained: nothing that decides its shape, or how many steps an epoch has.
+# Fields that can change during a training: those that affect neither shapes nor the number of steps in an epoch.
 _CHANGEABLE = (
     "augment.", "train.learning_rate", "train.clip_norm", "ssl.queue_size", "ssl.queue_policy", "ssl.momentum",
     "ssl.temperature", "ssl.margin", "unpg.wisk", "unpg.margin", "unpg.scale",
@@ -27,10 +27,10 @@ _CHANGEABLE = (
 
 
 def check_fields(space: SearchSpace, settings: Settings) -> None:
-    """Refuse fields that cannot be searched, or would have no effect.
+    """Reject fields that cannot be searched or would have no effect.
 
     Raises:
-        SettingsError: names the field and says why.
+        SettingsError: names the field and the reason.
     """
     tune = settings.tune
     other = "unpg" if tune.method == "ssl" else "ssl"
@@ -38,7 +38,7 @@ def check_fields(space: SearchSpace, settings: Settings) -> None:
         section, _, key = name.partition(".")
         reason = _SECTIONS.get(section)
         if section == "train" and key.split(".")[0] in _OPERATIONAL:
-            reason = "it decides how trials run or are judged, not what they learn"
+            reason = "it decides how trials run or are evaluated, not what they learn"
         if section == other:
             reason = f"it has no effect on tune.method={tune.method}"
         if name == "train.epochs" and tune.scheduler != "none":
@@ -46,7 +46,7 @@ def check_fields(space: SearchSpace, settings: Settings) -> None:
         if name == "data.stream":
             reason = "trials share one stored dataset"
         if name == tune.method:
-            reason = "search its fields one by one"
+            reason = "search its fields individually"
         if tune.scheduler == "pbt" and not name.startswith(_CHANGEABLE):
             reason = f"it cannot change during a training; with tune.scheduler=pbt search {', '.join(_CHANGEABLE)}"
         if reason:
@@ -54,7 +54,7 @@ def check_fields(space: SearchSpace, settings: Settings) -> None:
 
 
 def check_tune(settings: Settings) -> None:
-    """What must hold between the fields of `tune` and the training's.
+    """Check the fields of `tune` against each other and against the training's.
 
     Raises:
         SettingsError: names the fields and what to do.
@@ -74,13 +74,15 @@ def check_tune(settings: Settings) -> None:
             "after every epoch: set it to 1"
         )
     if tune.finalist_seeds == 1:
-        raise SettingsError("tune.finalist_seeds: 1 gives no interval; use 0 for none, or 2 and more")
+        raise SettingsError(
+            "tune.finalist_seeds: one seed gives no confidence interval; use 0 (no repeats) or at least 2"
+        )
     if tune.grace_epochs > train.epochs:
         raise SettingsError(f"tune.grace_epochs: {tune.grace_epochs} is more than train.epochs={train.epochs}")
     if tune.scheduler == "pbt" and tune.trials < 2:
-        raise SettingsError("tune.trials: a population needs 2 members or more")
+        raise SettingsError("tune.trials: a population needs at least 2 members")
     for name in tune.heatmap:
         if name not in tune.space:
-            raise SettingsError(f"tune.heatmap: {name} is not searched; there are {', '.join(tune.space)}")
+            raise SettingsError(f"tune.heatmap: {name} is not searched; searched fields: {', '.join(tune.space)}")
     if len(tune.heatmap) not in (0, 2):
-        raise SettingsError(f"tune.heatmap: needs two searched fields, or none, not {len(tune.heatmap)}")
+        raise SettingsError(f"tune.heatmap: needs exactly two searched fields, or none, got {len(tune.heatmap)}")

@@ -1,1 +1,1 @@
-"""Sweeps on Ray Tune: what is tried and known, and how trials run."""
+"""Hyperparameter sweeps on Ray Tune: the sweep's decisions, and Tune's classes that connect it to Tune."""

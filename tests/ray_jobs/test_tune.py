@@ -1,4 +1,4 @@
-"""Sweeps on a real cluster: searched, stopped early, failed, killed and continued."""
+"""Sweeps on a Ray cluster: search, early stopping, failures, killed and continued sweeps."""
 
 import json
 import signal
@@ -17,10 +17,11 @@ from facelib.data import DatasetError
 from facelib.models import read_checkpoint
 from facelib.tracking import Run
 from facelib.tuning.trials import TrialStore
+from ray_jobs import train_ssl as train_ssl_job
+from ray_jobs import tune as tune_job
 from ray_jobs.errors import JobError
 from ray_jobs.train_ssl import train_ssl
 from ray_jobs.tune import tune
-from ray_jobs.validation import preflight
 
 TINY = {
     "name": "sweep",
@@ -63,7 +64,7 @@ def config(folder, faces, **changed):
 def sweep(path, *overrides):
     """Run the job in this process, on the tests' cluster."""
     settings = load_settings(path, overrides)
-    preflight(settings, "tune")
+    tune_job.validate(settings)
     with Run.open(settings, "tune") as run:
         return tune(settings, run)
 
@@ -80,12 +81,12 @@ def runs(folder):
     children = [r for r in found if r.data.tags["facelib.job"] == "trial"]
     assert all(c.data.tags["mlflow.parentRunId"] in parents for c in children)
     by_number = {int(c.data.tags["facelib.trial"]): c for c in children}
-    assert len(by_number) == len(children)  # none twice
+    assert len(by_number) == len(children)  # no duplicates
     return list(parents.values()), by_number
 
 
 def trial_processes():
-    """Processes of trials on this machine that are this test's."""
+    """Trial processes started by this test."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or [""]
@@ -111,20 +112,20 @@ def finished(tmp_path_factory, faces, ray_cluster):
     return folder, sweep(config(folder, faces, **more))
 
 
-def test_a_sweep_writes_a_report_pictures_and_settings_that_train(finished):
+def test_a_sweep_writes_a_report_plots_and_settings_that_train(finished):
     folder, result = finished
     out = folder / "out" / "sweep"
-    assert result == f"{out}/report.md, {out}/best.yaml"
+    assert result.written == (f"{out}/report.md", f"{out}/best.yaml")
     report = (out / "report.md").read_text()
     assert "over 2 new seeds" in report
     assert "Lower train.learning_rate" in report
-    for picture in ("history", "parallel", "heatmap", "finalists"):
-        assert (out / f"{picture}.png").stat().st_size > 5_000
+    for plot in ("history", "parallel", "heatmap", "finalists"):
+        assert (out / f"{plot}.png").stat().st_size > 5_000
     best = load_settings(out / "best.yaml")
     winner = json.loads((out / "results.json").read_text())["parameters"]
     assert best.train.epochs == 2
     assert best.ssl.queue_size == winner.get("ssl.queue_size", 24)
-    preflight(best, "train_ssl")
+    train_ssl_job.validate(best)
     with Run.open(best, "train_ssl") as opened:
         interrupt = signal.getsignal(signal.SIGINT)
         train_ssl(best, opened)
@@ -250,12 +251,12 @@ def test_a_population_learns_a_schedule(faces, tmp_path, ray_cluster):
     known = trials(tmp_path)
     members = [t for t in known.values() if t.kind == "search"]
     assert len(members) == 4
-    assert all([p.stop_epoch for p in t.segments] == [1, 2] and t.state == "finished" for t in members)
+    assert all([s.stop_epoch for s in t.segments] == [1, 2] and t.state == "finished" for t in members)
     [copied] = [t for t in members if t.segments[1].warm_start_from[0] != t.number]
     assert copied.segments[1].parameters != copied.segments[0].parameters
     repeats = [t for t in known.values() if t.kind == "repeat"]
     assert len(repeats) == 2
-    assert all([p.stop_epoch for p in t.segments] == [1, 2] for t in repeats)
+    assert all([s.stop_epoch for s in t.segments] == [1, 2] for t in repeats)
     assert all([r.epoch for r in t.reports] == [1, 2] for t in known.values())
     assert "## Schedule of the winner" in (tmp_path / "out" / "sweep" / "report.md").read_text()
     assert (tmp_path / "out" / "sweep" / "schedules.png").is_file()
@@ -264,7 +265,7 @@ def test_a_population_learns_a_schedule(faces, tmp_path, ray_cluster):
 
 @pytest.mark.faults
 def test_trials_of_two_workers_do_not_wait_for_each_other(faces, tmp_path, ray_cluster):
-    """Two trials of two DDP workers each on two CPUs: without room for the readers this would hang."""
+    """Two trials of two DDP workers each on two CPUs: without CPUs for the readers this would hang."""
     path = config(tmp_path, faces, in_process=False, trials=2, base=False)
     sweep(path, "train.workers=2", "train.cpus_per_worker=0.3", "data.cpus_per_reader=0.1")
     assert len(trials(tmp_path)) == 2
@@ -303,5 +304,5 @@ def test_a_sweep_of_which_every_trial_fails_ends_with_the_reason(faces, tmp_path
 )
 def test_a_space_is_checked_before_anything_starts(tmp_path, space, message):
     with pytest.raises(SettingsError, match=message):
-        preflight(load_settings(config(tmp_path, {}, space=space)), "tune")
-    preflight(load_settings(config(tmp_path, {})), "tune")
+        tune_job.validate(load_settings(config(tmp_path, {}, space=space)))
+    tune_job.validate(load_settings(config(tmp_path, {})))

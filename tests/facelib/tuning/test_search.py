@@ -4,7 +4,7 @@ import pytest
 from facelib.config import TuneSettings, load_settings
 from facelib.tuning.search import next_generation, next_parameters
 from facelib.tuning.space import SearchSpace
-from facelib.tuning.trials import Report, Trial, TrialSegment
+from facelib.tuning.trials import EpochReport, Trial, TrialSegment
 
 SPACE = {
     "augment.strength": {"uniform": [0.0, 1.0]},
@@ -21,7 +21,7 @@ def space():
 
 
 def finished(number, parameters, score, state="finished", epochs=1):
-    reports = [Report(epoch=e, value=score, seconds=e) for e in range(1, epochs + 1)]
+    reports = [EpochReport(epoch=e, value=score, seconds=e) for e in range(1, epochs + 1)]
     segment = TrialSegment(parameters=parameters, stop_epoch=epochs, done=True)
     return Trial(number=number, seed=0, segments=[segment], state=state, reports=reports, score=score)
 

@@ -5,7 +5,6 @@ import pytest
 
 from facelib.config import SettingsError, load_settings
 from facelib.tuning.space import SearchSpace, check_space
-from facelib.tuning.validation import check_fields, check_tune
 
 UNPG = {
     "unpg.head": {"choice": ["arcface", "cosface"]},
@@ -102,20 +101,20 @@ def test_corners_hold_every_end_of_every_range():
         ({"ssl.margin": [0, 1]}, r"tune\.space\.ssl\.margin: must be a mapping such as"),
         ({"ssl.margin": {}}, r"needs exactly one of choice, grid"),
         ({"ssl.margin": {"uniform": [0, 1], "grid": [1]}}, r"needs exactly one of .*, got uniform, grid"),
-        ({"ssl.margin": {"uniform": [0, 1], "stop": 2}}, r"uniform has no 'stop'; there are step, when"),
+        ({"ssl.margin": {"uniform": [0, 1], "stop": 2}}, r"unknown key 'stop' for uniform; valid keys: step, when"),
         ({"ssl.margin": {"uniform": [1, 0]}}, r"uniform needs low < high, got \[1, 0\]"),
         ({"ssl.margin": {"uniform": [0, 1, 2]}}, r"needs \[low, high\]"),
         ({"ssl.margin": {"uniform": [0, True]}}, r"needs \[low, high\]"),
         ({"ssl.margin": {"uniform": [0, math.inf]}}, r"needs low < high"),
-        ({"ssl.queue_size": {"integer": [1.5, 3]}}, r"two whole numbers"),
-        ({"ssl.margin": {"loguniform": [0, 1]}}, r"must begin above 0"),
+        ({"ssl.queue_size": {"integer": [1.5, 3]}}, r"two integers"),
+        ({"ssl.margin": {"loguniform": [0, 1]}}, r"must start above 0"),
         ({"ssl.margin": {"choice": []}}, r"choice needs a list"),
-        ({"ssl.margin": {"choice": [1, 1]}}, r"names a value twice"),
+        ({"ssl.margin": {"choice": [1, 1]}}, r"has a duplicate value"),
         ({"ssl.margin": {"choice": [1], "when": {"ssl.quue": [1]}}}, r"unknown setting 'ssl\.quue'"),
         (
             {"ssl.margin": {"grid": [0, 1], "when": {"ssl.momentum": [0.9]}},
              "ssl.momentum": {"grid": [0.9, 0.99], "when": {"ssl.margin": [0]}}},
-            r"the conditions of ssl\.margin, ssl\.momentum go in a circle",
+            r"circular conditions: ssl\.margin, ssl\.momentum",
         ),
     ],
 )  # fmt: skip
@@ -145,44 +144,7 @@ def test_values_out_of_bounds_are_found_before_the_first_trial(tree, message):
         check_space(space(tree), check)
 
 
-@pytest.mark.parametrize(
-    ("field", "tune", "message"),
-    [
-        ("generate.identities", {}, "search data.dataset"),
-        ("seed", {}, "seeds are for the repeats"),
-        ("unpg.wisk", {}, "no effect on tune.method=ssl"),
-        ("ssl.margin", {"tune.method": "unpg"}, "no effect on tune.method=unpg"),
-        ("train.epochs", {}, "compares trials at equal epochs"),
-        ("train.workers", {}, "decides how trials run"),
-        ("model.embedding_size", {"tune.scheduler": "pbt"}, "cannot change during a training"),
-    ],
-)
-def test_fields_that_cannot_be_searched_say_why(field, tune, message):
-    settings = load_settings(None, [f"{k}={v}" for k, v in tune.items()])
-    with pytest.raises(SettingsError, match=rf"tune\.space\.{field}: cannot be searched: .*{message}"):
-        check_fields(SearchSpace({field: {"grid": [1, 2]}}, settings), settings)
-    check_fields(SearchSpace({"augment.strength": {"grid": [0, 1]}}, settings), settings)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["tune.in_process=true", "train.workers=2"], "needs train.workers=1, not 2"),
-        (["train.selection=last"], "measured only with train.selection=heldout"),
-        (["train.evaluate_every=3"], "set it to 1"),
-        (["tune.finalist_seeds=1"], "gives no interval"),
-        (["tune.grace_epochs=99"], "more than train.epochs=40"),
-        (["tune.scheduler=pbt", "tune.trials=1"], "2 members"),
-        (['tune.heatmap=["a", "b"]'], "a is not searched"),
-    ],
-)
-def test_tune_settings_that_contradict_the_training(overrides, message):
-    with pytest.raises(SettingsError, match=message):
-        check_tune(load_settings(None, overrides))
-    check_tune(load_settings())
-
-
-def test_values_on_a_grid_of_steps_are_the_numbers_people_write():
+def test_values_on_a_grid_of_steps_are_rounded():
     space = SearchSpace({"unpg.margin": {"uniform": [0.1, 0.5], "step": 0.05}}, load_settings())
     rng = np.random.default_rng(0)
     drawn = {space.sample(rng)["unpg.margin"] for _ in range(200)}

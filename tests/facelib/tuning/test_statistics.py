@@ -7,7 +7,7 @@ from scipy import stats
 
 from facelib.config import load_settings
 from facelib.tuning.space import SearchSpace
-from facelib.tuning.statistics import estimate, holm, importance, judge, paired_p
+from facelib.tuning.statistics import compare_finalists, estimate, holm, importance, paired_p
 from ray_jobs.resources import trials_that_fit
 
 RNG = np.random.default_rng(0)
@@ -19,11 +19,11 @@ def test_the_better_finalist_wins_and_clear_differences_are_told_from_chance():
         5: {1: 0.80, 2: 0.81, 3: 0.821},
         0: {1: 0.89, 2: 0.92, 3: 0.91},
     }
-    verdict = judge(scores, "max")
+    verdict = compare_finalists(scores, "max")
     assert verdict.winner == 3
     assert list(verdict.finalists) == [3, 0, 5]
     assert {c.other: c.significant for c in verdict.comparisons} == {0: False, 5: True}
-    assert judge(scores, "min").winner == 5
+    assert compare_finalists(scores, "min").winner == 5
 
 
 def test_intervals_and_tests_are_student_s():
@@ -52,17 +52,17 @@ def test_no_difference_is_declared_too_often():
     wrong = 0
     for _ in range(300):
         scores = {n: dict(enumerate(RNG.normal(0.9, 0.01, 5))) for n in range(5)}
-        wrong += any(c.significant for c in judge(scores, "max").comparisons)
+        wrong += any(c.significant for c in compare_finalists(scores, "max").comparisons)
     # The winner is chosen by the same numbers, which makes some of it; far from the 40 % of single t tests.
     assert wrong / 300 < 0.25
 
 
 def test_failed_repeats_are_left_out_seed_by_seed():
-    verdict = judge({1: {1: 0.9, 2: 0.91, 3: 0.9}, 2: {2: 0.8, 3: 0.79}, 4: {}}, "max")
+    verdict = compare_finalists({1: {1: 0.9, 2: 0.91, 3: 0.9}, 2: {2: 0.8, 3: 0.79}, 4: {}}, "max")
     assert verdict.winner == 1
     [comparison] = verdict.comparisons
     assert comparison.difference.mean == pytest.approx((0.11 + 0.11) / 2)
-    assert judge({1: {}}, "max") is None
+    assert compare_finalists({1: {}}, "max") is None
 
 
 def test_importance_finds_what_matters():

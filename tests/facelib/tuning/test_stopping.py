@@ -5,11 +5,11 @@ import pytest
 
 from facelib.config import TuneSettings
 from facelib.tuning.stopping import rungs, should_stop
-from facelib.tuning.trials import Report, Trial, TrialSegment
+from facelib.tuning.trials import EpochReport, Trial, TrialSegment
 
 
 def trial(number, values=()):
-    reports = [Report(epoch=e, value=v, seconds=0) for e, v in enumerate(values, 1)]
+    reports = [EpochReport(epoch=e, value=v, seconds=0) for e, v in enumerate(values, 1)]
     return Trial(number=number, seed=0, segments=[TrialSegment(parameters={}, stop_epoch=9)], reports=reports)
 
 
@@ -49,7 +49,7 @@ def test_the_same_decisions_as_ray_tune_s_schedulers(name, mode):
         while running:
             number = int(rng.choice(running))
             epoch, value = len(ours[number].reports) + 1, float(rng.random())
-            ours[number].reports.append(Report(epoch=epoch, value=value, seconds=0))
+            ours[number].reports.append(EpochReport(epoch=epoch, value=value, seconds=0))
             others = [t for t in ours if t.number != number]
             decision = should_stop(tune, ours[number], others, 1000)
             expected = theirs.on_trial_result(controller, ghosts[number], {"epoch": epoch, "value": value})

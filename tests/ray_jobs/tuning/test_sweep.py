@@ -1,4 +1,4 @@
-"""A sweep's decisions and its bookkeeping, with trainings that are over at once: no Ray, only its interfaces."""
+"""A sweep's decisions and records, with simulated trainings: no Ray cluster, only Tune's interfaces."""
 
 import json
 import shutil
@@ -18,12 +18,15 @@ from facelib.data import DatasetError, Folder
 from facelib.models import build_backbone
 from facelib.tracking import Run
 from facelib.tuning.report import winner_of
+from facelib.tuning.trials import Trial, TrialSegment
 from ray_jobs.errors import JobError
 from ray_jobs.training.checkpoint import keep_checkpoint, newest_checkpoint, read_state, write_state
-from ray_jobs.training.driver import STORAGE_NAME
+from ray_jobs.training.plan import STORAGE_NAME
 from ray_jobs.tune import write_report
-from ray_jobs.tuning.driver import TASK_NAME, Sweep
-from ray_jobs.tuning.trials import SweepCallback, SweepScheduler, SweepSearcher, of_epoch
+from ray_jobs.tuning.callbacks import SweepCallback, epoch_report
+from ray_jobs.tuning.schedulers import SweepScheduler
+from ray_jobs.tuning.searchers import SweepSearcher
+from ray_jobs.tuning.sweep import TASK_NAME, Sweep, trial_line
 
 NETWORK = {"name": "iresnet", "embedding_size": 8, "options": {"layers": [1, 1, 1, 1], "width": 0.25}}
 SPACE = {"augment.strength": {"uniform": [0.0, 1.0]}, "train.learning_rate": {"loguniform": [0.01, 1.0]}}
@@ -71,26 +74,26 @@ def quality(parameters, seed, epoch):
     return 0.9 - abs(parameters.get("augment.strength", 0.2) - 0.7) / 4 - 0.1 / epoch + 0.001 * seed
 
 
-class Machine:
-    """Runs what the sweep asks for as Tune would, but a training is only the numbers that come out of it.
+class SimulatedTune:
+    """Runs the sweep's trials as Tune would; a training only computes its metrics.
 
     Args:
         fails: numbers of trials that fail.
-        dies_after: epochs, over all trials, after which the driver is dead.
+        dies_after: epochs, over all trials, after which the driver is killed.
     """
 
     def __init__(self, sweep, kind="search", slots=2, fails=(), dies_after=10**9):
         self.sweep, self.fails, self.left = sweep, fails, dies_after
-        self.asker = SweepSearcher(sweep, kind, slots, None)
-        self.stopper, self.teller = SweepScheduler(sweep), SweepCallback(sweep)
+        self.searcher = SweepSearcher(sweep, kind, slots, None)
+        self.scheduler, self.callback = SweepScheduler(sweep), SweepCallback(sweep)
         self.trained = []  # (trial, epoch)
         self.most = 0
 
     def run(self):
-        """To the end; False when the driver died."""
+        """Run to the end; False when the driver was killed."""
         running = []
         while True:
-            config = self.asker.suggest("id")
+            config = self.searcher.suggest("id")
             if isinstance(config, dict):
                 task = json.loads(Folder(config["folder"]).read(TASK_NAME))
                 running.append((SimpleNamespace(config=config), self.training(config, task)))
@@ -103,22 +106,22 @@ class Machine:
             result = next(training, None)
             if self.left <= 0:
                 return False
-            if result is None or self.stopper.on_trial_result(None, trial, result) == TrialScheduler.STOP:
-                self.teller.on_trial_complete(0, [], trial)
+            if result is None or self.scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+                self.callback.on_trial_complete(0, [], trial)
             else:
                 running.append((trial, training))
 
     def training(self, config, task):
-        """As the engine: goes on from its own last state, else from the one it begins with."""
+        """As a real training: continues from its own last state, else from the state it starts from."""
         settings = Settings.model_validate(task["settings"])
         storage = f"{config['folder']}/{STORAGE_NAME}"
         if config["number"] in self.fails:
             yield {"failure": f"trial {config['number']} diverged"}
             return
         history = []
-        for place in (task["warm_start_from"], storage):
-            newest = newest_checkpoint(place) if place else None
-            history = read_state(place, newest)["history"] if newest else history
+        for folder in (task["warm_start_from"], storage):
+            newest = newest_checkpoint(folder) if folder else None
+            history = read_state(folder, newest)["history"] if newest else history
         parameters = {"augment.strength": settings.augment.strength}
         for epoch in range(len(history) + 1, task["stop_epoch"] + 1):
             value = quality(parameters, settings.seed, epoch)
@@ -126,10 +129,10 @@ class Machine:
             self.keep(storage, history)
             self.trained.append((config["number"], epoch))
             self.left -= 1
-            yield of_epoch({"epoch": epoch, "logged": {"heldout/auc": value}})
+            yield epoch_report({"epoch": epoch, "logged": {"heldout/auc": value}})
 
     def keep(self, storage, history):
-        """A checkpoint as the engine's, with an untrained network."""
+        """Write a checkpoint like a real training's, with an untrained network."""
         model = build_backbone(NETWORK["name"], embedding_size=8, **NETWORK["options"])
         best = max(history, key=lambda h: h["heldout/auc"])
         selection = {"metric": best["heldout/auc"], "epoch": best["epoch"], "weights": model.state_dict()}
@@ -147,13 +150,13 @@ def children(run):
 
 def test_all_trials_are_trained_and_written(settings, run, tmp_path):
     with Sweep(settings(), run) as sweep:
-        machine = Machine(sweep)
-        assert machine.run()
+        tune = SimulatedTune(sweep)
+        assert tune.run()
         # Tune pickles what it is given.
-        assert not hasattr(cloudpickle.loads(cloudpickle.dumps(machine.asker)), "sweep")
-        cloudpickle.dumps([machine.stopper, machine.teller])
-    assert machine.most == 2
-    assert sorted(machine.trained) == [(n, e) for n in range(5) for e in (1, 2, 3, 4)]
+        assert not hasattr(cloudpickle.loads(cloudpickle.dumps(tune.searcher)), "sweep")
+        cloudpickle.dumps([tune.scheduler, tune.callback])
+    assert tune.most == 2
+    assert sorted(tune.trained) == [(n, e) for n in range(5) for e in (1, 2, 3, 4)]
     trials = sweep.store.trials
     assert trials[0].label == "base"
     assert all(t.state == "finished" and t.score == t.reports[-1].value for t in trials.values())
@@ -163,18 +166,18 @@ def test_all_trials_are_trained_and_written(settings, run, tmp_path):
     differing = {k for r in runs for k, v in r.data.params.items() if any(o.data.params[k] != v for o in runs)}
     assert differing == set(SPACE)
     assert (tmp_path / "out" / "sweep" / "trials" / "0003" / "model.pt").is_file()
-    sweep.clean()
+    sweep.delete_checkpoints()
     assert not list((tmp_path / "out").rglob("checkpoint_*"))
     assert winner_of(trials, sweep.tune)[0].score == max(t.score for t in trials.values())
 
 
-def test_stopped_and_failed_trials_end_as_what_they_are(settings, run):
+def test_mlflow_status_of_stopped_and_failed_trials(settings, run):
     with Sweep(settings(epochs=8, scheduler="asha", reduction=2, trials=8), run) as sweep:
-        Machine(sweep, fails=(3,)).run()
+        SimulatedTune(sweep, fails=(3,)).run()
     trials, runs = sweep.store.trials, children(run)
     stopped = {n for n, t in trials.items() if t.state == "stopped"}
     assert stopped
-    assert 0 not in stopped  # the settings as they are
+    assert 0 not in stopped  # the base trial
     assert all(len(trials[n].reports) == trials[n].epoch < 8 for n in stopped)
     assert trials[3].state == "failed"
     assert trials[3].reason == "trial 3 diverged"
@@ -185,102 +188,126 @@ def test_stopped_and_failed_trials_end_as_what_they_are(settings, run):
 
 
 @pytest.mark.parametrize(("scheduler", "dies_after"), [("none", 1), ("none", 6), ("pbt", 3), ("pbt", 9)])
-def test_a_driver_that_dies_loses_nothing_and_repeats_nothing(settings, run, tmp_path, scheduler, dies_after):
+def test_a_killed_driver_loses_no_epoch_and_repeats_none(settings, run, tmp_path, scheduler, dies_after):
     cfg = settings(scheduler=scheduler, search="optuna", startup_trials=2, base=False, interval=2)
     first = Sweep(cfg, run)
-    machine = Machine(first, dies_after=dies_after)
-    assert not machine.run()
-    for process in first._runs.values():
-        process.end("FAILED")  # what `Run.open` of the next job does for a process that was killed
+    tune = SimulatedTune(first, dies_after=dies_after)
+    assert not tune.run()
+    for process in first.runs._runs.values():
+        process.end("FAILED")  # as `Run.open` of the next job does for a killed process
     with Sweep(cfg, run) as second:
-        rest = Machine(second)
+        rest = SimulatedTune(second)
         assert rest.run()
         write_report(second, *winner_of(second.store.trials, cfg.tune))
-    trained = machine.trained + rest.trained
+    trained = tune.trained + rest.trained
     assert sorted(trained) == [(n, e) for n in range(4) for e in (1, 2, 3, 4)]
     assert len(children(run)) == 4
     assert {r.info.status for r in children(run).values()} == {"FINISHED"}
     assert all([r.epoch for r in t.reports] == [1, 2, 3, 4] for t in second.store.trials.values())
     client = MlflowClient(tracking_uri=run.uri)
-    for number, child in children(run).items():  # also the epoch whose report came to nobody
+    for number, child in children(run).items():  # includes the epoch whose report was lost
         curve = sorted((m.step, m.value) for m in client.get_metric_history(child.info.run_id, "heldout/auc"))
         reports = second.store.trials[number].reports
         assert curve == [(r.epoch, pytest.approx(r.value)) for r in reports], number
-    # Whether it was interrupted or not, the population is the same: the undisturbed sweep beside it.
+    # The population is the same as that of an uninterrupted sweep.
     if scheduler == "pbt":
-        other = cfg.model_copy(update={"output": f"{tmp_path}/undisturbed"})
-        with Sweep(other, run) as whole:
-            Machine(whole).run()
-        assert [t.segments for t in whole.store.trials.values()] == [t.segments for t in second.store.trials.values()]
+        other = cfg.model_copy(update={"output": f"{tmp_path}/uninterrupted"})
+        with Sweep(other, run) as uninterrupted:
+            SimulatedTune(uninterrupted).run()
+        assert [t.segments for t in uninterrupted.store.trials.values()] == [
+            t.segments for t in second.store.trials.values()
+        ]
 
 
-def test_members_of_a_population_that_fail_go_on_from_others(settings, run):
+def test_failed_members_of_a_population_continue_from_others(settings, run):
     with Sweep(settings(scheduler="pbt", interval=1, base=False), run) as sweep:
-        machine = Machine(sweep, fails=(2,))
-        failing = machine.training
+        tune = SimulatedTune(sweep, fails=(2,))
+        failing = tune.training
 
         def once(config, task):
-            machine.fails = (2,) if config["part"] == 1 else ()
+            tune.fails = (2,) if config["segment"] == 1 else ()
             return failing(config, task)
 
-        machine.training = once
-        machine.run()
+        tune.training = once
+        tune.run()
     trial = sweep.store.trials[2]
     assert trial.state == "finished"
     assert trial.segments[2].warm_start_from[0] != 2
     assert [r.epoch for r in trial.reports] == [1, 3, 4]
 
 
+def test_a_population_extended_halfway_is_completed_with_the_same_segments(settings, run):
+    cfg = settings(scheduler="pbt", interval=2, base=False)
+    with Sweep(cfg, run) as sweep:
+        SimulatedTune(sweep).run()
+        expected = {n: list(t.segments) for n, t in sweep.store.trials.items()}
+        for trial in sweep.store.trials.values():  # killed after the first member got its second segment
+            trial.state, trial.segments = "open", expected[trial.number][: 2 if trial.number == 0 else 1]
+        sweep._extend_population()
+    for number, trial in sweep.store.trials.items():
+        for segment, other in zip(trial.segments, expected[number], strict=True):
+            assert segment.model_dump(exclude={"done"}) == other.model_dump(exclude={"done"})
+
+
+def test_the_console_line_of_a_trial():
+    segments = [TrialSegment(parameters={"train.learning_rate": 0.1234567, "ssl.queue_size": 16}, stop_epoch=2)]
+    trial = Trial(number=3, seed=0, segments=segments, state="finished", score=0.81234, seconds=20)
+    line = trial_line(trial, "heldout/auc")
+    assert line == "trial 3 finished, heldout/auc 0.8123, 20 s: train.learning_rate=0.1235, ssl.queue_size=16"
+
+
 def test_repeats_and_final_trainings(settings, run, tmp_path):
     cfg = settings(finalists=2, final={"train.epochs": 6})
     with Sweep(cfg, run) as sweep:
-        Machine(sweep).run()
+        SimulatedTune(sweep).run()
         best = winner_of(sweep.store.trials, cfg.tune)[0]
         for seed in (1, 2):
             sweep.add("repeat", best, seed)
             sweep.add("repeat", best, seed)
-        Machine(sweep, "repeat").run()
+        SimulatedTune(sweep, "repeat").run()
         sweep.add("final", best, 3)
-        Machine(sweep, "final").run()
-        winner, verdict = winner_of(sweep.store.trials, cfg.tune)
-        write_report(sweep, winner, verdict)
+        SimulatedTune(sweep, "final").run()
+        winner, comparison = winner_of(sweep.store.trials, cfg.tune)
+        write_report(sweep, winner, comparison)
     repeats = sweep.store.of_kind("repeat")
-    assert [(t.of, t.seed, t.parameters) for t in repeats] == [(best.number, s, best.parameters) for s in (1, 2)]
+    assert [(t.source_trial, t.seed, t.parameters) for t in repeats] == [
+        (best.number, s, best.parameters) for s in (1, 2)
+    ]
     [final] = sweep.store.of_kind("final")
     assert (final.epoch, final.seed, final.state) == (6, 3, "finished")
-    assert verdict.finalists[best.number].mean == pytest.approx(best.score + 0.0015)
+    assert comparison.finalists[best.number].mean == pytest.approx(best.score + 0.0015)
     task = load_settings(tmp_path / "out" / "sweep" / "best.yaml")
     assert (task.train.epochs, task.augment.strength) == (6, best.parameters.get("augment.strength", 1.0))
 
 
-def test_a_hopeless_sweep_ends_with_the_reason(settings, run):
+def test_a_sweep_whose_first_trials_fail_ends_with_the_reason(settings, run):
     with Sweep(settings(base=False), run) as sweep, pytest.raises(JobError, match="Trial 0: trial 0 diverged"):
-        Machine(sweep, fails=range(9)).run()
+        SimulatedTune(sweep, fails=range(9)).run()
 
 
-def test_another_sweep_s_folder_is_refused_and_more_trials_are_not(settings, run):
+def test_the_folder_of_another_sweep_is_rejected_but_more_trials_can_be_added(settings, run):
     with Sweep(settings(trials=2), run) as sweep:
-        Machine(sweep).run()
+        SimulatedTune(sweep).run()
     with pytest.raises(DatasetError, match=r"tune\.scheduler: 'none', now 'asha'"):
         Sweep(settings(trials=2, scheduler="asha"), run)
     with Sweep(settings(trials=3), run) as sweep:
-        machine = Machine(sweep)
-        machine.run()
-    assert {n for n, _ in machine.trained} == {3}
+        tune = SimulatedTune(sweep)
+        tune.run()
+    assert {n for n, _ in tune.trained} == {3}
 
 
 def test_a_metric_that_is_not_measured_is_named(settings, run):
-    reason = r"tune\.metric: lfw/auc was not measured; there are: heldout/auc"
+    reason = r"tune\.metric: lfw/auc was not measured; available: heldout/auc"
     with Sweep(settings(metric="lfw/auc", trials=1, base=False), run) as sweep, pytest.raises(JobError, match=reason):
-        Machine(sweep).run()
+        SimulatedTune(sweep).run()
     assert sweep.store.trials[0].state == "failed"
 
 
-def test_an_epoch_without_the_metric_is_logged_and_not_judged(settings, run):
+def test_an_epoch_without_the_metric_is_logged_but_not_reported(settings, run):
     with Sweep(settings(trials=1, base=False), run) as sweep:
-        number, _ = sweep.next_work("search")
+        number, _ = sweep.next_segment("search")
         trial = SimpleNamespace(config={"number": number})
-        result = SweepScheduler(sweep).on_trial_result(None, trial, of_epoch({"epoch": 1, "logged": {"loss": 2.0}}))
+        result = SweepScheduler(sweep).on_trial_result(None, trial, epoch_report({"epoch": 1, "logged": {"loss": 2.0}}))
         assert result == TrialScheduler.CONTINUE
         assert sweep.store.trials[number].reports == []
     found = MlflowClient(tracking_uri=run.uri).get_metric_history(children(run)[number].info.run_id, "loss")
