@@ -3,7 +3,6 @@ import numpy as np
 from facelib.synthesis.latents import identity_latents
 from facelib.synthesis.morphable.geometry import shape_head
 from facelib.synthesis.morphable.hair import make_hair, wears
-from facelib.synthesis.morphable.skin import hair_color, skin_tone
 from facelib.synthesis.morphable.traits import traits_of
 
 
@@ -35,10 +34,3 @@ def test_habits_are_steady_but_not_absolute() -> None:
     rarely = np.mean([wears(0.0, z) for z in today])
     assert 0.8 < often < 1
     assert 0 < rarely < 0.2
-
-
-def test_colors_follow_pigment() -> None:
-    tones = np.array([skin_tone(level, 0.0).mean() for level in np.linspace(-3, 3, 9)])
-    assert (np.diff(tones) < 0).all()
-    traits = traits_of(identity_latents(0, np.array([6]))[0])
-    assert hair_color(traits, shift=1.5).mean() > hair_color(traits, shift=-1.5).mean()
