@@ -59,6 +59,7 @@ def test_without_an_intact_one_the_training_starts_from_the_beginning(storage, c
         cut_off(storage / name / STATE_NAME)
     assert newest_checkpoint(str(storage)) is None
     assert "the training starts from the beginning" in caplog.text
+    caplog.clear()
     assert newest_checkpoint(str(storage / "nowhere")) is None
     assert caplog.text == ""
 
