@@ -7,6 +7,7 @@ or sqlite, serves a whole cluster.
 
 import contextlib
 import json
+import logging
 import math
 import os
 import re
@@ -20,6 +21,8 @@ from typing import Any
 from facelib.config import Settings, TrackingSettings
 from facelib.utils.optional import require_extra
 from facelib.utils.process import is_running, on_this_host, this_process
+
+logger = logging.getLogger(__name__)
 
 _KEY, _ERROR, _PREFIX = "facelib.key", "facelib.error", "facelib."
 _away: dict[str, float] = {}  # store → clock until which it is sent no points, because it did not take the last ones
@@ -163,7 +166,7 @@ class Run:
             yield
         except Exception as error:
             if not self._lost:
-                print(f"warning: MLflow at {self.uri} did not take {what} ({error}); going on without", flush=True)
+                logger.warning("MLflow at %s rejected %s (%s); continuing without it", self.uri, what, error)
             self._lost = True
 
     def _start_monitor(self) -> None:
