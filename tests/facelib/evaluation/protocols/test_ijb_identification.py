@@ -1,7 +1,5 @@
 """IJB-B/C 1:N."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from support.releases import write_ijb
@@ -9,12 +7,9 @@ from support.releases import write_ijb
 from facelib.evaluation import EvaluationOptions
 from facelib.evaluation.protocols import open_set
 
-GOLDEN = Path(__file__).parents[3] / "golden" / "evaluation.npz"
-FEW = EvaluationOptions(fars=(0.1,), bootstrap=20)
-
 
 def pixels(faces):
-    """Embeddings that know whom a pattern shows: small gray pictures."""
+    """Embeddings that know whom a pattern shows: small gray images."""
     images = faces.decode().astype(np.float32).mean(axis=3)[:, ::8, ::8].reshape(len(faces), -1)
     return images - images.mean(axis=1, keepdims=True)
 
@@ -26,7 +21,7 @@ def test_ijb_identification(tmp_path):
     assert (report.gallery, report.mated, report.nonmated) == ([6], [6], [3])
     assert report.rank[1] > 0.6
     expected = np.repeat(np.arange(100, 109), 4)
-    expected[[24, 25, 28, 29, 32, 33]] = -1  # the first templates of the last three people are in no list
+    expected[[24, 25, 28, 29, 32, 33]] = -1  # the first templates of the last three identities are in no list
     assert opened.identities.tolist() == expected.tolist()
     with (tmp_path / "ijb" / "meta" / "ijbc_1N_probe_mixed.csv").open("a") as file:
         file.write("999,5,x\n")
@@ -35,3 +30,12 @@ def test_ijb_identification(tmp_path):
     (tmp_path / "ijb" / "meta" / "ijbc_1N_gallery_G1.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"no ijbc_1N_gallery\*\.csv"):
         open_set(f"ijb-1n:{tmp_path}/ijb")
+
+
+def test_bytes_of_another_encoding_in_a_list_do_no_harm(tmp_path):
+    write_ijb(tmp_path / "ijb", search=True)
+    expected = open_set(f"ijb-1n:{tmp_path}/ijb").probes
+    probes = tmp_path / "ijb" / "meta" / "ijbc_1N_probe_mixed.csv"
+    probes.write_bytes(probes.read_bytes().replace(b"\n", b",J\xf6rg\n"))
+    for first, second in zip(open_set(f"ijb-1n:{tmp_path}/ijb").probes, expected, strict=True):
+        assert np.array_equal(first, second)
