@@ -1,16 +1,10 @@
 """Evaluation sets that several protocols are tested on."""
 
-from pathlib import Path
-
 import pytest
 from support.datasets import pattern
 
 from facelib.data import encode_image
-from facelib.evaluation import EvaluationOptions
 from facelib.sources import write_bin
-
-GOLDEN = Path(__file__).parents[3] / "golden" / "evaluation.npz"
-FEW = EvaluationOptions(fars=(0.1,), bootstrap=20)
 
 
 @pytest.fixture

@@ -1,14 +1,8 @@
 """Identities as far as genuine pairs tell."""
 
-from pathlib import Path
-
 import numpy as np
 
-from facelib.evaluation import EvaluationOptions
 from facelib.evaluation.protocols import identities_of_pairs
-
-GOLDEN = Path(__file__).parents[3] / "golden" / "evaluation.npz"
-FEW = EvaluationOptions(fars=(0.1,), bootstrap=20)
 
 
 def test_identities_are_what_genuine_pairs_connect():

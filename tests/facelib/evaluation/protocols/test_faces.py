@@ -1,17 +1,11 @@
 """Encoded images and image files, read where they are embedded."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from support.datasets import pattern
 
 from facelib.data import encode_image
-from facelib.evaluation import EvaluationOptions
 from facelib.evaluation.protocols import EncodedImages, ImageFiles
-
-GOLDEN = Path(__file__).parents[3] / "golden" / "evaluation.npz"
-FEW = EvaluationOptions(fars=(0.1,), bootstrap=20)
 
 
 def test_stored_faces_name_what_is_wrong(tmp_path):

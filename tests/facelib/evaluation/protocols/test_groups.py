@@ -1,7 +1,5 @@
 """Pairs in groups, as in RFW."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from support.datasets import write_dataset
@@ -10,7 +8,6 @@ from facelib.data import DatasetError
 from facelib.evaluation import EvaluationOptions
 from facelib.evaluation.protocols import open_set
 
-GOLDEN = Path(__file__).parents[3] / "golden" / "evaluation.npz"
 FEW = EvaluationOptions(fars=(0.1,), bootstrap=20)
 
 

@@ -1,7 +1,5 @@
 """K-FACE Q1 to Q4."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from support.datasets import pattern
@@ -10,7 +8,6 @@ from facelib.data import encode_image
 from facelib.evaluation import EvaluationOptions
 from facelib.evaluation.protocols import open_set
 
-GOLDEN = Path(__file__).parents[3] / "golden" / "evaluation.npz"
 FEW = EvaluationOptions(fars=(0.1,), bootstrap=20)
 
 

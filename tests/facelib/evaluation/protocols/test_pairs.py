@@ -1,7 +1,5 @@
 """Verification pairs of a .bin file."""
 
-from pathlib import Path
-
 import numpy as np
 
 from facelib.data import ImageSpec, decode_image
@@ -9,7 +7,6 @@ from facelib.evaluation import EvaluationOptions, kfold_accuracy, roc_auc
 from facelib.evaluation.protocols import EncodedImages, open_set
 from facelib.sources.pair_sets import load_pair_set
 
-GOLDEN = Path(__file__).parents[3] / "golden" / "evaluation.npz"
 FEW = EvaluationOptions(fars=(0.1,), bootstrap=20)
 
 
