@@ -56,9 +56,7 @@ def as_labels(labels: Any, name: str = "labels") -> BoolArray:
     wrong = ~(same | (array == 0))
     if wrong.any():
         where = int(np.argmax(wrong))
-        raise ValueError(
-            f"{name}[{where}] is {array[where]!r}; pair labels are 1 (same person) or 0 (different people)"
-        )
+        raise ValueError(f"{name}[{where}] is {array[where]!r}; pair labels are 1 (genuine) or 0 (impostor)")
     return np.asarray(same)
 
 

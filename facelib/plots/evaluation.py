@@ -169,7 +169,7 @@ def plot_worst_pairs(
     count: int = 8,
     title: str = "Hardest pairs",
 ) -> Path:
-    """The genuine pairs with the lowest and the impostor pairs with the highest similarity, as pictures.
+    """The genuine pairs with the lowest and the impostor pairs with the highest similarity, as images.
 
     Args:
         first_images, second_images: RGB uint8 [H, W, 3] per pair; only the pairs shown are indexed.
@@ -183,8 +183,8 @@ def plot_worst_pairs(
         raise ValueError(f"first_images, second_images, similarities and labels must match, got {sizes} entries")
     order = np.argsort(scores, kind="stable")
     rows = {
-        "same person, least alike": order[same[order]][:count],
-        "different people, most alike": order[~same[order]][::-1][:count],
+        "genuine pairs, lowest similarity": order[same[order]][:count],
+        "impostor pairs, highest similarity": order[~same[order]][::-1][:count],
     }
     require_extra("plots", "plotting", "matplotlib")
 
@@ -209,23 +209,23 @@ def plot_embedding_map(
     embeddings: Any,
     identities: Any,
     path: PathLike,
-    people: int = 12,
+    max_identities: int = 12,
     faces: int = 20,
     title: str = "Embeddings",
     seed: int = 0,
 ) -> Path:
-    """Some people's faces in the plane: by principal components, which keep distances, and by t-SNE, which keeps
-    neighbors. Points of one person have one color and mark.
+    """Embeddings of some identities in the plane: by principal components, which keep distances, and by t-SNE, which
+    keeps neighbors. Points of one identity share a color and a marker.
 
     Args:
         embeddings: [N, D], any length; directions are drawn.
-        identities: the person on each face, integers [N]; -1 is unknown and left out.
+        identities: identity of each face, integers [N]; -1 is unknown and left out.
         path: file to write.
-        people, faces: at most so many people, those with most faces, and so many faces of each.
+        max_identities, faces: at most so many identities, those with most faces, and so many faces of each.
         seed: of t-SNE.
 
     Raises:
-        ValueError: shapes that do not match, or fewer than two people with two faces.
+        ValueError: shapes that do not match, or fewer than two identities with two faces.
     """
     require_extra("plots", "plotting", "matplotlib")
 
@@ -233,14 +233,16 @@ def plot_embedding_map(
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    rows, colors, left_out = _map_members(as_numpy(identities), len(embeddings), people, faces)
+    rows, colors, left_out = _map_members(as_numpy(identities), len(embeddings), max_identities, faces)
     points = l2_normalize(as_numpy(embeddings)[rows].astype(np.float64))
     # The first 50 components hold what t-SNE can show; with fewer points there are fewer of them.
     reduced = PCA(min(50, *points.shape), random_state=seed).fit_transform(points)
     neighbors = TSNE(perplexity=min(30.0, (len(points) - 1) / 3), init="pca", random_state=seed).fit_transform(reduced)
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     count = int(colors.max()) + 1
-    figure.suptitle(f"{title}: {len(points)} faces of {count} people" + (f" (of {left_out + count})" * (left_out > 0)))
+    figure.suptitle(
+        f"{title}: {len(points)} faces of {count} identities" + (f" (of {left_out + count})" * (left_out > 0))
+    )
     for axes, (name, flat) in zip(
         figure.subplots(1, 2), (("principal components 1 and 2", reduced[:, :2]), ("t-SNE", neighbors)), strict=True
     ):
@@ -254,16 +256,16 @@ def plot_embedding_map(
 
 
 def _map_members(
-    identities: NDArray[Any], count: int, people: int, faces: int
+    identities: NDArray[Any], count: int, max_identities: int, faces: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Rows to draw, a number from 0 for the person of each, and how many further people there are."""
+    """Rows to draw, a number from 0 for the identity of each, and how many identities were left out."""
     if identities.shape != (count,):
         raise ValueError(f"identities has shape {list(identities.shape)} for {count} embeddings")
     known, sizes = np.unique(identities[identities >= 0], return_counts=True)
     several = known[np.argsort(-sizes, kind="stable")][: int(np.sum(sizes > 1))]
     if len(several) < 2:
-        raise ValueError("identities: a map needs two people with two faces each")
-    members = [np.flatnonzero(identities == person)[:faces] for person in several[:people]]
+        raise ValueError("identities: a map needs two identities with two faces each")
+    members = [np.flatnonzero(identities == identity)[:faces] for identity in several[:max_identities]]
     numbers = np.repeat(np.arange(len(members)), [len(m) for m in members])
     return np.concatenate(members), numbers, len(several) - len(members)
 

@@ -1,4 +1,4 @@
-"""What all pictures of numbers share: colors, quiet axes, and a file that is whole or absent.
+"""What all plots share: colors, quiet axes, and files that appear complete or not at all.
 
 Figures are Matplotlib's own objects on the Agg canvas: no window, no global pyplot state, safe in any worker.
 """

@@ -68,9 +68,9 @@ def test_map_of_embeddings(tmp_path):
     people = np.array([0] * 8 + [5] * 8 + [9] * 3 + [-1] * 4 + [7])
     embeddings = rng.normal(size=(10, 12))[people] + 0.1 * rng.normal(size=(24, 12))
     check_picture(plot_embedding_map(embeddings, people, tmp_path / "map.png", faces=5))
-    rows, numbers, left_out = _map_members(people, 24, people=2, faces=5)
+    rows, numbers, left_out = _map_members(people, 24, max_identities=2, faces=5)
     assert (rows.tolist(), numbers.tolist(), left_out) == ([*range(5), *range(8, 13)], [0] * 5 + [1] * 5, 1)
-    with pytest.raises(ValueError, match="two people with two faces each"):
+    with pytest.raises(ValueError, match="two identities with two faces each"):
         plot_embedding_map(embeddings, np.arange(24), tmp_path / "none.png")
     with pytest.raises(ValueError, match=r"identities has shape \[3\] for 24 embeddings"):
         plot_embedding_map(embeddings, [1, 1, 2], tmp_path / "none.png")
