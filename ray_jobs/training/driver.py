@@ -45,9 +45,9 @@ def train(settings: Settings, run: Run, method: str) -> JobResult:
         if folder.exists(MODEL_NAME):
             print(f"{method}: {folder.uri}/{MODEL_NAME} exists already", flush=True)
         else:
-            plan = TrainingPlan.create(settings, method, folder.uri)
             with FacePool.start(settings) if settings.data.stream else contextlib.nullcontext() as pool:
-                state = fit(plan.with_face_pool(pool.name if pool else ""), [MLflowCallback(run.uri, run.run_id)])
+                plan = TrainingPlan.create(settings, method, folder.uri, face_pool=pool.name if pool else "")
+                state = fit(plan, [MLflowCallback(run.uri, run.run_id)])
             write_result(settings, run, folder, faces.image_spec, state)
     return _result(folder)
 

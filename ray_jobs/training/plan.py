@@ -1,6 +1,6 @@
 """What the driver decides about a training, once, and hands to every rank."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from facelib.config import Settings
@@ -45,10 +45,6 @@ class TrainingPlan:
     def create(cls, settings: Settings, method: str, uri: str, **span: Any) -> "TrainingPlan":
         """Plan `method` below `uri`; `span` gives the other fields."""
         return cls(_with_absolute_paths(settings), method, uri, **span)
-
-    def with_face_pool(self, name: str) -> "TrainingPlan":
-        """The same plan with faces from a pool."""
-        return replace(self, face_pool=name)
 
     @property
     def storage(self) -> str:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.embeddings import clustered_embeddings
 
 from facelib.evaluation import roc_auc
 from facelib.inspection import (
@@ -9,15 +10,8 @@ from facelib.inspection import (
 )
 
 
-def people(identities=12, images=5, noise=0.3, size=16, seed=0):
-    rng = np.random.default_rng(seed)
-    centers = rng.normal(size=(identities, size))
-    numbers = np.repeat(np.arange(identities) * 10 + 3, images)
-    return np.repeat(centers, images, axis=0) + noise * rng.normal(size=(len(numbers), size)), numbers
-
-
 def test_smallest_example():
-    report = inspect_identities(*people())
+    report = inspect_identities(*clustered_embeddings())
     assert report.identities == 12
     assert report.auc > 0.99
     assert report.rank1 > 0.95
@@ -25,7 +19,7 @@ def test_smallest_example():
 
 
 def test_against_every_pair():
-    vectors, numbers = people(noise=1.2)
+    vectors, numbers = clustered_embeddings(noise=1.2)
     report = inspect_identities(vectors, numbers, pairs=100_000)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     first, second = np.triu_indices(len(unit), 1)
@@ -49,7 +43,7 @@ def test_against_every_pair():
 
 
 def test_one_family_fills_few_dimensions():
-    wide, numbers = people(identities=200, size=32)
+    wide, numbers = clustered_embeddings(identities=200, size=32)
     narrow = wide * np.r_[np.ones(3), np.full(29, 0.05)]
     assert inspect_identities(wide, numbers).dimensions > 20 > 5 > inspect_identities(narrow, numbers).dimensions
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.embeddings import clustered_embeddings
 
 from facelib.inspection import (
     Repeats,
@@ -10,13 +11,6 @@ from facelib.inspection import (
     inspect_identities,
     summarize,
 )
-
-
-def people(identities=12, images=5, noise=0.3, size=16, seed=0):
-    rng = np.random.default_rng(seed)
-    centers = rng.normal(size=(identities, size))
-    numbers = np.repeat(np.arange(identities) * 10 + 3, images)
-    return np.repeat(centers, images, axis=0) + noise * rng.normal(size=(len(numbers), size)), numbers
 
 
 def test_share_between_identities():
@@ -37,7 +31,7 @@ def test_share_between_identities():
 def test_table_and_numbers():
     from rich.console import Console
 
-    identities = inspect_identities(*people())
+    identities = inspect_identities(*clustered_embeddings())
     counts = {"requested": 62, "aligned": 60, "rejected:no_face": 2}
     full = SetReport("a", counts, 60, {"yaw": summarize([1.0, 2.0])}, Repeats(1, 0, []), identities)
     plain = SetReport("b", {"aligned": 5}, 5, {}, Repeats(0, 0, []), None)

@@ -26,7 +26,7 @@ def test_a_plan_is_plain_data_with_absolute_paths(settings, tmp_path, monkeypatc
     assert (plan.storage, plan.last_epoch) == (f"{tmp_path}/ssl/training", 3)
     assert TrainingPlan.create(settings, "ssl", "x").last_epoch == 5
     assert pickle.loads(pickle.dumps(plan)) == plan
-    assert plan.with_face_pool("faces-1").face_pool == "faces-1"
+    assert TrainingPlan.create(settings, "ssl", "x", face_pool="faces-1").face_pool == "faces-1"
 
 
 @pytest.mark.parametrize(
