@@ -23,7 +23,11 @@ class DataSettings(Section):
         32, description="row groups per shuffle window; larger windows shuffle better and need more memory"
     )
     readers: Count = Field(2, description="shuffle windows that each training worker reads ahead")
-    read_ahead: Count = Field(4, description="batches buffered per window")
+    read_ahead: Index = Field(
+        0,
+        description="batches buffered per window (0: the whole window, up to 1 GiB); fewer need less memory, but "
+        "readers then wait for each other",
+    )
     cpus_per_reader: Positive = Field(0.25, description="CPUs reserved per reading task (fractions allowed)")
 
 

@@ -8,6 +8,9 @@ for readers. A reading task therefore first reports the node on which it started
 lost (it then waits for a CPU to restart), or if nothing follows (its storage does not respond), the rest of the window
 is read on the trainer's own node without a reservation: slower, but the training continues.
 
+Windows are consumed in order, and a task waits while as many batches as it may buffer have not been consumed. Tasks
+therefore work side by side only if each may buffer its whole window, which is the default.
+
 Shapes: N samples, V views of a sample, H rows and W columns of an image.
 """
 
@@ -37,6 +40,7 @@ logger = logging.getLogger(__name__)
 START_TIMEOUT_S = 30.0  # for a reading task to start, also to restart after its node was lost
 DEGRADED_TIMEOUT_S = 1.0  # the same after one that did not, until one starts again
 POLL_INTERVAL_S = 0.5  # between checks whether a task that is waited for is alive
+MAX_BUFFER_BYTES = 1 << 30  # of a window's batches in the object store, unless data.read_ahead says otherwise
 
 
 class Batch(NamedTuple):
@@ -94,7 +98,7 @@ class PrefetchLoader:
         task = self.task.options(
             num_returns="streaming",
             max_retries=-1,
-            _generator_backpressure_num_objects=self.data.read_ahead,
+            _generator_backpressure_num_objects=self._buffered_objects(window),
             num_cpus=0 if local else self.data.cpus_per_reader,
             # A worker's own placement group has no resources for its readers.
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True) if local else "SPREAD",
@@ -115,6 +119,16 @@ class PrefetchLoader:
                 ray.cancel(task.stream)
                 rest = replace(window, start=window.stop - left)
                 task = _ReadingTask(self.start(rest, local=True), local=True)
+
+    def _buffered_objects(self, window: ShuffleWindow) -> int:
+        """Objects that a window's task may have made and the trainer not yet consumed."""
+        if self.data.read_ahead:
+            return self.data.read_ahead
+        sample = self.spec.sampling.views * 3 * self.faces.image_spec.size**2
+        fitting = MAX_BUFFER_BYTES // (sample * self.spec.batch_size)
+        # The first object is the node's id; a window begins and ends within a step.
+        pieces = 1 + 2 + (window.stop - window.start) // self.spec.batch_size
+        return max(min(pieces, fitting), 2)
 
     def _timeout(self, task: "_ReadingTask") -> float:
         if task.is_running:

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import ray
@@ -168,3 +170,34 @@ def test_a_slow_task_is_waited_for_and_a_stalled_one_replaced(stall_timeout, fac
         assert messages[0].startswith("a reading task has sent nothing for 1 s")
     else:
         assert not messages
+
+
+def test_readers_work_side_by_side(faces, ray_cluster, tmp_path):
+    """Whole windows are ready while the first one is consumed; tasks that wait for each other would stop before."""
+    from slow_augmentation import SlowAugmentation
+
+    sampler = sampler_of(faces, SamplingSpec(views=1), batch_size=2, window=1)  # windows of 12 and one of 6 images
+    slow = SlowAugmentation(AugmentSettings(), 100, str(tmp_path), 0.01)
+    data = DataSettings(readers=3, cpus_per_reader=0.1)
+    stream = load_batches(faces, sampler, 0, 0, sampler.steps_per_epoch, data, slow)
+    next(stream)
+    windows = list(sampler.windows(0, 0, sampler.steps_per_epoch))[: data.readers + 1]
+    expected = sum(window.stop - window.start for window in windows) // 2
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.iterdir())) < expected and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(list(tmp_path.iterdir())) == expected
+
+
+def test_a_buffer_can_be_bounded(faces):
+    spec = LoaderSpec(SamplingSpec(views=1), 2, 27)
+    (window, *_) = sampler_of(faces, spec.sampling, batch_size=2, window=3).windows(0, 0, 27)
+    whole = (window.stop - window.start) // 2
+
+    def objects(data, spec=spec):
+        return loader.PrefetchLoader(faces, spec, data)._buffered_objects(window)
+
+    assert objects(DataSettings()) >= whole + 1
+    assert objects(DataSettings(read_ahead=4)) == 4
+    large = LoaderSpec(SamplingSpec(views=1), 8192, 27)
+    assert objects(DataSettings(), large) * 8192 * 3 * 112**2 <= loader.MAX_BUFFER_BYTES
