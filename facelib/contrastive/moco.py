@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facelib.utils import distributed
+from facelib.utils.random_streams import Purpose, torch_seed
 
 QUEUE_POLICIES = ("fifo", "replace_most_similar", "replace_least_similar")
 
@@ -105,7 +106,9 @@ class MoCo(nn.Module):
         self.key_projection = copy.deepcopy(self.query_projection).requires_grad_(False)
 
         queue = torch.randn(
-            projection_size or embedding_size, queue_size, generator=torch.Generator().manual_seed(seed)
+            projection_size or embedding_size,
+            queue_size,
+            generator=torch.Generator().manual_seed(torch_seed(Purpose.MOCO_QUEUE, seed)),
         )
         self.register_buffer("queue", F.normalize(queue, dim=0))
         self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.long))
@@ -179,7 +182,7 @@ class MoCo(nn.Module):
             return self._embed(self.key_encoder, self.key_projection, images)
         count, first = len(images), distributed.rank() * len(images)
         # The permutation is a function of (seed, step): the same on every rank and after a resume.
-        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + int(self.steps)) % 2**63)
+        generator = torch.Generator().manual_seed(torch_seed(Purpose.KEY_SHUFFLE, self.seed, int(self.steps)))
         order = torch.randperm(count * distributed.world_size(), generator=generator).to(images.device)
         shuffled = distributed.gather(images)[order[first : first + count]]
         keys = self._embed(self.key_encoder, self.key_projection, shuffled)

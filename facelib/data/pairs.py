@@ -12,6 +12,7 @@ import pyarrow as pa
 from facelib.data.dataset import FaceDataset
 from facelib.data.errors import DatasetError
 from facelib.data.image_spec import ImageSpec
+from facelib.utils.random_streams import Purpose, random_generator
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def draw_pairs(identities: np.ndarray, pairs: int, seed: int) -> tuple[np.ndarra
     Raises:
         ValueError: fewer than two identities, or no identity with two images.
     """
-    rng = np.random.default_rng([seed, 1])
+    rng = random_generator(Purpose.EVALUATION_PAIRS, seed)
     order = np.argsort(identities, kind="stable")
     values, starts, counts = np.unique(identities[order], return_index=True, return_counts=True)
     if len(values) < 2 or counts.max() < 2:

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from facelib.losses.margins import MarginHead, MarginOutput, at_least_float32, check_batch
 from facelib.losses.unified_negatives import UnifiedNegativeLoss, add_negatives, pair_negatives
 from facelib.utils import distributed
+from facelib.utils.random_streams import Purpose, torch_seed
 
 INITIAL_BLOCK = 4096  # classes per generator: a rank makes its own first weights without making everybody's
 
@@ -139,7 +140,7 @@ class ShardedMarginLoss(nn.Module):
         weight = self.head.weight
         if self.sample_rate == 1 or not self.training:
             return weight, labels
-        seed = (self.seed * 0x9E3779B1 + int(self.steps) * distributed.world_size() + distributed.rank()) % 2**63
+        seed = torch_seed(Purpose.CLASS_SAMPLING, self.seed, int(self.steps), distributed.rank())
         generator = torch.Generator(weight.device).manual_seed(seed)
         priority = torch.rand(len(weight), generator=generator, device=weight.device)
         priority[labels[labels >= 0]] = 2.0
@@ -156,10 +157,8 @@ def _bounds(rank: int, ranks: int, num_classes: int) -> tuple[int, int]:
 def _first_weights(first: int, end: int, embedding_size: int, seed: int) -> Tensor:
     """Rows first..end of random weights [C, D] that depend on seed and class alone, not on the number of ranks."""
     blocks = range(first // INITIAL_BLOCK, (end - 1) // INITIAL_BLOCK + 1)
-    rows = [
-        torch.randn(INITIAL_BLOCK, embedding_size, generator=torch.Generator().manual_seed((seed << 32) + block))
-        for block in blocks
-    ]
+    seeds = [torch_seed(Purpose.SHARDED_WEIGHTS, seed, block) for block in blocks]
+    rows = [torch.randn(INITIAL_BLOCK, embedding_size, generator=torch.Generator().manual_seed(s)) for s in seeds]
     offset = first - blocks.start * INITIAL_BLOCK
     return 0.01 * torch.cat(rows)[offset : offset + end - first]
 

@@ -30,9 +30,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from facelib.config import DataSettings
 from facelib.data import decode_image
+from facelib.utils.random_streams import Purpose, random_generator, torch_seed
 from ray_jobs.training.augmentation import AugmentationSpec
 from ray_jobs.training.faces import TrainingFaces
-from ray_jobs.training.optim import seed_step
 from ray_jobs.training.sampler import DistributedBatchSampler, SamplingSpec, ShuffleWindow, draw_rows
 
 logger = logging.getLogger(__name__)
@@ -206,8 +206,9 @@ def read_window(faces: TrainingFaces, window: ShuffleWindow, spec: LoaderSpec) -
     started: that seeds its augmentation.
     """
     encoded, labels = faces.read(window, spec.sampling)
-    key = [window.seed, window.epoch, window.rank, window.world, window.position]
-    rows = draw_rows(labels, spec.sampling, np.random.default_rng(key))
+    position = window.epoch, window.rank, window.world, window.position
+    rng = random_generator(Purpose.SAMPLE_ORDER, window.seed, *position)
+    rows = draw_rows(labels, spec.sampling, rng)
     # Images generated online may be rejected; the sampler counts on all, so the others fill their places.
     rows = np.resize(rows, (sum(spec.sampling.samples(g) for g in window.groups), spec.sampling.views))
     augment = spec.augmentation.build() if spec.augmentation else None
@@ -221,7 +222,8 @@ def read_window(faces: TrainingFaces, window: ShuffleWindow, spec: LoaderSpec) -
         if spec.augmentation is not None and augment is not None:
             step += window.epoch * spec.steps_per_epoch
             augment.strength = spec.augmentation.strength(step)
-            images = augment(images, torch.Generator().manual_seed(seed_step(window.seed, step, window.rank, offset)))
+            seed = torch_seed(Purpose.AUGMENTATION, window.seed, step, window.rank, offset)
+            images = augment(images, torch.Generator().manual_seed(seed))
         yield Batch(images.numpy().reshape(*chosen.shape, *images.shape[1:]), labels[chosen[:, 0]].astype(np.int64))
         begin = end
 

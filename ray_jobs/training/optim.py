@@ -1,10 +1,9 @@
-"""Optimizer, learning-rate schedule, selection of the best checkpoint, seeds. Nothing here knows Ray or a method."""
+"""Optimizer, learning-rate schedule, selection of the best checkpoint. Nothing here knows Ray or a method."""
 
 import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -112,12 +111,3 @@ def resumed_step(epoch: int, epoch_samples: int, global_batch: int, steps_per_ep
     new order, at least one batch of it, because evaluation happens at an epoch's end.
     """
     return epoch * steps_per_epoch + min(epoch_samples // global_batch, steps_per_epoch - 1)
-
-
-def seed_step(seed: int, step: int, rank: int, offset: int = 0) -> int:
-    """Seed of one step on one rank, and of a sample offset in it.
-
-    Dropout, augmentation and shuffling draw from generators that are seeded every step, so the random state of a run is
-    its position and need not be saved.
-    """
-    return int(np.random.SeedSequence([seed, step, rank, offset]).generate_state(1, np.uint64)[0] >> 1)

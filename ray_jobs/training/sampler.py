@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facelib.data import DatasetError
+from facelib.utils.random_streams import Purpose, random_generator
 
 if TYPE_CHECKING:
     from ray_jobs.training.faces import TrainingFaces
@@ -106,7 +107,7 @@ class DistributedBatchSampler:
             yield from self._epoch_windows(rank, epoch, begin, end)
 
     def _epoch_windows(self, rank: int, epoch: int, begin: int, end: int) -> Iterator[ShuffleWindow]:
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.groups))
+        order = random_generator(Purpose.ROW_GROUP_ORDER, self.seed, epoch).permutation(len(self.groups))
         mine = [self.groups[i] for i in order[rank :: self.world]]
         position, number = 0, 0
         # Row groups are not all of one size: a rank with a small share repeats some of it for the last few samples.

@@ -16,6 +16,7 @@ from torch import nn
 
 from facelib.augmentation import to_network_input
 from facelib.utils.process import return_memory
+from facelib.utils.random_streams import Purpose, torch_seed
 from ray_jobs.cluster import configure_data
 from ray_jobs.errors import JobError
 from ray_jobs.progress import format_seconds
@@ -26,7 +27,7 @@ from ray_jobs.training.context import RayTrainContext, TrainContext
 from ray_jobs.training.loader import Batch, load_batches
 from ray_jobs.training.methods import METHODS, StepOutput
 from ray_jobs.training.online_faces import training_faces
-from ray_jobs.training.optim import BestCheckpoint, LRScheduler, build_optimizer, resumed_step, seed_step
+from ray_jobs.training.optim import BestCheckpoint, LRScheduler, build_optimizer, resumed_step
 from ray_jobs.training.plan import TrainingPlan
 from ray_jobs.training.sampler import DistributedBatchSampler
 from ray_jobs.training.sharded_state import clip_gradients, gather_state, keep_from_ddp, load_state
@@ -63,7 +64,7 @@ class Trainer:
             # thread that loses its core makes a step ten times longer.
             torch.set_num_threads(train.threads or max(1, (os.cpu_count() or 1) // context.local_world - 1))
         self.faces = training_faces(settings, plan.face_pool)
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(torch_seed(Purpose.INITIAL_WEIGHTS, settings.seed))
         # The sampler needs the number of identities and the method the number of classes: both come from the faces.
         self.method: Any = METHODS[plan.method](settings, self.faces.identities)
         self.method.to(self.device)
@@ -160,7 +161,7 @@ class Trainer:
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         train = self.settings.train
-        torch.manual_seed(seed_step(self.settings.seed, self.step, self.rank))  # dropout
+        torch.manual_seed(torch_seed(Purpose.DROPOUT, self.settings.seed, self.step, self.rank))
         learning_rate = self.scheduler.at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate

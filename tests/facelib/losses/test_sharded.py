@@ -172,3 +172,18 @@ def test_bad_settings_are_named(gloo_pool):
     loss = ShardedMarginLoss(ArcFace, 8, 5)
     with pytest.raises(ValueError, match="label 5 is outside"):
         loss(torch.randn(1, 8), torch.tensor([5]))
+
+
+@pytest.mark.parametrize("seed", [1, 2**31, 2**32, 2**32 + 1, 2**63, 2**64 + 5])
+def test_first_weights_and_samples_depend_on_the_whole_seed(seed):
+    def build(seed: int) -> ShardedMarginLoss:
+        return ShardedMarginLoss(ArcFace, embedding_size=4, num_classes=50, sample_rate=0.2, seed=seed)
+
+    first, again, other = build(seed), build(seed), build(0)
+    assert torch.equal(first.head.weight, again.head.weight)
+    assert not torch.equal(first.head.weight, other.head.weight)
+    compared = []
+    for loss in (first, again, other):
+        loss(torch.ones(2, 4), torch.tensor([0, 1])).backward()
+        compared.append((loss.head.weight.grad.abs().sum(dim=1) > 0).tolist())
+    assert compared[0] == compared[1] != compared[2]
