@@ -125,13 +125,21 @@ class TrainSettings(Section):
         512, description="the learning rate is scaled by global batch size / this (0: not scaled)"
     )
     weight_decay: NonNegative = Field(5e-4, description="weight decay")
-    schedule: Literal["cosine", "step", "plateau", "constant"] = Field("cosine", description="learning-rate schedule")
+    schedule: Literal["cosine", "poly", "step", "plateau", "constant"] = Field(
+        "cosine", description="learning-rate schedule; poly: quadratic to 0, as arcface_torch"
+    )
     warmup_epochs: NonNegative = Field(0, description="epochs of linear warmup (fractions allowed)")
-    step_epochs: list[int] = Field(
+    step_epochs: list[Count] = Field(
         [8, 16, 24, 32], description="schedule=step: epochs after which the learning rate is divided by 10"
     )
     plateau_patience: Count = Field(
         10, description="schedule=plateau: evaluations without improvement before the learning rate is divided by 10"
+    )
+    plateau_threshold: NonNegative = Field(
+        1e-4, description="schedule=plateau: relative increase of the metric that counts as an improvement"
+    )
+    plateau_cooldown: Index = Field(
+        0, description="schedule=plateau: evaluations after a division that do not count as without improvement"
     )
     clip_norm: NonNegative = Field(0, description="maximum gradient norm (0: no clipping)")
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast precision")

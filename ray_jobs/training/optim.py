@@ -26,9 +26,13 @@ def build_optimizer(parameters: Iterable[nn.Parameter], train: TrainSettings) ->
 
 
 class LRScheduler:
-    """Learning-rate schedule: linear warm-up, then `cosine`, `step`, `plateau` or `constant`.
+    """Learning-rate schedule: linear warm-up, then `cosine`, `poly`, `step`, `plateau` or `constant`.
+
+    A function of the step, except for `plateau`, which does what torch's `ReduceLROnPlateau` does with the metrics of
+    the evaluations so far.
 
     Args:
+        steps_per_epoch: optimizer steps.
         global_batch: samples of one step over all workers.
     """
 
@@ -36,36 +40,47 @@ class LRScheduler:
         self.train, self.steps_per_epoch = train, steps_per_epoch
         scale = global_batch / train.learning_rate_batch if train.learning_rate_batch else 1.0
         self.peak = train.learning_rate * scale
-        self.plateau_factor, self.best, self.waited = 1.0, -math.inf, 0
+        self.plateau_factor, self.best, self.waited, self.cooldown = 1.0, -math.inf, 0, 0
 
     def at(self, step: int) -> float:
         """Learning rate of `step`, counted from 0."""
         train = self.train
         warmup, total = train.warmup_epochs * self.steps_per_epoch, train.epochs * self.steps_per_epoch
         if step < warmup:
-            return self.peak * (step + 1) / warmup
+            # A warm-up may end within a step (0.01 epochs of 12 steps): the peak is never exceeded.
+            return self.peak * min(1.0, (step + 1) / warmup)
+        progress = (step - warmup) / (total - warmup)
         if train.schedule == "cosine":
-            return self.peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+            return self.peak * 0.5 * (1 + math.cos(math.pi * progress))
+        if train.schedule == "poly":
+            return self.peak * (1 - progress) ** 2
         if train.schedule == "step":
             return self.peak * 0.1 ** sum(step >= e * self.steps_per_epoch for e in train.step_epochs)
         return self.peak * self.plateau_factor
 
     def observe(self, metric: float) -> None:
-        """Update the plateau schedule with an epoch's metric; higher is better."""
-        if metric > self.best:
-            self.best, self.waited = metric, 0
+        """Update the plateau schedule with the metric of an evaluation; higher is better."""
+        train = self.train
+        if train.schedule != "plateau":
             return
-        self.waited += 1
-        if self.train.schedule == "plateau" and self.waited > self.train.plateau_patience:
-            self.plateau_factor, self.waited = self.plateau_factor * 0.1, 0
+        if metric > self.best * (1 + train.plateau_threshold):
+            self.best, self.waited = metric, 0
+        else:
+            self.waited += 1
+        if self.cooldown > 0:
+            self.cooldown, self.waited = self.cooldown - 1, 0
+        if self.waited > train.plateau_patience:
+            self.plateau_factor *= 0.1
+            self.cooldown, self.waited = train.plateau_cooldown, 0
 
     def state_dict(self) -> dict[str, float]:
         """What `at` depends on besides the step."""
-        return {"plateau_factor": self.plateau_factor, "best": self.best, "waited": self.waited}
+        return {name: getattr(self, name) for name in ("plateau_factor", "best", "waited", "cooldown")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore."""
         self.plateau_factor, self.best, self.waited = state["plateau_factor"], state["best"], int(state["waited"])
+        self.cooldown = int(state.get("cooldown", 0))  # checkpoints of former versions have none
 
 
 class BestCheckpoint:
@@ -82,7 +97,7 @@ class BestCheckpoint:
 
     def observe(self, metric: float, epoch: int, backbone: nn.Module) -> bool:
         """Keep the weights if `metric` is the best so far; returns whether it is."""
-        if metric <= self.metric:
+        if not metric > self.metric:  # nor is NaN an improvement
             self.waited += 1
             return False
         self.metric, self.epoch, self.waited = metric, epoch, 0
