@@ -1,6 +1,6 @@
 """Settings of using trained models: evaluation, embedding, export."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -25,15 +25,15 @@ class EvaluateSettings(Section):
     baseline_images: Count = Field(8000, description="synthetic faces that the whitening is fitted on (1 or more)")
     pairs: Count = Field(3000, description="genuine pairs drawn from a face dataset, and as many impostor pairs")
     bootstrap: Index = Field(1000, description="bootstrap resamples for 95% confidence intervals (0: no intervals)")
-    fars: list[float] = Field(
+    fars: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6], description="false accept rates (FAR) at which TAR is reported"
     )
     far_rule: Literal["strict", "nearest"] = Field(
         "strict",
         description="threshold at a FAR: strict (the FAR never exceeds the target) or nearest (as in published tables)",
     )
-    ranks: list[int] = Field([1, 5, 10], description="ranks of 1:N identification (1 or more)")
-    fpirs: list[float] = Field(
+    ranks: list[Count] = Field([1, 5, 10], description="ranks of 1:N identification (1 or more)")
+    fpirs: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         [1e-1, 1e-2], description="false positive identification rates of 1:N search (between 0 and 1)"
     )
     threshold_set: str = Field(

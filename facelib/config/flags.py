@@ -4,6 +4,7 @@ Scalars are text that the settings' types convert. A list is JSON (`["a", "b"]`)
 commas (`a,b`), or a repeated flag; a mapping is JSON (`{"a": 1}`), YAML (`{a: 1}`) or `a=1,b=2`. `null` unsets a value.
 """
 
+import contextlib
 import difflib
 import json
 from collections.abc import Iterator, Sequence
@@ -112,7 +113,7 @@ def _parse_mapping(name: str, text: str) -> dict[str, Any]:
     if not stripped.startswith("{"):
         pairs = [item.partition("=") for item in _split(stripped)]
         if pairs and all(key and equals for key, equals, _ in pairs):
-            return {key: value for key, _, value in pairs}
+            return {key: _scalar(value) for key, _, value in pairs}
     else:
         for parse in (json.loads, yaml.safe_load):
             try:
@@ -122,6 +123,13 @@ def _parse_mapping(name: str, text: str) -> dict[str, Any]:
             if isinstance(value, dict):
                 return value
     raise SettingsError(f'--{name}: not a JSON object such as {{"name": value}}, got {text!r}')
+
+
+def _scalar(text: str) -> Any:
+    """A value of `a=1,b=2`, whose type no setting declares: as in JSON a number, true, false or null; else text."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    return text
 
 
 def _split(text: str) -> list[str]:

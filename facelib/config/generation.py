@@ -1,10 +1,8 @@
 """Settings of generating a face dataset: image generation and face alignment."""
 
-from typing import Any
-
 from pydantic import Field
 
-from facelib.config.fields import Count, Fraction, Index, NonNegative, Positive, Section
+from facelib.config.fields import Count, Fraction, Index, NonNegative, Options, Positive, Section
 
 
 class GenerateSettings(Section):
@@ -15,7 +13,7 @@ class GenerateSettings(Section):
         description="image generator: morphable, discofacegan (needs weights), folder (images generated elsewhere), or "
         "a plug-in",
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the generator")
+    options: Options = Field(default_factory=dict, description="keyword arguments of the generator")
     identities: Count = Field(1000, description="identities in the training dataset (1 or more)")
     images_per_identity: Count = Field(8, description="images generated per identity (1 or more)")
     first_identity: Index = Field(
@@ -38,7 +36,7 @@ class AlignSettings(Section):
     """Face detection and alignment to the training crop."""
 
     detector: str = Field("retinaface", description="face detector: retinaface, or mtcnn (needs the tensorflow extra)")
-    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the detector")
+    options: Options = Field(default_factory=dict, description="keyword arguments of the detector")
     template: str = Field(
         "arcface",
         description="five-point landmark template: arcface, arcface-96 (shifted 8 px to the left), arcface-padded "

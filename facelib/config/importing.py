@@ -1,10 +1,10 @@
 """Settings of importing existing face images."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from facelib.config.fields import Count, Fraction, Index, NonNegative, Positive, Section
+from facelib.config.fields import Count, Fraction, Index, NonNegative, Options, Positive, Section
 
 
 class ImportSettings(Section):
@@ -16,7 +16,7 @@ class ImportSettings(Section):
     path: str = Field(
         "", description="folder or file of the source: a local path, or on a file system that all nodes share"
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the source")
+    options: Options = Field(default_factory=dict, description="keyword arguments of the source")
     alignment: Literal["auto", "none", "given", "detect"] = Field(
         "auto",
         description="none: images are already aligned to align.template; given: use the landmarks of the source; "

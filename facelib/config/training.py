@@ -1,10 +1,10 @@
 """Settings of training: data, backbone, augmentation, the two methods, and the trainer that they share."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from facelib.config.fields import Count, Fraction, Index, NonNegative, Positive, Section
+from facelib.config.fields import MAX_INT, Count, Fraction, Index, NonNegative, Options, Positive, Section
 
 
 class DataSettings(Section):
@@ -42,7 +42,7 @@ class ModelSettings(Section):
     embedding_size: int = Field(512, ge=2, le=8192, description="embedding dimensions D (2..8192)")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the last layer (0..1)")
     use_se: bool = Field(False, description="squeeze-and-excitation blocks in an IResNet")
-    options: dict[str, Any] = Field(
+    options: Options = Field(
         default_factory=dict,
         description="keyword arguments of the backbone: layers, width, image_size, stem_stride, activation",
     )
@@ -52,18 +52,18 @@ class ModelSettings(Section):
 
 
 class AugmentSettings(Section):
-    """Augmentation of training images. Published: RandAugment with 4 operations and magnitude 16 of 31."""
+    """Augmentation of training images. Published: RandAugment with 4 operations and magnitude 16 of 30."""
 
     flip: Fraction = Field(0.5, description="probability of a horizontal flip (0..1)")
-    num_ops: Index = Field(4, description="RandAugment operations per image (0: none)")
-    magnitude: float = Field(16, ge=0, le=31, description="RandAugment magnitude (0..31)")
+    num_ops: int = Field(4, ge=0, le=64, description="RandAugment operations per image (0: none)")
+    magnitude: float = Field(16, ge=0, le=30, description="RandAugment magnitude (0..30)")
     strength: Fraction = Field(
         1.0, description="factor on RandAugment's magnitude and on all amplitudes at the end of training (0..1)"
     )
     strength_start: Fraction | None = Field(
         None, description="the same factor at the start of training, ramped linearly (0..1); null: constant `strength`"
     )
-    options: dict[str, Any] = Field(
+    options: Options = Field(
         default_factory=dict,
         description="probability of each further augmentation: grayscale, shift_scale, color_jitter, gamma, blur, "
         "low_resolution, noise, cutout",
@@ -80,7 +80,7 @@ class SslSettings(Section):
     queue_policy: Literal["fifo", "replace_most_similar", "replace_least_similar"] = Field(
         "fifo", description="queue entry that a new key replaces once the queue is full"
     )
-    options: dict[str, Any] = Field(
+    options: Options = Field(
         default_factory=dict,
         description="further arguments of MoCo: exclude_same_identity, batch_negatives, symmetric (true or false), "
         "projection_size",
@@ -94,7 +94,7 @@ class UnpgSettings(Section):
     head: Literal["arcface", "cosface", "magface"] = Field("arcface", description="margin softmax head")
     scale: Positive = Field(64.0, description="logit scale s of ArcFace and CosFace")
     margin: NonNegative = Field(0.5, description="margin m: radians for ArcFace, cosine similarity for CosFace")
-    options: dict[str, Any] = Field(
+    options: Options = Field(
         default_factory=dict,
         description="further arguments of the head: gradient (ArcFace); l_margin, u_margin, l_a, u_a, lambda_g "
         "(MagFace)",
@@ -169,4 +169,6 @@ class TrainSettings(Section):
     patience: Index = Field(0, description="stop after this many evaluations without improvement (0: never)")
     checkpoint_every: Index = Field(0, description="steps between checkpoints within an epoch (0: only after epochs)")
     keep_checkpoints: Count = Field(2, description="checkpoints kept")
-    max_failures: int = Field(3, ge=-1, description="worker failures tolerated before the job fails (-1: unlimited)")
+    max_failures: int = Field(
+        3, ge=-1, le=MAX_INT, description="worker failures tolerated before the job fails (-1: unlimited)"
+    )

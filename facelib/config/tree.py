@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from facelib.config.evaluation import EmbedSettings, EvaluateSettings, ExportSettings
-from facelib.config.fields import Index, Section
+from facelib.config.fields import Section, Seed
 from facelib.config.generation import AlignSettings, GenerateSettings
 from facelib.config.importing import ImportSettings
 from facelib.config.inspection import InspectSettings
@@ -30,7 +30,7 @@ class Settings(Section):
     """All settings of all jobs. Only files and flags set them, never environment variables."""
 
     name: str = Field("facelib", description="name of the MLflow run")
-    seed: Index = Field(0, description="random seed of identities, initial weights, batches and augmentation")
+    seed: Seed = Field(0, description="random seed of identities, initial weights, batches and augmentation")
     output: str = Field("runs/facelib", description="output folder or URI of everything that jobs write")
     generate: GenerateSettings = Field(default_factory=GenerateSettings)
     align: AlignSettings = Field(default_factory=AlignSettings)

@@ -1,10 +1,10 @@
 """Settings of hyperparameter sweeps."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from facelib.config.fields import Count, Index, Section
+from facelib.config.fields import Count, Index, Options, Section
 
 
 class TuneSettings(Section):
@@ -12,7 +12,7 @@ class TuneSettings(Section):
 
     method: Literal["ssl", "unpg"] = Field("ssl", description="training method: ssl (train_ssl) or unpg (train_unpg)")
     folder: str = Field("sweep", description="output folder of trials and results; relative to `output`")
-    space: dict[str, Any] = Field(
+    space: Options = Field(
         default_factory=dict,
         description="search space: {section.field: {uniform: [low, high]}}; also choice, grid, loguniform, integer; "
         "`when` makes a dimension conditional on the values of another",
@@ -22,7 +22,7 @@ class TuneSettings(Section):
     )
     trials: Count = Field(16, description="number of trials (grid: upper limit; pbt: population size)")
     startup_trials: Count = Field(8, description="random trials before Optuna's TPE starts")
-    grid_points: int = Field(3, ge=2, description="grid search: values per continuous dimension (2 or more)")
+    grid_points: int = Field(3, ge=2, le=1000, description="grid search: values per continuous dimension (2 or more)")
     scheduler: Literal["none", "asha", "median", "pbt"] = Field(
         "asha", description="early stopping (asha, median), population-based training (pbt), or none"
     )
@@ -30,7 +30,10 @@ class TuneSettings(Section):
     mode: Literal["max", "min"] = Field("max", description="maximize or minimize the metric")
     grace_epochs: Count = Field(1, description="asha, median: epochs before a trial may be stopped")
     reduction: float = Field(
-        3, gt=1, description="asha: reduction factor; one in this many trials continues past each rung (above 1)"
+        3,
+        gt=1,
+        le=1000,
+        description="asha: reduction factor; one in this many trials continues past each rung (1..1000)",
     )
     median_trials: Count = Field(
         4, description="median: trials that must have reached an epoch before a trial can be stopped there"
@@ -54,7 +57,7 @@ class TuneSettings(Section):
     final_seeds: Index = Field(
         0, description="trainings of the winner with the settings of best.yaml after the sweep, one seed each"
     )
-    final: dict[str, Any] = Field(
+    final: Options = Field(
         default_factory=dict,
         description="settings by dotted name that override the winner's in best.yaml and in the final trainings",
     )

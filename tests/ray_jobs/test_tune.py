@@ -296,7 +296,7 @@ def test_a_sweep_of_which_every_trial_fails_ends_with_the_reason(faces, tmp_path
     [
         ({"ssl.quue_size": {"grid": [16]}}, r"ssl\.quue_size: unknown setting \(did you mean ssl\.queue_size\?\)"),
         ({"ssl.queue_size": {"grid": [4, 16]}}, r"ssl\.queue_size=4.*4 keys cannot hold one global batch of 8"),
-        ({"augment.magnitude": {"uniform": [0, 99]}}, r"augment\.magnitude=99.*less than or equal to 31"),
+        ({"augment.magnitude": {"uniform": [0, 99]}}, r"augment\.magnitude=99.*less than or equal to 30"),
         ({"augment.options.blurr": {"grid": [0.1, 0.2]}}, r"augment\.options"),
         ({"unpg.wisk": {"grid": [1, 2]}}, r"no effect on tune\.method=ssl"),
         ({}, r"tune\.space: empty"),

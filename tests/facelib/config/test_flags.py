@@ -20,7 +20,11 @@ from facelib.config.flags import parse_flags
         (["--train.sets", "[]"], {"train": {"sets": []}}),
         (["--generate.options", '{"a": [1, null]}'], {"generate": {"options": {"a": [1, None]}}}),
         (["--generate.options", "{device: cpu}"], {"generate": {"options": {"device": "cpu"}}}),
-        (["--generate.options", "a=1", "--generate.options", "b=2"], {"generate": {"options": {"a": "1", "b": "2"}}}),
+        (["--generate.options", "a=1", "--generate.options", "b=2"], {"generate": {"options": {"a": 1, "b": 2}}}),
+        (
+            ["--ssl.options", "a=false,b=null,c=1e-4,d=cpu,e=01"],
+            {"ssl": {"options": {"a": False, "b": None, "c": 1e-4, "d": "cpu", "e": "01"}}},
+        ),
         (["--stages", '[{"job": "generate"}]'], {"stages": [{"job": "generate"}]}),
     ],
 )

@@ -69,7 +69,7 @@ def test_importance_finds_what_matters():
     space = SearchSpace(
         {
             "augment.strength": {"uniform": [0, 1]},
-            "augment.magnitude": {"uniform": [0, 31]},
+            "augment.magnitude": {"uniform": [0, 30]},
             "ssl.queue_policy": {"choice": ["fifo", "replace_most_similar"]},
         },
         load_settings(),
