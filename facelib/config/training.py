@@ -28,6 +28,10 @@ class DataSettings(Section):
         description="batches buffered per window (0: the whole window, up to 1 GiB); fewer need less memory, but "
         "readers then wait for each other",
     )
+    cache_dir: str = Field(
+        "", description="folder on every node's own disk that keeps copies of a remote dataset's parts; empty: none"
+    )
+    cache_gb: Positive = Field(100, description="GB that those copies may take on a node")
     cpus_per_reader: Positive = Field(0.25, description="CPUs reserved per reading task (fractions allowed)")
 
 
@@ -86,6 +90,11 @@ class SslSettings(Section):
         "projection_size",
     )
     pairs_per_identity: Count = Field(1, description="positive pairs drawn per identity and epoch (1 or more)")
+    epochs_per_pass: Count = Field(
+        1,
+        description="epochs in which every identity is read once, for the pairs of all of them: fewer bytes are read "
+        "(1: every identity in every epoch)",
+    )
 
 
 class UnpgSettings(Section):

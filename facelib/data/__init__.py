@@ -19,6 +19,7 @@ from facelib.data.manifest import (
     read_part_info,
     write_part,
 )
+from facelib.data.part_cache import PartCache
 from facelib.data.schema import SCHEMA, Face, faces_to_table
 from facelib.data.storage import Folder, atomic_file, file_sha256, local_copy
 
@@ -34,6 +35,7 @@ __all__ = [
     "Folder",
     "ImageSpec",
     "Manifest",
+    "PartCache",
     "PartInfo",
     "StorageError",
     "atomic_file",

@@ -18,8 +18,8 @@ class Purpose(IntEnum):
     INITIAL_WEIGHTS = 1  # of networks and unsharded heads
     SHARDED_WEIGHTS = 2  # position: block of classes
     MOCO_QUEUE = 3  # the first queue
-    ROW_GROUP_ORDER = 4  # position: epoch
-    SAMPLE_ORDER = 5  # which images form a sample and their order; position: epoch, rank, ranks, first sample
+    ROW_GROUP_ORDER = 4  # position: pass over the dataset
+    SAMPLE_ORDER = 5  # which images form a sample and their order; position: pass, rank, ranks, first sample
     AUGMENTATION = 6  # position: step, rank, first sample of the step
     DROPOUT = 7  # position: step, rank
     KEY_SHUFFLE = 8  # shuffled BatchNorm of the key encoder; position: step

@@ -56,7 +56,7 @@ class LoaderSpec:
 
     sampling: SamplingSpec
     batch_size: int
-    steps_per_epoch: int
+    steps_per_pass: int
     augmentation: AugmentationSpec | None = None
 
 
@@ -70,7 +70,7 @@ def load_batches(
     augmentation: AugmentationSpec | None = None,
 ) -> Iterator[Batch]:
     """This rank's batches of steps `first_step` … `last_step - 1`, read, decoded and augmented ahead by Ray tasks."""
-    spec = LoaderSpec(sampler.sampling, sampler.batch_size, sampler.steps_per_epoch, augmentation)
+    spec = LoaderSpec(sampler.sampling, sampler.batch_size, sampler.steps_per_pass, augmentation)
     loader = PrefetchLoader(faces, spec, data)
     windows = sampler.windows(rank, first_step, last_step)
 
@@ -202,11 +202,11 @@ def read_faces(faces: TrainingFaces, window: ShuffleWindow, spec: LoaderSpec) ->
 def read_window(faces: TrainingFaces, window: ShuffleWindow, spec: LoaderSpec) -> Iterator[Batch]:
     """Samples of a window in their shuffled order, decoded and augmented, cut where a training step begins.
 
-    Cut there, every piece is identified by (epoch, step, rank) and its offset in the step, wherever a resumed run
+    Cut there, every piece is identified by (step, rank) and its offset in the step, wherever a resumed run
     started: that seeds its augmentation.
     """
     encoded, labels = faces.read(window, spec.sampling)
-    position = window.epoch, window.rank, window.world, window.position
+    position = window.pass_number, window.rank, window.world, window.position
     rng = random_generator(Purpose.SAMPLE_ORDER, window.seed, *position)
     rows = draw_rows(labels, spec.sampling, rng)
     # Images generated online may be rejected; the sampler counts on all, so the others fill their places.
@@ -220,7 +220,7 @@ def read_window(faces: TrainingFaces, window: ShuffleWindow, spec: LoaderSpec) -
         decoded = np.stack([decode_image(encoded[int(i)].as_buffer()) for i in chosen.ravel()])
         images = torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous()
         if spec.augmentation is not None and augment is not None:
-            step += window.epoch * spec.steps_per_epoch
+            step += window.pass_number * spec.steps_per_pass
             augment.strength = spec.augmentation.strength(step)
             seed = torch_seed(Purpose.AUGMENTATION, window.seed, step, window.rank, offset)
             images = augment(images, torch.Generator().manual_seed(seed))

@@ -54,7 +54,7 @@ class MoCoMethod(nn.Module):
     def __init__(self, settings: Settings, classes: int) -> None:
         super().__init__()
         ssl = settings.ssl
-        self.sampling = SamplingSpec(views=2, per_identity=ssl.pairs_per_identity)
+        self.sampling = SamplingSpec(2, ssl.pairs_per_identity, ssl.epochs_per_pass)
         self.moco = MoCo(
             initial_backbone(settings.model),
             embedding_size=settings.model.embedding_size,

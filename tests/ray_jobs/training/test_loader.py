@@ -22,7 +22,7 @@ def sampler_of(faces, sampling, batch_size=4, window=2, world=1, seed=0):
 def batches(faces, sampler, rank=0, first=0, last=None, augmentation=None):
     """Batches without Ray: the windows read one after the other."""
     last = sampler.steps_per_epoch if last is None else last
-    spec = LoaderSpec(sampler.sampling, sampler.batch_size, sampler.steps_per_epoch, augmentation)
+    spec = LoaderSpec(sampler.sampling, sampler.batch_size, sampler.steps_per_pass, augmentation)
     pieces = (piece for window in sampler.windows(rank, first, last) for piece in read_window(faces, window, spec))
     return list(rebatch(pieces, sampler.batch_size))
 
@@ -88,9 +88,10 @@ def test_epochs_differ_and_seeds_repeat(faces):
     assert not all(np.array_equal(a.labels, b.labels) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.parametrize("epochs_per_pass", [1, 3])
 @pytest.mark.parametrize("start", [1, 3, 4, 5, 8])
-def test_a_resumed_stream_continues_where_it_was(faces, start):
-    sampler = sampler_of(faces, SamplingSpec(views=2), batch_size=4)
+def test_a_resumed_stream_continues_where_it_was(faces, start, epochs_per_pass):
+    sampler = sampler_of(faces, SamplingSpec(views=2, epochs_per_pass=epochs_per_pass), batch_size=4)
     whole, rest = batches(faces, sampler, 0, 0, 10), batches(faces, sampler, 0, start, 10)
     assert len(rest) == 10 - start
     for a, b in zip(whole[start:], rest, strict=True):

@@ -28,7 +28,7 @@ def test_a_resumed_run_seeks(first):
 
     def samples(begin):
         return [
-            (window.epoch, window.position + i)
+            (window.pass_number, window.position + i)
             for window in sampler.windows(0, begin, 9)
             for i in range(window.start, window.stop)
         ]
@@ -49,6 +49,37 @@ def test_pairs_are_drawn_within_an_identity():
     assert np.array_equal(labels[rows[:, 0]], labels[rows[:, 1]])
     different = rows[:, 0] != rows[:, 1]
     assert np.array_equal(different, labels[rows[:, 0]] != 5)  # an identity with one image gives it twice
+
+
+def test_a_pass_of_several_epochs_visits_every_identity_once_and_leaves_the_epochs_length():
+    groups = [(4, 40)] * 6
+    every = DistributedBatchSampler(faces(*groups), SamplingSpec(views=2), 4, 2, 0, 1)
+    third = DistributedBatchSampler(faces(*groups), SamplingSpec(views=2, epochs_per_pass=3), 4, 2, 0, 1)
+    assert every.steps_per_epoch == third.steps_per_epoch == 6
+    windows = list(third.windows(0, 0, 18))
+    assert {window.pass_number for window in windows} == {0}
+    assert sorted(group.index for window in windows for group in window.groups) == list(range(6))
+    assert sum(window.stop - window.start for window in windows) == 18 * 4
+    assert {window.pass_number for window in third.windows(0, 18, 36)} == {1}
+    # An epoch is a third of the pass: it ends within a window, and the next one continues there.
+    assert [(w.position + w.start, w.position + w.stop) for w in third.windows(0, 5, 7)] == [(20, 24), (24, 28)]
+
+
+def test_pairs_of_a_visit_use_different_images_and_are_spread_over_the_window():
+    labels = np.repeat(np.arange(20), np.r_[1, 2, 3, np.full(17, 12)])
+    sampling = SamplingSpec(views=2, per_identity=2, epochs_per_pass=3)
+    rows = draw_rows(labels, sampling, np.random.default_rng(0))
+    assert rows.shape == (20 * 6, 2)
+    drawn = labels[rows[:, 0]]
+    assert np.array_equal(drawn, labels[rows[:, 1]])
+    for number in range(6):  # every round has every identity once
+        assert sorted(drawn[number * 20 : (number + 1) * 20]) == list(range(20))
+    assert not np.array_equal(drawn[:20], drawn[20:40])
+    for identity in range(20):
+        images, own = np.flatnonzero(labels == identity), rows[drawn == identity]
+        assert (len(images) == 1) == bool((own[:, 0] == own[:, 1]).any())
+        assert len(set(own.ravel())) == min(len(images) // 2 * 2, 12) or len(images) < 12
+    assert np.array_equal(rows, draw_rows(labels, sampling, np.random.default_rng(0)))
 
 
 def test_a_dataset_too_small_for_a_batch_is_refused():
