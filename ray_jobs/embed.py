@@ -1,7 +1,8 @@
 """Embed any images with a model: a face dataset or a folder of images (with subfolders), to Parquet.
 
 Writes <output>/embeddings: parts/part-*.parquet with name, identity, index, score, rejected and embedding (null where
-there is no face), in the input's order, and manifest.json last. A killed job continues where it stopped.
+there is no face), in the input's order, left_out.json (what else is in the folder, and why it is not embedded), and
+manifest.json last. A killed job continues where it stopped.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from ray_jobs.results import JobResult
 if TYPE_CHECKING:
     from facelib.data import ImageSpec
     from facelib.tracking import Run
+
+LEFT_OUT = "left_out.json"
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
@@ -38,17 +41,18 @@ def embed(settings: Settings, run: Run) -> JobResult:
     from facelib.data.fingerprint import claim_output_dir
     from facelib.data.lock import directory_lock
     from facelib.data.storage import file_sha256
-    from ray_jobs.embedding.tasks import input_tasks
+    from facelib.sources.source import count_skipped
+    from ray_jobs.embedding.tasks import list_input
     from ray_jobs.embedding.writing import embedding_manifest, write_embedding_parts
 
     cfg, align = settings.embed, settings.align
     model = settings.path(cfg.model)
     image_spec = model_image_spec(settings, model)
-    listing, tasks = input_tasks(cfg, settings.path(cfg.input), image_spec)
+    found = list_input(cfg, settings.path(cfg.input), image_spec)
     folder = Folder(settings.path(cfg.folder)).create()
     spec = {
         "model": file_sha256(model),
-        "input": listing,
+        "input": found.listing,
         "image_spec": image_spec.model_dump(),
         **{name: getattr(cfg, name) for name in ("aligned", "flip", "normalize", "precision", "images_per_part")},
         **{f"align_{name}": getattr(align, name) for name in ("detector", "options", "min_score")},
@@ -59,12 +63,17 @@ def embed(settings: Settings, run: Run) -> JobResult:
         parts = Folder(f"{folder.uri}/parts").create()
         if not folder.exists(MANIFEST_NAME):
             parts.clean_temp_files()
-            write_embedding_parts(settings, parts, model, image_spec, tasks)
-            folder.write(MANIFEST_NAME, json.dumps(embedding_manifest(parts, spec), indent=1).encode())
+            write_embedding_parts(settings, parts, model, image_spec, found.tasks)
+            rows = [[s.reason, s.place, s.detail] for s in found.left_out]
+            folder.write(LEFT_OUT, json.dumps(rows, indent=0).encode())
+            content = embedding_manifest(parts, spec) | {"left_out": count_skipped(found.left_out)}
+            folder.write(MANIFEST_NAME, json.dumps(content, indent=1).encode())
     manifest = json.loads(folder.read(MANIFEST_NAME))
     print(f"{manifest['images']} images, {manifest['embedded']} embedded in {manifest['dimensions']} dimensions")
     for reason, count in manifest["rejected"].items():
         print(f"  rejected, {reason}: {count}")
+    for reason, count in manifest.get("left_out", {}).items():
+        print(f"  left out, {reason}: {count}")
     run.log_json(manifest, f"embeddings/{MANIFEST_NAME}")
     metrics = {name: float(manifest[name]) for name in ("images", "embedded")}
     run.log_metrics(metrics)

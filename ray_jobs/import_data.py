@@ -67,6 +67,9 @@ def import_data(settings: Settings, run: Run) -> JobResult:
     print(f"{cfg.source}: listing {cfg.path}", flush=True)
     index = source.index()
     print(f"{cfg.source}: {len(index)} images of {len(index.names)} identities", flush=True)
+    if not len(index):
+        first = f", the first is {index.skipped[0]}" if index.skipped else ""
+        raise JobError(f"{cfg.path}: no image in the layout of {cfg.source}; {len(index.skipped)} left out{first}")
     damaged = [s for s in index.skipped if s.damage]
     if damaged and cfg.damaged == "fail":
         raise JobError(

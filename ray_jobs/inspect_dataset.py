@@ -33,6 +33,7 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
         SettingsError: names the setting, what is wrong with it and the valid choices.
     """
     from facelib.evaluation.protocols import parse_spec
+    from facelib.sources.bins import is_bin
     from ray_jobs.validation import check_checkpoint_exists, check_sets, check_unique, checked_field
 
     texts = settings.inspect.sets
@@ -41,7 +42,7 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     with checked_field("inspect.sets"):
         names = [parse_spec(text).name for text in texts]
     check_unique("inspect.sets", names, "give the sets names, name=path")
-    check_sets("inspect.sets", [text for text in texts if text.endswith(".bin")])
+    check_sets("inspect.sets", [text for text in texts if is_bin(text)])
     check_checkpoint_exists(settings, "inspect.model", settings.inspect.model, upcoming)
 
 

@@ -56,7 +56,7 @@ def claim_output_dir(folder: Folder, spec: dict[str, Any]) -> None:
                 f"{folder.uri} was made with other settings: {'; '.join(differences)}. "
                 "Use another output folder, restore the settings, or delete the folder."
             )
-    elif any(not name.startswith(".") for name in folder.names()):
+    elif folder.names():
         raise DatasetError(
             f"{folder.uri} is not empty and has no {SPEC_NAME}: it is not this job's. Use another folder."
         )

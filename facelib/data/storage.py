@@ -44,13 +44,19 @@ class Folder:
             raise storage_error(self.uri, "created", error) from None
         return self
 
-    def names(self) -> list[str]:
-        """Sorted names of the files in it; empty when it does not exist."""
+    def names(self, hidden: bool = False) -> list[str]:
+        """Sorted names of the files in it; empty when it does not exist.
+
+        Args:
+            hidden: with those that begin with a dot: temporary files, and what macOS writes beside every file on a
+                foreign disk (`._part-0.parquet`).
+        """
         try:
             infos = self.fs.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
         except OSError as error:
             raise storage_error(self.uri, "listed", error) from None
-        return sorted(i.base_name for i in infos if i.type == pafs.FileType.File)
+        files = [i.base_name for i in infos if i.type == pafs.FileType.File]
+        return sorted(name for name in files if hidden or not name.startswith("."))
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
@@ -86,7 +92,7 @@ class Folder:
 
     def clean_temp_files(self) -> None:
         """Delete temporary files of writers that were killed. Call only while no process writes here."""
-        for name in self.names():
+        for name in self.names(hidden=True):
             if name.startswith(".") and name.endswith(".tmp"):
                 self.fs.delete_file(f"{self.path}/{name}")
 

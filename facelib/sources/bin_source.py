@@ -44,6 +44,8 @@ class BinSource(FaceSource):
         for i, group in enumerate(joined_groups(len(self._images), pairs).tolist()):
             if same[i] == i:
                 builder.add(f"group {group}", f"image {i}", i)
+            else:
+                builder.skip("in_several_pairs", f"image {i}", f"the same bytes as image {same[i]}")
         return builder.build()
 
     def read(self, entry: Entry) -> bytes:

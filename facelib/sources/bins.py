@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.data.storage import atomic_file, local_copy
-from facelib.utils.safe_pickle import DamagedPickleError, UnsafePickleError, read_pickle
+from facelib.utils.safe_pickle import DamagedPickleError, Name, UnsafePickleError, read_pickle
 
 
 class BinError(ValueError):
@@ -48,7 +48,7 @@ def _read_local(path: Path) -> tuple[list[bytes], NDArray[np.bool_]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such verification set; give the path of a .bin file")
     try:
-        content = read_pickle(path.read_bytes(), max_opcodes=None)
+        content = read_pickle(path.read_bytes(), _bytes_name, max_opcodes=None)
     except DamagedPickleError as error:
         raise BinError(
             f"{path}: damaged or not a verification set (.bin): {error}; copy or download it again"
@@ -62,9 +62,14 @@ def _read_local(path: Path) -> tuple[list[bytes], NDArray[np.bool_]]:
     return _check_content(content, path)
 
 
+def is_bin(path: str) -> bool:
+    """Whether a path names `.bin` files, in upper or lower case."""
+    return path.lower().endswith(".bin")
+
+
 def bin_paths(path: str) -> list[str]:
     """The files of `a.bin+b.bin`; a "+" elsewhere belongs to a folder's name."""
-    return re.split(r"(?<=\.bin)\+", path)
+    return re.split(r"(?<=\.bin)\+", path, flags=re.IGNORECASE)
 
 
 def write_bin(path: str | os.PathLike[str], images: Sequence[bytes], issame: Any) -> None:
@@ -87,11 +92,33 @@ def write_bin(path: str | os.PathLike[str], images: Sequence[bytes], issame: Any
         file.write(payload)
 
 
+def _bytes_name(module: str, name: str) -> Name | None:
+    """What Python 3 writes for bytes in the protocols 0 to 2, which have no opcode for them."""
+    if (module, name) == ("_codecs", "encode"):
+        return Name("_codecs.encode", call=_encode)
+    if (module, name) == ("__builtin__", "bytes"):
+        return Name("bytes", call=_no_bytes)
+    return None
+
+
+def _encode(arguments: tuple[Any, ...]) -> bytes:
+    if len(arguments) != 2 or not isinstance(arguments[0], str) or arguments[1] not in ("latin1", "latin-1"):
+        raise UnsafePickleError("it calls _codecs.encode with something other than a text and 'latin1'")
+    try:
+        return arguments[0].encode("latin-1")
+    except UnicodeEncodeError:
+        raise UnsafePickleError("it encodes a text that is not Latin-1") from None
+
+
+def _no_bytes(arguments: tuple[Any, ...]) -> bytes:
+    if arguments:
+        raise UnsafePickleError("it calls bytes with an argument")
+    return b""
+
+
 def _advice(name: str) -> str:
     if name.startswith("numpy."):
         return "NumPy values pickle as objects: write it again as plain bool and bytes with facelib.sources.write_bin"
-    if name.startswith("_codecs."):
-        return "Python 3 wrote bytes with an old pickle protocol: write it again with facelib.sources.write_bin"
     return "a verification set is plain data, and loading more could run code"
 
 
@@ -106,7 +133,7 @@ def _check_content(content: Any, path: Path) -> tuple[list[bytes], NDArray[np.bo
         if not isinstance(image, bytes) or not image:
             raise BinError(f"{path}: image {index} must be encoded bytes, found {_describe(image)}")
     for index, label in enumerate(issame):
-        if not isinstance(label, bool | int) or label not in (0, 1):
+        if not isinstance(label, bool | int | float) or label not in (0, 1):
             raise BinError(f"{path}: issame[{index}] must be True or False, found {_describe(label)}")
     if len(images) != 2 * len(issame):
         raise BinError(

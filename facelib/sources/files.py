@@ -1,18 +1,15 @@
-"""Image files below a folder: listed without following links out of it, read without leaving it."""
+"""Image files below a folder that a list names: found and read without leaving it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from facelib.data import IMAGE_SUFFIXES
-from facelib.sources.source import Skipped, UnreadableImageError
+from facelib.data.listing import is_inside, printable
+from facelib.sources.source import UnreadableImageError
 
 # Nothing that shows one face is larger; a file that is would only fill the memory.
 MAX_BYTES = 64 << 20
-
-Skip = Callable[[str, str, str], None]
 
 
 def check_folder(path: str | os.PathLike[str], what: str) -> Path:
@@ -23,58 +20,31 @@ def check_folder(path: str | os.PathLike[str], what: str) -> Path:
     return folder.resolve()
 
 
-def picture_files(root: Path, skip: Skip, follow_links: bool = False) -> Iterator[str]:
-    """Paths of all images below `root`, relative to it, with "/" between folders, in name order.
+def locate(root: Path, path: str, follow_links: bool = False) -> str:
+    """The place of an image that a list names: its path below `root`, the same however the list spells it.
 
     Args:
         root: resolved folder.
-        skip: called with (reason, path, detail) for everything that is left out.
-        follow_links: take links as what they point to, wherever that is; each folder is visited once.
+        path: relative to it, or absolute and below it; `./a.jpg`, `b/../a.jpg` and links within the folder are the
+            `a.jpg` that they lead to. Lists from Windows may have backslashes.
+        follow_links: take links that lead out of the folder, too.
+
+    Raises:
+        UnreadableImageError: it leaves the folder, or does not exist.
     """
-    visited: set[str] = {str(root)}
-
-    def walk(folder: Path, prefix: str) -> Iterator[str]:
-        try:
-            with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except OSError as error:
-            skip("unreadable_folder", prefix.rstrip("/") or ".", str(error.strerror))
-            return
-        for entry in entries:
-            place = prefix + entry.name
-            if entry.is_symlink() and not follow_links:
-                target = os.path.realpath(entry.path)
-                inside = is_inside(target, root)
-                reason = "link_within_folder" if inside else "outside_folder"
-                skip(reason, place, f"a link to {target}; follow_links takes it")
-            elif entry.is_dir():
-                real = os.path.realpath(entry.path)
-                if real in visited:
-                    skip("link_within_folder", place, f"{real} was visited already")
-                    continue
-                visited.add(real)
-                yield from walk(Path(entry.path), place + "/")
-            elif entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(".") and entry.is_file():
-                yield place
-            else:
-                skip("not_a_picture_file", place, "")
-
-    yield from walk(root, "")
-
-
-def is_inside(path: str, root: Path) -> bool:
-    """Whether a resolved path is below `root`."""
-    return os.path.commonpath([path, str(root)]) == str(root)
-
-
-def locate(root: Path, place: str) -> Skipped | None:
-    """Why a listed path cannot be taken: it leaves the folder or does not exist; None when it can."""
-    real = os.path.realpath(root / place)
-    if os.path.isabs(place) or not is_inside(real, root):
-        return Skipped("outside_folder", place, f"it leads to {real}", True)
+    given = root / path
+    if "\\" in path and not given.exists():
+        given = root / path.replace("\\", "/")
+    real = os.path.realpath(given)
+    if is_inside(real, root):
+        place = os.path.relpath(real, root)
+    elif follow_links and is_inside(normal := os.path.normpath(given), root):
+        place = os.path.relpath(normal, root)
+    else:
+        raise UnreadableImageError("outside_folder", f"it leads to {printable(real)}")
     if not os.path.isfile(real):
-        return Skipped("missing_file", place, "", True)
-    return None
+        raise UnreadableImageError("missing_file", "")
+    return place
 
 
 def read_picture(root: Path, place: str, follow_links: bool = False) -> bytes:

@@ -3,22 +3,28 @@
 `folders`: <person>/<image>, images anywhere below the person's folder. `level` says how many folder names make a
 person: 2 for train/<person>/…; 0 takes the folder that holds the image, whatever its depth.
 `flat`: no person is known, every image is one.
-`list`: a text file with lines "image person", or "image person x1 y1 … x5 y5 [score]" with landmarks in pixels;
-fields are separated by tabs, commas or blanks, images are relative to the folder.
+`list`: a text file with a line for each image, see `facelib.sources.list_files`; images are relative to the folder, or
+absolute and inside it.
 `digiface`: DigiFace-1M as its zip files unpack, together or each into a folder of its own: <subject>/<n>.png with
 numbers for names. A subject's number is the same person wherever it stands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-
-from facelib.sources.files import check_folder, locate, picture_files, read_picture
-from facelib.sources.source import Entry, FaceSource, IndexBuilder, SourceError, SourceIndex, register_source
+from facelib.data.listing import image_files
+from facelib.sources.files import check_folder, locate, read_picture
+from facelib.sources.list_files import ListLine, list_alignment, read_list
+from facelib.sources.source import (
+    Entry,
+    FaceSource,
+    IndexBuilder,
+    SourceError,
+    SourceIndex,
+    UnreadableImageError,
+    register_source,
+)
 
 Layout = Literal["folders", "flat", "list", "digiface"]
 
@@ -52,7 +58,7 @@ class FolderSource(FaceSource):
         self.layout, self.level, self.follow_links = layout, level, follow_links
         self.list = self.folder / list
         if layout == "list":
-            self.alignment = "given" if _has_landmarks(self.list) else "detect"
+            self.alignment = list_alignment(self.list)
 
     def index(self) -> SourceIndex:
         """List all images; `SourceError` when there is none."""
@@ -60,7 +66,7 @@ class FolderSource(FaceSource):
         if self.layout == "list":
             self._read_list(builder)
         else:
-            for place in picture_files(self.folder, builder.skip, self.follow_links):
+            for place in image_files(self.folder, builder.skip, self.follow_links):
                 person = self._person(place)
                 if person is None:
                     builder.skip("no_identity", place, f"layout {self.layout}, level {self.level}")
@@ -93,41 +99,14 @@ class FolderSource(FaceSource):
         return "/".join(folders[: self.level] if self.level else folders)
 
     def _read_list(self, builder: IndexBuilder) -> None:
-        for number, fields in _lines(self.list):
+        for number, row in read_list(self.list):
             where = f"{self.list.name}, line {number}"
+            if not isinstance(row, ListLine):
+                builder.skip("damaged_line", where, row)
+                continue
             try:
-                place, person = fields[:2]
-                values = np.array(fields[2:], np.float32)
-            except ValueError:
-                builder.skip("damaged_line", where, " ".join(fields)[:80])
+                place = locate(self.folder, row.path, self.follow_links)
+            except UnreadableImageError as problem:
+                builder.skip(problem.reason, f"{row.path} ({where})", problem.detail)
                 continue
-            if len(values) not in (0, 10, 11) or not np.isfinite(values).all():
-                builder.skip(
-                    "damaged_line", where, f"expected: picture person [x1 y1 … x5 y5 [score]], {len(fields)} fields"
-                )
-                continue
-            problem = None if self.follow_links else locate(self.folder, place)
-            if problem is not None:
-                builder.skip(problem.reason, f"{place} ({where})", problem.detail)
-                continue
-            landmarks = values[:10].reshape(5, 2) if len(values) else None
-            builder.add(person, place, number, landmarks, float(values[10]) if len(values) == 11 else float("nan"))
-
-
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Numbered lines of a list file as fields; blank lines are passed over."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):
-            mark = next((mark for mark in "\t," if mark in line), None)
-            fields = [field.strip() for field in line.strip().split(mark)]
-            if fields != [""] and fields:
-                yield number, fields
-
-
-def _has_landmarks(path: Path) -> bool:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such list file; its lines are: picture person")
-    first = next(_lines(path), None)
-    if first is None:
-        raise SourceError(f"{path}: an empty list file; its lines are: picture person")
-    return len(first[1]) >= 12
+            builder.add(row.identity, place, number, row.landmarks, row.score)

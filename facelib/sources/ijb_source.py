@@ -16,7 +16,15 @@ import numpy as np
 from facelib.sources.files import check_folder, locate, read_picture
 from facelib.sources.groups import joined_groups
 from facelib.sources.ijb import IJBMetadata, ijb_files
-from facelib.sources.source import Entry, FaceSource, IndexBuilder, SourceError, SourceIndex, register_source
+from facelib.sources.source import (
+    Entry,
+    FaceSource,
+    IndexBuilder,
+    SourceError,
+    SourceIndex,
+    UnreadableImageError,
+    register_source,
+)
 
 
 @register_source("ijb")
@@ -55,8 +63,9 @@ class IJBSource(FaceSource):
             names = [f"subject {group}" for group in groups.tolist()]
         for i, name in enumerate(metadata.names):
             place = (folder / name).as_posix()
-            problem = locate(self.root, place)
-            if problem is not None:
+            try:
+                place = locate(self.root, place)
+            except UnreadableImageError as problem:
                 builder.skip(problem.reason, place, problem.detail)
                 continue
             landmarks = None if metadata.landmarks is None else metadata.landmarks[i]

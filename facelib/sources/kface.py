@@ -8,15 +8,23 @@ other images.
 
 from __future__ import annotations
 
+import itertools
 import os
+import posixpath
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from facelib.data.listing import Skip, image_files
+from facelib.utils.text_files import read_lines
+
 # Letter of a variance: its name and its highest number.
 VARIANCES = {"s": ("accessories", 6), "l": ("luxes", 30), "e": ("expressions", 3), "c": ("poses", 20)}
+_FOLDERS = [re.compile(r"S(\d{3})"), re.compile(r"L(\d+)"), re.compile(r"E(\d{2})")]
+_FILE = re.compile(r"C(\d+)\.\w+")
 
 
 class KFaceError(ValueError):
@@ -33,6 +41,9 @@ class KFace:
         folder: folder that holds one folder per identity.
         accessories, luxes, expressions, poses: the variances to take, e.g. "s1~6", "l1~6,8~30", "e1~3", "c1~20".
         exclude: identity names to leave out, e.g. the 30 test identities.
+        skip: told of everything that is left out, see `facelib.data.listing`; besides its reasons there are
+            not_selected and excluded (a folder counts as one), no_identity (an image elsewhere), and unknown_identity
+            (a name to leave out that is not there).
 
     Attributes:
         names: identity name of each class.
@@ -41,7 +52,7 @@ class KFace:
 
     Raises:
         FileNotFoundError: no such folder.
-        KFaceError: a variance that does not exist, or no image left.
+        KFaceError: a variance that does not exist, no image left, or not one of the names to leave out is there.
     """
 
     def __init__(
@@ -52,19 +63,21 @@ class KFace:
         expressions: str = "e1~3",
         poses: str = "c1~20",
         exclude: Iterable[str] = (),
+        skip: Skip = lambda reason, place, detail: None,
     ) -> None:
         self.folder = Path(folder)
         chosen = self.check(self.folder, accessories, luxes, expressions, poses)
         left_out = set(exclude)
+        self._check_exclude(left_out, skip)
         self.names: list[str] = []
         self.paths: list[str] = []
         counts: list[int] = []
-        for name in sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir()):
-            found = [] if name in left_out else list(_pictures(self.folder, name, chosen))
-            if found:
-                self.names.append(name)
-                self.paths.extend(found)
-                counts.append(len(found))
+        for name, found in itertools.groupby(_pictures(self.folder, chosen, left_out, skip), lambda row: row[0]):
+            # By the numbers of their variances: C2 before C10.
+            places = [place for _, _, place in sorted(found)]
+            self.names.append(name)
+            self.paths.extend(places)
+            counts.append(len(places))
         if not self.paths:
             raise KFaceError(
                 f"{self.folder}: no picture <identity>/S001/L1/E01/C1.jpg "
@@ -84,6 +97,17 @@ class KFace:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; give the one that holds K-FACE's identity folders")
         return [parse_variance(*pair) for pair in zip(variances, "slec", strict=True)]
+
+    def _check_exclude(self, names: set[str], skip: Skip) -> None:
+        """A name that is not there may be misspelled, and the identity that is meant would stay in."""
+        unknown = sorted(name for name in names if not (self.folder / name).is_dir())
+        if unknown and len(unknown) == len(names):
+            raise KFaceError(
+                f"{self.folder}: none of the {len(names)} identities to leave out is here, the first is "
+                f"{unknown[0]!r}; correct their names, or leave out nothing"
+            )
+        for name in unknown:
+            skip("unknown_identity", name, "an identity to leave out that is not here")
 
     def landmark_picture(self, index: int) -> Path:
         """The image whose landmarks hold for image `index`: same identity and pose, plain, full light, neutral."""
@@ -140,30 +164,65 @@ def read_kface_pairs(path: str | os.PathLike[str]) -> tuple[list[str], list[str]
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such pair list")
     first, second, same = [], [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in read_lines(path):
         fields = line.split()
-        if not fields:
-            continue
         if len(fields) != 3 or fields[2] not in ("0", "1"):
             raise KFaceError(f"{path}: line {number} is {line[:80]!r}; expected: path path 0 (or 1)")
-        first.append(fields[0])
-        second.append(fields[1])
+        first.append(_normal(fields[0]))
+        second.append(_normal(fields[1]))
         same.append(fields[2] == "1")
     if not same:
         raise KFaceError(f"{path}: holds no pair")
     return first, second, np.array(same, dtype=bool)
 
 
-def _pictures(folder: Path, name: str, chosen: list[list[int]]) -> Iterator[str]:
-    """Paths of the chosen images of one identity that exist, in the order of their variances."""
-    accessories, luxes, expressions, poses = chosen
-    for accessory in accessories:
-        for lux in luxes:
-            for expression in expressions:
-                place = f"{name}/S{accessory:03d}/L{lux}/E{expression:02d}"
-                # One listing per folder instead of one look-up per image: K-FACE holds millions.
-                try:
-                    present = set(os.listdir(folder / place))
-                except FileNotFoundError:
-                    continue
-                yield from (f"{place}/C{pose}.jpg" for pose in poses if f"C{pose}.jpg" in present)
+def read_kface_names(path: str | os.PathLike[str]) -> list[str]:
+    """Read identity names, separated by line ends, blanks, commas or semicolons; what follows a "#" is a comment.
+
+    `./19062421/` and `"19062421"` are the identity 19062421.
+
+    Raises:
+        FileNotFoundError: no such file.
+        KFaceError: no name in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; it should hold the identities to leave out, a line each")
+    words = [word for _, line in read_lines(path) for word in re.split(r"[\s,;]+", line.partition("#")[0])]
+    names = [posixpath.basename(_normal(word.strip("\"'"))) for word in words if word.strip("\"'")]
+    if not names:
+        raise KFaceError(f"{path}: names no identity to leave out")
+    return names
+
+
+def _normal(path: str) -> str:
+    """A path as the folder's listing spells it: without "./", "//" and backslashes."""
+    return posixpath.normpath(path.replace("\\", "/"))
+
+
+def _pictures(
+    folder: Path, chosen: list[list[int]], exclude: set[str], skip: Skip
+) -> Iterator[tuple[str, list[int], str]]:
+    """Identity, numbers of the variances and path of every chosen image, identities ascending."""
+    wanted = [set(numbers) for numbers in chosen]
+
+    def leave_out(place: str) -> str:
+        parts = place.split("/")
+        if len(parts) == 1:
+            return "excluded" if place in exclude else ""
+        if len(parts) > 4:
+            return ""
+        match = _FOLDERS[len(parts) - 2].fullmatch(parts[-1])
+        return "not_selected" if match and int(match[1]) not in wanted[len(parts) - 2] else ""
+
+    for place in image_files(folder, skip, leave_out=leave_out):
+        name, *parts = place.split("/")
+        patterns = [*_FOLDERS, _FILE]
+        matches = [pattern.fullmatch(part) for pattern, part in zip(patterns, parts, strict=False)]
+        numbers = [int(match[1]) for match in matches if match]
+        if len(parts) != 4 or len(numbers) != 4:
+            skip("no_identity", place, "expected <identity>/S001/L1/E01/C1.jpg")
+        elif numbers[3] not in wanted[3]:
+            skip("not_selected", place, "")
+        else:
+            yield name, numbers, place

@@ -9,9 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from facelib.sources.files import read_picture
-from facelib.sources.kface import KFace, landmark_picture, read_kface_pairs
-from facelib.sources.source import Entry, FaceSource, IndexBuilder, PairList, SourceError, SourceIndex, register_source
+from facelib.sources.files import locate, read_picture
+from facelib.sources.kface import KFace, landmark_picture, read_kface_names, read_kface_pairs
+from facelib.sources.source import (
+    Entry,
+    FaceSource,
+    IndexBuilder,
+    PairList,
+    SourceError,
+    SourceIndex,
+    UnreadableImageError,
+    register_source,
+)
 
 # Images with the 370 training identities: 2,590, 46,620, 654,160 and 3,862,800.
 TRAINING_SETS = {
@@ -29,7 +38,7 @@ class KFaceSource(FaceSource):
     Args:
         path: folder that holds a folder for each identity.
         select: T1, T2, T3, T4, or a selection "s1~6 l1~6,8~30 e1~3 c1~20" (accessories, luxes, expressions, poses).
-        exclude: file with the identities to leave out, a line each: the 30 test identities.
+        exclude: file with the identities to leave out, see `read_kface_names`: the 30 test identities.
         pairs: pair lists (Q1 to Q4): then only their images are listed, and their pairs given. `select` and `exclude`
             have no part in it.
 
@@ -40,8 +49,10 @@ class KFaceSource(FaceSource):
 
     def __init__(self, path: str, select: str = "T4", exclude: str = "", pairs: Sequence[str] = ()) -> None:
         self.root = Path(path).resolve()
-        left_out = _read_names(exclude) if exclude else []
+        left_out = read_kface_names(exclude) if exclude else []
         self._pairs = {Path(file).stem: read_kface_pairs(file) for file in pairs}
+        if len(self._pairs) < len(pairs):
+            raise SourceError(f"pairs: two of {', '.join(pairs)} have one name; each becomes a .bin of its name")
         self._wanted = {place for first, second, _ in self._pairs.values() for place in (*first, *second)}
         chosen = TRAINING_SETS["T4"] if self._wanted else TRAINING_SETS.get(select, select)
         parts = chosen.split()
@@ -56,13 +67,15 @@ class KFaceSource(FaceSource):
         builder = IndexBuilder(numeric=True)
         if self._wanted:
             for place in sorted(self._wanted):
-                if (self.root / place).is_file():
-                    builder.add(place.split("/")[0], place, landmark_place=landmark_picture(place))
-                else:
-                    builder.skip("missing_file", place, "named by a pair")
+                try:
+                    locate(self.root, place)
+                except UnreadableImageError as problem:
+                    builder.skip(problem.reason, place, "named by a pair")
+                    continue
+                builder.add(place.split("/")[0], place, landmark_place=landmark_picture(place))
             return builder.build()
         accessories, luxes, expressions, poses = self._select
-        kface = KFace(self.root, accessories, luxes, expressions, poses, exclude=self._exclude)
+        kface = KFace(self.root, accessories, luxes, expressions, poses, self._exclude, builder.skip)
         for place, number in zip(kface.paths, kface.classes.tolist(), strict=True):
             builder.add(kface.names[number], place, landmark_place=landmark_picture(place))
         return builder.build()
@@ -74,15 +87,3 @@ class KFaceSource(FaceSource):
     def pair_lists(self) -> list[PairList]:
         """The pair lists."""
         return [PairList(name, *pairs) for name, pairs in self._pairs.items()]
-
-
-def _read_names(path: str) -> list[str]:
-    try:
-        names = Path(path).read_text(encoding="utf-8").split()
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path}: no such file; it should hold the identities to leave out, a line each"
-        ) from None
-    if not names:
-        raise SourceError(f"{path}: names no identity to leave out")
-    return names

@@ -1,8 +1,9 @@
 """Labeled Faces in the Wild (Huang et al. 2007), from a local folder or scikit-learn's downloader.
 
 Images are `<Name>/<Name>_0001.jpg`: as the archives unpack (`lfw`, `lfw_funneled`, `lfw-deepfunneled`, twice the same
-folder as on Kaggle), in scikit-learn's `lfw_home`, or all in one folder. The official pair files stand beside them or
-above: View 1 (`pairsDevTrain.txt`, `pairsDevTest.txt`) for development, View 2 (`pairs.txt`) for reporting.
+folder as on Kaggle), in scikit-learn's `lfw_home`, or all in one folder; with any suffix of images, and named
+`<Name>_0001_0.png`, as facenet's MTCNN aligner writes the faces that it finds. The official pair files stand beside
+them or above: View 1 (`pairsDevTrain.txt`, `pairsDevTest.txt`) for development, View 2 (`pairs.txt`) for reporting.
 
 A pair file starts with the number of pairs of a kind ("10 300": ten folds of 300). "name 1 4" is a genuine pair,
 "name 1 other 2" an impostor pair.
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from facelib.sources.files import check_folder, picture_files, read_picture
+from facelib.data.listing import Skip, image_files, is_hidden, is_image_name
+from facelib.sources.files import check_folder, read_picture
 from facelib.sources.source import Entry, FaceSource, IndexBuilder, PairList, SourceError, SourceIndex, register_source
 from facelib.utils.optional import require_extra
+from facelib.utils.text_files import read_lines
 
 VIEWS = {
     "view1": ("pairsDevTrain.txt", "pairsDevTest.txt"),
@@ -27,7 +30,7 @@ VIEWS = {
     "view2": ("pairs.txt",),
 }
 FOLDS = 10
-_PICTURE = re.compile(r"(?:.*/)?(?P<name>[^/]+)_(?P<number>\d{4,})\.\w+$")
+_PICTURE = re.compile(r"(?:.*/)?(?P<name>[^/]+)_(?P<number>\d{4,})(?:_(?P<face>\d+))?\.\w+", re.DOTALL)
 
 
 @register_source("lfw")
@@ -55,20 +58,15 @@ class LFW(FaceSource):
     def index(self) -> SourceIndex:
         """List the images; an image that a pair names and that is not there counts as skipped."""
         builder = IndexBuilder()
-        there: dict[str, str] = {}
-        for place in picture_files(self.folder, builder.skip):
-            match = _PICTURE.fullmatch(place)
-            if match is None:
-                builder.skip("no_identity", place, "expected Name_0001.jpg")
-            elif not self._pairs:
-                builder.add(match["name"], place)
+        there = self._pictures(builder.skip)
+        wanted = {key for pairs in self._pairs for key in (*pairs.first, *pairs.second)}
+        for key, place in there.items():
+            if wanted and key not in wanted:
+                builder.skip("not_selected", place, "in no pair")
             else:
-                there[_key(match["name"], int(match["number"]))] = place
-        for key in sorted({key for pairs in self._pairs for key in (*pairs.first, *pairs.second)}):
-            if key in there:
-                builder.add(key.rpartition("/")[0], there[key])
-            else:
-                builder.skip("missing_file", key, "named by a pair")
+                builder.add(key.rpartition("/")[0], place)
+        for key in sorted(wanted - there.keys()):
+            builder.skip("missing_file", key, "named by a pair")
         return builder.build()
 
     def read(self, entry: Entry) -> bytes:
@@ -77,15 +75,28 @@ class LFW(FaceSource):
 
     def pair_lists(self) -> list[PairList]:
         """The view's pairs with the places of their images."""
-        index = self.index()
-        place_of = {}
-        for place in index.places.to_pylist():
-            if match := _PICTURE.fullmatch(place):
-                place_of[_key(match["name"], int(match["number"]))] = place
+        places = self._pictures(lambda *_: None)
         return [
-            PairList(p.name, [place_of.get(k, k) for k in p.first], [place_of.get(k, k) for k in p.second], p.issame)
+            PairList(p.name, [places.get(k, k) for k in p.first], [places.get(k, k) for k in p.second], p.issame)
             for p in self._pairs
         ]
+
+    def _pictures(self, skip: Skip) -> dict[str, str]:
+        """Place of every image "Name/number" below the folder."""
+        there: dict[str, str] = {}
+        for place in image_files(self.folder, skip):
+            match = _PICTURE.fullmatch(place)
+            if match is None:
+                skip("no_identity", place, "expected Name_0001.jpg")
+                continue
+            key = _key(match["name"], int(match["number"]))
+            if key not in there:
+                there[key] = place
+            elif match["face"]:
+                skip("other_face", place, f"not the first face of its image, which is {there[key]}")
+            else:
+                skip("listed_twice", place, f"the same image as {there[key]}")
+        return there
 
 
 def read_lfw_pairs(path: str | Path) -> PairList:
@@ -101,21 +112,22 @@ def read_lfw_pairs(path: str | Path) -> PairList:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such LFW pair file")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    head = lines[0].split() if lines else []
+    lines = list(read_lines(path))
+    head = lines[0][1].split() if lines else []
     if not 1 <= len(head) <= 2 or not all(field.isdecimal() for field in head):
+        number = lines[0][0] if lines else 1
         raise SourceError(
-            f"{path}: line 1 is {' '.join(head)[:60]!r}; expected the number of pairs, or of folds and pairs"
+            f"{path}: line {number} is {' '.join(head)[:60]!r}; expected the number of pairs, or of folds and pairs"
         )
     per_kind, blocks = int(head[-1]), int(head[0]) if len(head) == 2 else 1
     rows: list[tuple[str, str, bool]] = []
-    for number, line in enumerate(lines[1:], 2):
+    for number, line in lines[1:]:
         fields = line.split()
         if len(fields) == 3 and fields[1].isdecimal() and fields[2].isdecimal():
             rows.append((_key(fields[0], int(fields[1])), _key(fields[0], int(fields[2])), True))
         elif len(fields) == 4 and fields[1].isdecimal() and fields[3].isdecimal():
             rows.append((_key(fields[0], int(fields[1])), _key(fields[2], int(fields[3])), False))
-        elif fields:
+        else:
             raise SourceError(f"{path}: line {number} is {line[:80]!r}; expected: name 1 2, or: name 1 name 2")
     if len(rows) != 2 * per_kind * blocks:
         raise SourceError(f"{path}: {len(rows)} pairs, its first line announces {2 * per_kind * blocks}")
@@ -141,19 +153,22 @@ def _find_pictures(root: Path) -> Path:
         for folder in level:
             if _holds_pictures(folder):
                 return folder
-        level = [child for folder in level for child in sorted(folder.iterdir()) if child.is_dir()][:10_000]
+        level = [child for folder in level for child in _folders(folder)][:10_000]
     raise FileNotFoundError(f"{root}: no LFW pictures <Name>/<Name>_0001.jpg here or up to three folders below")
 
 
 def _holds_pictures(folder: Path) -> bool:
-    for child in sorted(folder.iterdir()):
-        if child.is_dir() and any(child.glob(f"{_escape(child.name)}_[0-9][0-9][0-9][0-9]*.*")):
-            return True
-    return any(_PICTURE.fullmatch(picture.name) for picture in folder.glob("*_[0-9][0-9][0-9][0-9].jpg"))
+    """Whether it holds images of LFW, or folders with images that are called as the folder is."""
+    names = (child.name for child in folder.iterdir() if child.is_file())
+    return any(is_image_name(n) and not is_hidden(n) and _PICTURE.fullmatch(n) for n in names) or any(
+        is_image_name(picture.name) and (match := _PICTURE.fullmatch(picture.name)) and match["name"] == child.name
+        for child in _folders(folder)
+        for picture in child.iterdir()
+    )
 
 
-def _escape(name: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", name)
+def _folders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not is_hidden(child.name))
 
 
 def _find_pair_files(root: Path, pictures: Path, view: str) -> list[Path]:

@@ -45,10 +45,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from facelib.data.listing import HARMLESS, is_utf8, printable
 from facelib.utils.registry import Factory, Registry
-
-# Reasons that are a property of the set, not damage: other files, and images of no process.
-HARMLESS = frozenset({"not_a_picture_file", "no_identity", "link_within_folder"})
 
 
 class SourceError(ValueError):
@@ -225,8 +223,8 @@ class IndexBuilder:
         landmark_place: str = "",
     ) -> None:
         """List an image; one that is listed already, or whose name is no text, is counted as skipped."""
-        if not (_is_text(name) and _is_text(place)):
-            self.skip("name_not_utf8", repr(place), "rename the file")
+        if not (is_utf8(name) and is_utf8(place)):
+            self.skip("name_not_utf8", printable(place), "rename the file")
             return
         if place in self._rows:
             taken = self._rows[place][0]
@@ -337,11 +335,3 @@ def numeric_order(text: str) -> tuple[Any, ...]:
     """Sort key that counts: "img2" before "img10". Ties, as "01" and "1", are broken by the text itself."""
     pieces = re.split(r"(\d+)", text)
     return (*((0, int(p), "") if i % 2 else (1, 0, p) for i, p in enumerate(pieces)), (2, 0, text))
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # bytes of a file name that Python could only carry along
-        return False
-    return True

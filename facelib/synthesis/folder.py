@@ -10,14 +10,16 @@ Shapes: N batch, R image size.
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
+from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facelib.data import IMAGE_SUFFIXES, decode_image
+from facelib.data import IMAGE_SUFFIXES, Folder, decode_image
+from facelib.data.listing import HARMLESS, sized_images
 from facelib.synthesis.generator import register_generator
 
 _MOST = 1 << 24  # whole numbers that float32 keeps apart
@@ -33,6 +35,9 @@ class FolderGenerator:
         missing: what to do for an image beyond an identity's last: `error`, or `blank` for a black image, which any
             face detector rejects, so that identities may have different numbers of images.
         license: the terms of the images, kept with all that is made of them.
+
+    Attributes:
+        left_out: number of files that are not used by reason, see `facelib.data.listing`.
 
     Raises:
         FileNotFoundError: no such folder, or no images in it.
@@ -58,7 +63,9 @@ class FolderGenerator:
         self.folder, self.missing, self.license = Path(folder), missing, license
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; it should hold a folder of pictures for each identity")
-        self._people, self.weights_hash = _scan(self.folder)
+        self._people, self.weights_hash, self.left_out = _scan(self.folder)
+        if any(reason not in HARMLESS for reason in self.left_out):
+            logging.getLogger(__name__).warning("%s: left out %s", folder, self.left_out)
         self.identities = len(self._people)
         self.factors: dict[str, int] = {"image": 1}
         self._resize = image_size is not None
@@ -138,21 +145,25 @@ def _read(path: Path) -> npt.NDArray[np.uint8]:
         raise ValueError(f"{path}: not a readable picture ({error})") from error
 
 
-def _scan(folder: Path) -> tuple[list[tuple[str, list[str]]], str]:
-    """(identity folder, its images) in name order, and the SHA-256 of all names and file sizes."""
-    people, digest = [], hashlib.sha256()
-    for person in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
-        with os.scandir(folder / person) as entries:
-            files = {
-                e.name: e.stat().st_size for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES) and e.is_file()
-            }
-        if files:
-            people.append((person, sorted(files)))
-            digest.update("".join(f"{person}/{name} {files[name]}\n" for name in sorted(files)).encode())
+def _scan(folder: Path) -> tuple[list[tuple[str, list[str]]], str, dict[str, int]]:
+    """(identity folder, its images) in name order, the SHA-256 of all names and sizes, and what was left out."""
+    left_out: list[str] = []
+    people: dict[str, list[tuple[str, int]]] = {}
+    for place, size in sized_images(Folder(str(folder)), lambda *row: left_out.append(row[0]), follow_links=True):
+        person, _, name = place.partition("/")
+        if name and "/" not in name:
+            people.setdefault(person, []).append((name, size))
+        else:
+            left_out.append("no_identity")
     if not people:
+        found = f" ({len(left_out)} other files, the first is {left_out[0]})" if left_out else ""
         raise FileNotFoundError(
-            f"{folder}: no pictures; expected <identity>/<picture> with {', '.join(IMAGE_SUFFIXES)}"
+            f"{folder}: no pictures; expected <identity>/<picture> with {', '.join(IMAGE_SUFFIXES)}{found}"
         )
     if len(people) > _MOST:
         raise ValueError(f"{folder} has {len(people)} identities, at most {_MOST} can be told apart")
-    return people, digest.hexdigest()
+    digest, listed = hashlib.sha256(), []
+    for person, files in sorted(people.items()):
+        digest.update("".join(f"{person}/{name} {size}\n" for name, size in sorted(files)).encode())
+        listed.append((person, sorted(name for name, _ in files)))
+    return listed, digest.hexdigest(), dict(sorted(Counter(left_out).items()))

@@ -14,8 +14,9 @@ from facelib.config import InspectSettings, Settings
 from facelib.data import FaceDataset, ImageSpec, decode_image
 from facelib.evaluation.protocols import parse_spec
 from facelib.inspection import MEASURES, SetReport, count_repeats, inspect_identities, measure_faces, summarize
-from facelib.sources import read_bin
+from facelib.sources.bins import is_bin
 from facelib.sources.duplicates import perceptual_hash
+from facelib.sources.pair_sets import read_bins
 from ray_jobs.actors import ActorPool
 from ray_jobs.embedding.models import EmbeddingModel
 from ray_jobs.errors import JobError
@@ -79,14 +80,15 @@ def open_face_set(settings: Settings, text: str) -> FaceSet:
         JobError: the set has no faces.
     """
     spec, limit = parse_spec(text), settings.inspect.images
-    if spec.path.endswith(".bin"):
-        # The same image may be in several pairs.
-        images = list(dict.fromkeys(image for file in spec.files for image in read_bin(file)[0]))
-        if not images:
-            raise JobError(f"inspect.sets: {spec.path} contains no images")
+    if is_bin(spec.path):
+        try:
+            found, _, size = read_bins(spec.path, spec.name)
+        except ValueError as error:
+            raise JobError(f"inspect.sets: {error}") from None
+        images = list(dict.fromkeys(found))  # The same image may be in several pairs.
         images = images[:: -(-len(images) // limit)]
         batches = [FaceBatch(images=tuple(images[b : b + BIN_BATCH])) for b in range(0, len(images), BIN_BATCH)]
-        image_spec = ImageSpec(template=spec.options.get("template", "arcface"), size=decode_image(images[0]).shape[0])
+        image_spec = ImageSpec(template=spec.options.get("template", "arcface"), size=size)
         return FaceSet(spec.name, {"aligned": len(images)}, image_spec, batches)
     dataset = FaceDataset(settings.path(spec.path))
     groups = [group for group in dataset.row_groups() if group[3]]

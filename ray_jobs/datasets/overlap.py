@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.config import Settings
-from facelib.data import MANIFEST_NAME, FaceDataset, Folder, ImageSpec, decode_image
+from facelib.data import MANIFEST_NAME, FaceDataset, Folder, ImageSpec
 from facelib.data.storage import file_sha256
-from facelib.sources import read_bin
-from facelib.sources.bins import bin_paths
+from facelib.sources.bins import bin_paths, is_bin
 from facelib.sources.importing import References
+from facelib.sources.pair_sets import read_bins
 from facelib.utils.arrays import l2_normalize
 from ray_jobs.actors import ActorPool
 from ray_jobs.datasets.importing import load_embed
@@ -58,10 +58,12 @@ class ReferenceActor:
 
 def read_overlap_set(spec: str, image_spec: ImageSpec) -> list[bytes]:
     """All encoded images of a .bin file, of several as a.bin+b.bin, or of a face dataset."""
-    if spec.endswith(".bin"):
-        images = [image for path in bin_paths(spec) for image in read_bin(path)[0]]
-        if images and decode_image(images[0]).shape[:2] != (image_spec.size, image_spec.size):
-            side = decode_image(images[0]).shape[0]
+    if is_bin(spec):
+        try:
+            images, _, side = read_bins(spec, spec)
+        except ValueError as error:
+            raise JobError(f"import_data.overlap_sets: {error}") from None
+        if side != image_spec.size:
             raise JobError(
                 f"import_data.overlap_sets: {spec} has faces of {side} pixels, but align.size is {image_spec.size}"
             )
@@ -73,6 +75,6 @@ def read_overlap_set(spec: str, image_spec: ImageSpec) -> list[bytes]:
 
 def overlap_set_hash(spec: str) -> str:
     """Hash of a set's images, for the dataset's spec."""
-    if spec.endswith(".bin"):
+    if is_bin(spec):
         return "+".join(file_sha256(path)[:32] for path in bin_paths(spec))
     return hashlib.sha256(Folder(spec).read(MANIFEST_NAME)).hexdigest()[:32]

@@ -3,10 +3,10 @@
 import hashlib
 from dataclasses import dataclass, field
 
-import pyarrow.fs as pafs
-
 from facelib.config import EmbedSettings
 from facelib.data import IMAGE_SUFFIXES, MANIFEST_NAME, FaceDataset, Folder, ImageSpec
+from facelib.data.listing import sized_images
+from facelib.sources import Skipped
 from ray_jobs.errors import JobError
 
 
@@ -33,14 +33,26 @@ class EmbeddingTask:
     row_groups: list[int] = field(default_factory=list)
 
 
-def input_tasks(cfg: EmbedSettings, uri: str, image_spec: ImageSpec) -> tuple[str, list[EmbeddingTask]]:
+@dataclass(frozen=True)
+class EmbeddingInput:
+    """A face dataset or a folder of images.
+
+    Attributes:
+        listing: text that identifies the input and changes with its content.
+        tasks: in the input's order.
+        left_out: everything in a folder that is not embedded, and why.
+    """
+
+    listing: str
+    tasks: list[EmbeddingTask]
+    left_out: list[Skipped] = field(default_factory=list)
+
+
+def list_input(cfg: EmbedSettings, uri: str, image_spec: ImageSpec) -> EmbeddingInput:
     """List a face dataset or a folder of images.
 
     Args:
         image_spec: of the model's training faces.
-
-    Returns:
-        Text that identifies the input and changes with its content, and the tasks, in the input's order.
 
     Raises:
         DatasetError: a dataset with another image spec.
@@ -51,7 +63,7 @@ def input_tasks(cfg: EmbedSettings, uri: str, image_spec: ImageSpec) -> tuple[st
     return _folder_tasks(cfg, uri)
 
 
-def _dataset_tasks(cfg: EmbedSettings, uri: str, image_spec: ImageSpec) -> tuple[str, list[EmbeddingTask]]:
+def _dataset_tasks(cfg: EmbedSettings, uri: str, image_spec: ImageSpec) -> EmbeddingInput:
     """One output part for each part of the dataset; tasks are whole row groups."""
     dataset = FaceDataset(uri)
     image_spec.require(dataset.image_spec, f"model {cfg.model}", f"dataset {uri}")
@@ -65,18 +77,19 @@ def _dataset_tasks(cfg: EmbedSettings, uri: str, image_spec: ImageSpec) -> tuple
             if rows >= cfg.images_per_task or group == len(info.row_groups) - 1:
                 tasks.append(EmbeddingTask(part, number, rows, uri, source=info.name, row_groups=groups))
                 groups, rows, number = [], 0, number + 1
-    return f"{uri} {hashlib.sha256(dataset.folder.read(MANIFEST_NAME)).hexdigest()}", tasks
+    return EmbeddingInput(f"{uri} {hashlib.sha256(dataset.folder.read(MANIFEST_NAME)).hexdigest()}", tasks)
 
 
-def _folder_tasks(cfg: EmbedSettings, uri: str) -> tuple[str, list[EmbeddingTask]]:
-    """Image files of a folder and its subfolders, names ascending."""
+def _folder_tasks(cfg: EmbedSettings, uri: str) -> EmbeddingInput:
+    """Image files of a folder and its subfolders, names ascending; links are followed, to each image once."""
+    left_out: list[Skipped] = []
     folder = Folder(uri)
-    infos = folder.fs.get_file_info(pafs.FileSelector(folder.path, recursive=True, allow_not_found=True))
-    start = len(folder.path.rstrip("/")) + 1
-    files = sorted((i.path[start:], i.size) for i in infos if i.type == pafs.FileType.File)
-    files = [file for file in files if file[0].lower().endswith(IMAGE_SUFFIXES)]
+    files = sized_images(folder, lambda *row: left_out.append(Skipped(*row)), follow_links=True)
     if not files:
-        raise JobError(f"embed.input: {uri} is not a face dataset and contains no images ({', '.join(IMAGE_SUFFIXES)})")
+        raise JobError(
+            f"embed.input: {uri} is not a face dataset and contains no images ({', '.join(IMAGE_SUFFIXES)})"
+            + (f"; {len(left_out)} files were left out, the first is {left_out[0]}" if left_out else "")
+        )
     listing = hashlib.sha256("\n".join(f"{name}\t{size}" for name, size in files).encode()).hexdigest()
     names, tasks = [name for name, _ in files], []
     for part, begin in enumerate(range(0, len(names), cfg.images_per_part)):
@@ -84,4 +97,4 @@ def _folder_tasks(cfg: EmbedSettings, uri: str) -> tuple[str, list[EmbeddingTask
         for number, first in enumerate(range(0, len(part_names), cfg.images_per_task)):
             task_names = part_names[first : first + cfg.images_per_task]
             tasks.append(EmbeddingTask(part, number, len(task_names), uri, files=task_names))
-    return f"{uri} {listing}", tasks
+    return EmbeddingInput(f"{uri} {listing}", tasks, left_out)

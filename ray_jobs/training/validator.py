@@ -36,7 +36,7 @@ class Validator:
         self.heldout: PairSet | None = None
         if settings.data.heldout and settings.train.selection == "heldout":
             uri = settings.path(settings.data.heldout)
-            self.heldout = load_pair_set(f"heldout={uri}", settings.evaluate.pairs, settings.seed)
+            self.heldout = load_pair_set(uri, settings.evaluate.pairs, settings.seed, name="heldout")
         self.sets = [_open(parse_spec(text), settings) for text in settings.train.sets]
         for pair_set in [*self.sets, *([self.heldout] if self.heldout else [])]:
             image_spec.require(pair_set.image_spec, "the training dataset", f"set {pair_set.name}")
@@ -75,4 +75,4 @@ class Validator:
 
 def _open(spec: SetSpec, settings: Settings) -> PairSet:
     options = {"pairs": settings.evaluate.pairs, "seed": settings.seed, **spec.options}
-    return load_pair_set(f"{spec.name}={spec.path}", **options)
+    return load_pair_set(spec.path, **options, name=spec.name)

@@ -79,7 +79,12 @@ def test_a_folder_of_images(tmp_path, cfg, run):
     (album / "anna" / "2.JPG").write_bytes(encode_image(pattern(1, 1)))
     (album / "broken.png").write_bytes(b"nothing")
     (album / "notes.txt").write_text("not an image")
+    (album / "anna" / "loop").symlink_to("..")
     embed(cfg("embed.input=album"), run)
+    manifest = json.loads((tmp_path / "embeddings" / "manifest.json").read_text())
+    assert (manifest["images"], manifest["left_out"]) == (3, {"link_within_folder": 1, "not_a_picture_file": 1})
+    left_out = json.loads((tmp_path / "embeddings" / "left_out.json").read_text())
+    assert [row[:2] for row in left_out] == [["link_within_folder", "anna/loop"], ["not_a_picture_file", "notes.txt"]]
     table = pq.read_table(tmp_path / "embeddings" / "parts").to_pylist()
     assert [row["name"] for row in table] == ["anna/1.jpg", "anna/2.JPG", "broken.png"]
     assert np.linalg.norm(table[0]["embedding"]) == pytest.approx(1, abs=1e-5)

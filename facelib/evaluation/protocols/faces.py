@@ -49,25 +49,26 @@ class EncodedImages(FaceImages):
     Args:
         images: JPEG, PNG, ... bytes.
         name: of the set, for messages.
+        first: number of the first image in the whole set, for messages.
     """
 
-    def __init__(self, images: Sequence[bytes], name: str = "faces") -> None:
-        self.images, self.name = images, name
+    def __init__(self, images: Sequence[bytes], name: str = "faces", first: int = 0) -> None:
+        self.images, self.name, self.first = images, name, first
 
     def __len__(self) -> int:
         return len(self.images)
 
     def part(self, begin: int, end: int) -> EncodedImages:
-        return EncodedImages(self.images[begin:end], self.name)
+        return EncodedImages(self.images[begin:end], self.name, self.first + begin)
 
     def decode(self) -> NDArray[np.uint8]:
         pictures = []
-        for number, data in enumerate(self.images):
+        for number, data in enumerate(self.images, self.first):
             try:
                 pictures.append(decode_image(data))
             except ValueError as error:
                 raise ValueError(f"{self.name}: picture {number}: {error}") from None
-        return stack_faces(pictures, [f"{self.name}: picture {number}" for number in range(len(pictures))])
+        return stack_faces(pictures, [f"{self.name}: picture {self.first + row}" for row in range(len(pictures))])
 
     @cached_property
     def fingerprint(self) -> str:

@@ -14,11 +14,13 @@ import pyarrow.fs as pafs
 from numpy.typing import NDArray
 
 from facelib.data import MANIFEST_NAME, Folder
+from facelib.data.listing import is_hidden
 from facelib.evaluation import EvaluationOptions, SortedScores, VerificationReport, evaluate_groups
 from facelib.evaluation.protocols.base import EvaluationResult, EvaluationSet
 from facelib.evaluation.protocols.faces import EncodedImages
 from facelib.evaluation.protocols.pairs import PairsProtocol
 from facelib.evaluation.protocols.registry import register_protocol
+from facelib.sources.bins import is_bin
 
 
 @register_protocol("groups")
@@ -80,13 +82,27 @@ class GroupsProtocol(EvaluationSet):
 
 
 def _members(path: str) -> dict[str, str]:
-    """Files and datasets of a folder by group name, names ascending."""
+    """Files and datasets of a folder by group name, names ascending; hidden files are none.
+
+    Raises:
+        ValueError: two groups of one name.
+    """
     folder = Folder(path)
     infos = folder.fs.get_file_info(pafs.FileSelector(folder.path, allow_not_found=True))
-    found = {}
+    found: dict[str, str] = {}
     for info in sorted(infos, key=lambda i: i.base_name):
-        if info.base_name.endswith(".bin"):
-            found[info.base_name.removesuffix(".bin")] = f"{folder.uri}/{info.base_name}"
-        elif info.type == pafs.FileType.Directory and Folder(f"{folder.uri}/{info.base_name}").exists(MANIFEST_NAME):
-            found[info.base_name] = f"{folder.uri}/{info.base_name}"
+        name = info.base_name
+        uri = f"{folder.uri}/{name}"
+        if is_hidden(name):
+            continue
+        if info.type == pafs.FileType.Directory:
+            if not Folder(uri).exists(MANIFEST_NAME):
+                continue
+        elif is_bin(name):
+            name = name[: -len(".bin")]
+        else:
+            continue
+        if name in found:
+            raise ValueError(f"{path}: {found[name]} and {uri} are both group {name}; rename one")
+        found[name] = uri
     return found

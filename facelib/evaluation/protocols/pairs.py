@@ -38,7 +38,7 @@ class PairsProtocol(FacePairs):
     """
 
     def __init__(self, name: str, path: str, pairs: int = 3000, seed: int = 0, template: str = "arcface") -> None:
-        found = load_pair_set(f"{name}={path}", pairs, seed, template)
+        found = load_pair_set(path, pairs, seed, template, name)
         if len(found.issame) < FOLDS:
             raise ValueError(
                 f"{name} has {len(found.issame)} pairs, k-fold accuracy needs at least {FOLDS}; for held-out faces, "

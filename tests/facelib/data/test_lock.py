@@ -40,11 +40,11 @@ def soon(monkeypatch):
 
 def test_a_folder_is_held_and_given_back(folder):
     with directory_lock(folder, "generate"):
-        assert folder.names() == [LOCK_NAME]
-    assert folder.names() == []
+        assert folder.names(hidden=True) == [LOCK_NAME]
+    assert folder.names(hidden=True) == []
     with pytest.raises(ZeroDivisionError), directory_lock(folder, "generate"):
         1 / 0  # noqa: B018
-    assert folder.names() == []
+    assert folder.names(hidden=True) == []
 
 
 def test_a_second_job_is_told_who_is_there(folder):

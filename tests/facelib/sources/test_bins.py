@@ -30,11 +30,34 @@ def test_smallest_example(tmp_path):
     assert issame.tolist() == ISSAME
 
 
-@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("protocol", range(6))
 def test_reads_python_3(tmp_path, protocol):
+    """Protocols 0 to 2 have no opcode for bytes: Python 3 writes a call of `_codecs.encode`."""
     path = tmp_path / "set.bin"
     path.write_bytes(pickle.dumps((IMAGES, ISSAME), protocol=protocol))
     assert read_bin(path)[0] == IMAGES
+
+
+def test_calls_that_make_bytes_take_latin_1_only(tmp_path):
+    path = tmp_path / "set.bin"
+    for call in (
+        b"c_codecs\nencode\n(Vab\nVutf-7\ntR.",
+        b"c_codecs\nencode\n(VabVlatin1\ntR.",
+        b"c_codecs\nencode\n(V\\u20ac\nVlatin1\ntR.",
+        b"c__builtin__\nbytes\n(I1000000000\ntR.",
+    ):
+        path.write_bytes(call)
+        with pytest.raises(ValueError, match=r"set\.bin"):
+            read_bin(path)
+
+
+def test_labels_as_floats(tmp_path):
+    path = tmp_path / "set.bin"
+    path.write_bytes(pickle.dumps((IMAGES, [1.0, 0.0]), protocol=4))
+    assert read_bin(path)[1].tolist() == ISSAME
+    path.write_bytes(pickle.dumps((IMAGES, [1.0, 0.5]), protocol=4))
+    with pytest.raises(ValueError, match=r"issame\[1\] must be True or False, found 0\.5"):
+        read_bin(path)
 
 
 @pytest.mark.parametrize("protocol", [0, 2])

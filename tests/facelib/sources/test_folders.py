@@ -1,7 +1,9 @@
+import contextlib
 import os
 
 import numpy as np
 import pytest
+from support.listing import accounted, random_tree
 
 from facelib.sources import SourceError, UnreadableImageError, build_source
 from facelib.sources.source import count_skipped
@@ -24,7 +26,7 @@ def test_smallest_example(tmp_path):
     make(tmp_path, "bob/2.png", "ann/1.jpg", "ann/0.JPEG", "ann/notes.txt", "stray.jpg", "ann/.hidden.jpg")
     found, skipped = listed(tmp_path)
     assert found == [("ann", "ann/0.JPEG"), ("ann", "ann/1.jpg"), ("bob", "bob/2.png")]
-    assert skipped == {"no_identity": 1, "not_a_picture_file": 2}
+    assert skipped == {"hidden_file": 1, "no_identity": 1, "not_a_picture_file": 1}
     source = build_source("folders", str(tmp_path))
     assert source.read(source.index().entries(2, 3)[0]) == b"bytes of bob/2.png"
 
@@ -83,9 +85,9 @@ def test_what_a_list_file_must_not_say(tmp_path):
     )
     source = build_source("folders", str(tmp_path / "in"), layout="list", list="list.txt")
     index = source.index()
-    assert [(e.name, e.place) for e in index.entries(0, len(index))] == [("ann", "a.jpg")]
+    assert [(e.name, e.place) for e in index.entries(0, len(index))] == [("ann", "a.jpg"), ("ann", "b.jpg")]
     assert count_skipped(index.skipped) == {
-        "damaged_line": 3, "listed_twice": 1, "missing_file": 1, "outside_folder": 3, "two_identities": 1,
+        "damaged_line": 3, "listed_twice": 1, "missing_file": 1, "outside_folder": 2, "two_identities": 1,
     }  # fmt: skip
     assert all(s.damage for s in index.skipped)
     assert "list.txt, line 8" in [s.place for s in index.skipped]
@@ -118,6 +120,41 @@ def test_a_file_that_becomes_a_link_after_listing_is_not_read(tmp_path):
     (tmp_path / "in/ann/1.jpg").write_bytes(b"")
     with pytest.raises(UnreadableImageError, match="empty_file"):
         source.read(entry)
+
+
+def test_two_lines_of_one_picture_are_told_apart_from_two_pictures(tmp_path):
+    """insightface 127: `a.jpg` and `./a.jpg` under two identities."""
+    make(tmp_path, "a.jpg", "b.jpg")
+    os.symlink("b.jpg", tmp_path / "c.jpg")
+    (tmp_path / "list.txt").write_text("a.jpg 0\n./a.jpg 1\nb.jpg 2\nc.jpg 2\n")
+    found, skipped = listed(tmp_path, layout="list", list="list.txt")
+    assert found == [("0", "a.jpg"), ("2", "b.jpg")]
+    assert skipped == {"listed_twice": 1, "two_identities": 1}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_listed_and_left_out_are_what_is_there(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    random_tree(tmp_path / "in", rng)
+    for options in ({}, {"level": 0}, {"level": 2}, {"layout": "flat"}, {"layout": "digiface"}):
+        with contextlib.suppress(SourceError):  # no image at all
+            index = build_source("folders", str(tmp_path / "in"), **options).index()
+            accounted(tmp_path / "in", index.places.to_pylist(), [s.place for s in index.skipped])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_every_line_of_a_list_is_listed_or_left_out(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    make(tmp_path, *(f"{n}.jpg" for n in range(6)))
+    paths = ["{}.jpg", "./{}.jpg", "../{}.jpg", f"{tmp_path}/{{}}.jpg", "x\\{}.jpg", "{}.png"]
+    lines = [f"{paths[rng.integers(6)].format(rng.integers(7))} {rng.integers(4)}" for _ in range(30)]
+    lines += ["alone", "a.jpg 1 2 3", b"lat\xe9.jpg 1".decode("latin-1")]
+    (tmp_path / "list.txt").write_bytes("\r\n".join(lines).encode("latin-1"))
+    source = build_source("folders", str(tmp_path), layout="list", list="list.txt")
+    index = source.index()
+    assert len(index) + len(index.skipped) == len(lines)
+    assert index.places.to_pylist() == list(dict.fromkeys(index.places.to_pylist()))
+    assert len(index) > 0
 
 
 def test_refuses(tmp_path):

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from support.listing import accounted, random_tree
 
 from facelib.sources import SourceError, build_source
 from facelib.sources.lfw import read_lfw_pairs
 from facelib.sources.source import count_skipped
+from facelib.utils.text_files import TextFileError
 
 PEOPLE = {"Ann_Lee": 3, "Bob": 2, "Eve_O'Hara": 1}
 
@@ -66,6 +68,46 @@ def test_a_picture_that_a_pair_names_and_is_not_there(tmp_path):
     assert count_skipped(index.skipped)["not_a_picture_file"] == 1
 
 
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("ending", [".png", "_0.png", ".JPG", "_0.jpg"])
+def test_what_aligners_write(tmp_path, flat, ending):
+    """facenet 490 and 524: its MTCNN aligner names the first face Name_0001_0.png, a second one Name_0001_1.png."""
+    folder = tmp_path / "lfw"
+    for name in ("Anna_B", "Carl"):
+        (folder if flat else folder / name).mkdir(parents=True, exist_ok=True)
+        ((folder if flat else folder / name) / f"{name}_0001{ending}").write_bytes(b"x")
+    extra = (folder if flat else folder / "Carl") / "Carl_0001_1.png"
+    extra.write_bytes(b"another person")
+    source = build_source("lfw", str(tmp_path))
+    index = source.index()
+    assert index.names == ["Anna_B", "Carl"]
+    assert index.places[1].as_py().endswith(f"Carl_0001{ending}")
+    assert [s.reason for s in index.skipped] == ["other_face"]
+    (tmp_path / "pairs.txt").write_bytes("\ufeff1\t1\r\nAnna_B\t1\t1\r\nAnna_B\t1\tCarl\t1\r\n".encode())
+    source = build_source("lfw", str(tmp_path), view="view2")
+    assert source.pair_lists()[0].second[1] == index.places[1].as_py()
+
+
+def test_one_image_in_two_files(tmp_path):
+    make(tmp_path / "lfw")
+    (tmp_path / "lfw/Bob/Bob_0001.png").write_bytes(b"x")
+    index = build_source("lfw", str(tmp_path)).index()
+    assert index.counts.tolist() == [3, 2, 1]
+    assert [(s.reason, s.place) for s in index.skipped] == [("listed_twice", "Bob/Bob_0001.png")]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_listed_and_left_out_are_what_is_there(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    make(tmp_path / "in")
+    files = ["Bob_0002.jpg", "Bob_0001_0.png", "Bob_0001_1.png", "Bob.jpg", "notes.txt", "._Bob_0001.jpg", "x_12.png"]
+    random_tree(tmp_path / "in", rng, files, ["Ann_Lee", "Bob", ".git"])
+    (tmp_path / "mine.txt").write_text(view1([("Ann_Lee", 1, 2)], [("Bob", 1, "Gone", 1)]))
+    for view in ("", str(tmp_path / "mine.txt")):
+        index = build_source("lfw", str(tmp_path / "in"), view=view).index()
+        accounted(tmp_path / "in", index.places.to_pylist(), [s.place for s in index.skipped], elsewhere=["Gone/1"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -79,6 +121,12 @@ def test_a_picture_that_a_pair_names_and_is_not_there(tmp_path):
 def test_damaged_pair_files(tmp_path, text, message):
     (tmp_path / "pairs.txt").write_text(text)
     with pytest.raises(SourceError, match=message):
+        read_lfw_pairs(tmp_path / "pairs.txt")
+
+
+def test_pair_files_in_other_encodings(tmp_path):
+    (tmp_path / "pairs.txt").write_bytes("1\nAnn 1 2\nJos\xe9 1 Bob 2\n".encode("latin-1"))
+    with pytest.raises(TextFileError, match=r"pairs\.txt: line 3 is not UTF-8"):
         read_lfw_pairs(tmp_path / "pairs.txt")
 
 

@@ -4,8 +4,8 @@ from support.datasets import pattern, write_dataset
 
 from facelib.data import DatasetError, ImageSpec, decode_image, encode_image
 from facelib.data.pairs import draw_pairs
-from facelib.sources import BinError, write_bin
-from facelib.sources.pair_sets import load_pair_set
+from facelib.sources import BinError, read_bin, write_bin
+from facelib.sources.pair_sets import load_pair_set, read_bins
 
 
 def bin_file(path, people, size=112):
@@ -67,6 +67,35 @@ def test_bins_are_joined_and_named(tmp_path):
     assert np.array_equal(joined.second - joined.first, np.ones(10))
     assert joined.images[8:] == load_pair_set(str(two)).images
     assert load_pair_set(f"both={one}+{two}").name == "both"
+
+
+def test_suffixes_in_any_case_and_any_character_in_a_name(tmp_path):
+    bin_file(tmp_path / "LFW.BIN", range(2))
+    bin_file(tmp_path / "lfw (1).bin", range(2))
+    assert load_pair_set(str(tmp_path / "LFW.BIN")).name == "LFW"
+    joined = load_pair_set(f"{tmp_path}/LFW.BIN+{tmp_path}/lfw (1).bin", name="both")
+    assert (joined.name, len(joined.images)) == ("both", 16)
+
+
+def test_the_image_that_does_not_fit_is_named(tmp_path):
+    """Set, file, number and both sizes; two sets share the file."""
+    images, labels = read_bin(bin_file(tmp_path / "a.bin", range(3)))
+    for data, message in (
+        (encode_image(pattern(1, 1, 128)), "has 128x128 pixels, not 112x112"),
+        (b"GIF89a", "6 bytes that are not a decodable image"),
+    ):
+        write_bin(tmp_path / "b.bin", [*images[:7], data, *images[8:]], labels)
+        for name in ("lfw", "mine"):
+            with pytest.raises(ValueError, match=rf"set {name}: .*b\.bin: image 7:? {message}"):
+                load_pair_set(f"{tmp_path}/a.bin+{tmp_path}/b.bin", name=name)
+    write_bin(tmp_path / "b.bin", [b"GIF89a", *images[1:]], labels)
+    with pytest.raises(ValueError, match=r"b\.bin: image 0: 6 bytes"):
+        load_pair_set(str(tmp_path / "b.bin"))
+
+
+def test_bins_are_read_with_their_size(tmp_path):
+    images, issame, size = read_bins(str(bin_file(tmp_path / "a.bin", range(2), 96)), "a")
+    assert (len(images), issame.tolist(), size) == (8, [True, False] * 2, 96)
 
 
 def test_a_name_before_a_dataset(tmp_path):

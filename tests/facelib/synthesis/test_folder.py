@@ -1,5 +1,6 @@
 """Finished picture sets as a generator."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -73,6 +74,25 @@ def test_damaged_pictures_are_named(folder):
     (folder / "a" / "000.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"000\.png: not a readable picture"):
         build_generator("folder", folder=str(folder))
+
+
+def test_what_lies_beside_the_images_is_left_out_and_counted(folder, caplog):
+    """macOS writes `._000.png` beside an image on a foreign disk (faceswap-playground 116, ml4a 49)."""
+    expected = build_generator("folder", folder=str(folder))
+    assert expected.left_out == {"not_a_picture_file": 2}
+    (folder / "a" / "._000.png").write_bytes(b"\x00\x05\x16\x07")
+    (folder / ".thumbs").mkdir()
+    (folder / ".thumbs" / "1.png").write_bytes(b"no picture")
+    (folder / "stray.png").write_bytes(b"no picture")
+    (folder / "a" / "loop").symlink_to("..")
+    with open(os.path.join(os.fsencode(folder), b"a", b"\xe9.png"), "wb") as file:
+        file.write(b"no picture")
+    generator = build_generator("folder", folder=str(folder))
+    assert (generator.identities, generator.weights_hash) == (2, expected.weights_hash)
+    assert generator.left_out == {
+        "hidden_file": 2, "link_within_folder": 1, "name_not_utf8": 1, "no_identity": 1, "not_a_picture_file": 2,
+    }  # fmt: skip
+    assert "name_not_utf8" in caplog.text
 
 
 def test_hash_follows_the_files(folder):

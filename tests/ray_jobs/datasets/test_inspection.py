@@ -48,5 +48,5 @@ def test_large_sets_are_sampled_by_row_groups(output):
 
 def test_a_set_without_faces_is_refused(output):
     write_bin(output / "empty.bin", [], [])
-    with pytest.raises(JobError, match=r"inspect\.sets: .*empty\.bin contains no images"):
+    with pytest.raises(JobError, match=r"inspect\.sets: .*empty\.bin: holds no pairs"):
         open_face_set(settings(output), f"{output}/empty.bin")

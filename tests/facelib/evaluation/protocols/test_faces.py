@@ -19,6 +19,10 @@ def test_stored_faces_name_what_is_wrong(tmp_path):
         ImageFiles(str(tmp_path), ["c.jpg"]).decode()
     with pytest.raises(ValueError, match="faces: picture 1: image: empty data"):
         EncodedImages([encode_image(pattern(1, 1)), b""]).decode()
+    # A part, as workers get it, counts as the whole set does.
+    images = [encode_image(pattern(1, 1))] * 5 + [encode_image(pattern(1, 1, 96))]
+    with pytest.raises(ValueError, match="lfw: picture 5 has 96x96 pixels instead of 112x112"):
+        EncodedImages(images, "lfw").part(2, 6).part(2, 4).decode()
 
 
 def test_fingerprints_change_with_the_faces(tmp_path):

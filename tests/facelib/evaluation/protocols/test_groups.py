@@ -47,6 +47,18 @@ def test_groups_of_people(tmp_path, people_bin):
         open_set(f"groups:{folder}")
 
 
+def test_hidden_files_are_no_groups_and_suffixes_count_in_any_case(tmp_path, people_bin):
+    folder = tmp_path / "rfw"
+    folder.mkdir()
+    for name in ("south.BIN", "north.bin"):
+        (folder / name).write_bytes(people_bin.read_bytes())
+    (folder / "._north.bin").write_bytes(b"\x00\x05\x16\x07")
+    assert list(open_set(f"groups:{folder}").groups) == ["north", "south"]
+    write_dataset(folder / "south", identities=6, images=4)
+    with pytest.raises(ValueError, match="are both group south"):
+        open_set(f"groups:{folder}")
+
+
 def test_groups_of_other_templates_do_not_mix(tmp_path):
     for name, template in (("a", "arcface"), ("b", "arcface-96")):
         write_dataset(tmp_path / name, identities=4, images=4, template=template)
