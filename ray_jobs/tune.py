@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from facelib.tracking import Run
     from facelib.tuning.statistics import FinalistComparison, Importance
     from facelib.tuning.trials import Trial
-    from ray_jobs.tuning.sweep import Sweep
+    from ray_jobs.tuning.state import Sweep
 
 BEST_NAME = "best.yaml"
 
@@ -38,11 +38,13 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     """
     from facelib.tuning.space import SearchSpace, check_space
     from facelib.tuning.validation import check_fields, check_tune
+    from ray_jobs.tuning.hosted_scheduler import build_scheduler
 
     check_training = {"ssl": train_ssl.validate, "unpg": train_unpg.validate}[settings.tune.method]
     if settings.data.stream:
         raise SettingsError("data.stream: trials are compared on one stored dataset; make it with ray_jobs.generate")
     check_tune(settings)
+    build_scheduler(settings.tune, settings.train.epochs)
     space = SearchSpace(settings.tune.space, settings)
     check_fields(space, settings)
     check_training(settings, upcoming)
@@ -56,26 +58,25 @@ def tune(settings: Settings, run: Run) -> JobResult:
     from facelib.data.lock import directory_lock
     from facelib.tuning.report import finalists, winner_of
     from ray_jobs.tuning.driver import run_trials
-    from ray_jobs.tuning.sweep import Sweep, sweep_folder
+    from ray_jobs.tuning.state import Sweep, sweep_folder
 
     folder = sweep_folder(settings)
     with directory_lock(folder, "tune"), Sweep(settings, run) as sweep:
         run_trials(sweep, "search")
-        chosen = finalists(sweep.store.of_kind("search"), settings.tune)
-        if not chosen:
-            raise JobError(f"{folder.uri}: no trial has a score; see the reasons in {folder.uri}/trials")
         if settings.tune.finalists and settings.tune.finalist_seeds:
             for seed in range(1, settings.tune.finalist_seeds + 1):
-                for trial in chosen:
+                for trial in finalists(sweep.store.of_kind("search"), settings.tune):
                     sweep.add("repeat", trial, settings.seed + seed)
             run_trials(sweep, "repeat")
         winner, comparison = winner_of(sweep.store.trials, settings.tune)
         if winner is None:
-            raise JobError(f"{folder.uri}: no trial has a score")
+            raise JobError(f"{folder.uri}: no trial has a score; see the reasons in {folder.uri}/trials")
         for seed in range(settings.tune.final_seeds):
             sweep.add("final", winner, settings.seed + settings.tune.finalist_seeds + 1 + seed)
         run_trials(sweep, "final")
         write_report(sweep, winner, comparison)
+        if left_out := sweep.left_out():
+            print(left_out, flush=True)
     history = [
         trial.model_dump(exclude={"segments", "reports"}) | trial.parameters for trial in sweep.store.trials.values()
     ]

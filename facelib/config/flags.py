@@ -8,7 +8,7 @@ import contextlib
 import difflib
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 import yaml
 
@@ -90,7 +90,7 @@ def _parse_value(name: str, annotation: Any, text: str) -> Any:
     kind = get_origin(annotation)
     if kind is list:
         return _parse_list(name, text)
-    if kind is dict:
+    if kind is dict or (text.lstrip().startswith("{") and dict in map(get_origin, get_args(annotation))):
         return _parse_mapping(name, text)
     return text
 

@@ -114,5 +114,7 @@ def _kind(annotation: Any) -> str:
     if get_origin(annotation) is list:
         return "LIST"
     members = [a for a in get_args(annotation) if a is not type(None)] or [annotation]
+    if len(members) > 1:
+        return "|".join(map(_kind, members))
     kind = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT"}.get(members[0], "FLOAT")
     return f"{kind}|null" if type(None) in get_args(annotation) else kind

@@ -1,10 +1,11 @@
 """Settings of hyperparameter sweeps."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from facelib.config.fields import Count, Index, Options, Section
+from facelib.config.components import class_or
+from facelib.config.fields import Count, Index, NonNegative, Options, Section
 
 
 class TuneSettings(Section):
@@ -17,14 +18,26 @@ class TuneSettings(Section):
         description="search space: {section.field: {uniform: [low, high]}}; also choice, grid, loguniform, integer; "
         "`when` makes a dimension conditional on the values of another",
     )
-    search: Literal["random", "grid", "optuna"] = Field(
-        "optuna", description="search algorithm: random, grid (every combination), or optuna (multivariate TPE)"
+    search: Annotated[str | dict[str, Any], class_or("random", "grid", "optuna")] = Field(
+        "optuna",
+        description="search algorithm: random, grid (every combination), optuna, or {class: package.module:Class, "
+        "options: {...}}, a searcher of Ray Tune",
+    )
+    sampler: Annotated[str | dict[str, Any], class_or("tpe", "gp", "cmaes", "qmc", "brute_force")] = Field(
+        "tpe",
+        description="optuna: sampler tpe (multivariate), gp, cmaes, qmc or brute_force; {class: ..., options: {...}} "
+        "with one of these words or optuna.samplers:Class",
+    )
+    points_to_evaluate: list[Options] = Field(
+        [], description="values of the searched settings that the first trials train with, {section.field: value} each"
     )
     trials: Count = Field(16, description="number of trials (grid: upper limit; pbt: population size)")
-    startup_trials: Count = Field(8, description="random trials before Optuna's TPE starts")
+    startup_trials: Count = Field(8, description="random trials before an Optuna sampler's model is used")
     grid_points: int = Field(3, ge=2, le=1000, description="grid search: values per continuous dimension (2 or more)")
-    scheduler: Literal["none", "asha", "median", "pbt"] = Field(
-        "asha", description="early stopping (asha, median), population-based training (pbt), or none"
+    scheduler: Annotated[str | dict[str, Any], class_or("asha", "median", "pbt", "none")] = Field(
+        "asha",
+        description="early stopping: asha, median, none, or {class: package.module:Class, options: {...}}, a scheduler "
+        "of Ray Tune; or pbt, population-based training",
     )
     metric: str = Field("heldout/auc", description="metric that trials are compared by, reported after each epoch")
     mode: Literal["max", "min"] = Field("max", description="maximize or minimize the metric")
@@ -37,6 +50,13 @@ class TuneSettings(Section):
     )
     median_trials: Count = Field(
         4, description="median: trials that must have reached an epoch before a trial can be stopped there"
+    )
+    stop: dict[str, float] = Field(
+        default_factory=dict,
+        description="{metric: value}: a trial has finished once it reports at least this value of any of them",
+    )
+    time_budget: NonNegative = Field(
+        0, description="seconds of the search, interruptions not counted, after which it ends (0: no limit)"
     )
     interval: Count = Field(1, description="pbt: epochs between perturbations of the population")
     quantile: float = Field(

@@ -1,1 +1,1 @@
-"""Hyperparameter sweeps without Ray: search space, search, early stopping, trial store, statistics, report."""
+"""Hyperparameter sweeps without Ray: search space, search, trial store, statistics, report."""

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from facelib.config import Settings, TuneSettings
+from facelib.config.components import class_name
 from facelib.tuning.space import SearchSpace
 from facelib.tuning.statistics import Estimate, FinalistComparison, Importance, compare_finalists
 from facelib.tuning.trials import Trial, best_first, lineage
@@ -66,7 +67,11 @@ def render_json(
         "parameters": winner.parameters if winner else None,
         "finalists": asdict(comparison) if comparison else None,
         "importance": asdict(importance) if importance else None,
-        "trials": [t.model_dump(mode="json", exclude={"run_id"}) for _, t in sorted(trials.items())],
+        # Epochs are in the trials' files.
+        "trials": [
+            json.loads(t.model_dump_json(exclude={"run_id": True, "reports": {"__all__": {"metrics"}}}))
+            for _, t in sorted(trials.items())
+        ],
     }
     return json.dumps(value, indent=1)
 
@@ -84,7 +89,8 @@ def render_markdown(
     space = SearchSpace(tune.space, settings)
     states = {s: sum(t.state == s for t in search) for s in ("finished", "stopped", "failed", "open")}
     counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
-    algorithm = "pbt" if tune.scheduler == "pbt" else f"{tune.search} search, scheduler {tune.scheduler}"
+    scheduler = class_name(tune.scheduler)
+    algorithm = "pbt" if scheduler == "pbt" else f"{class_name(tune.search)} search, scheduler {scheduler}"
     lines = [
         f"# Sweep {settings.name}",
         "",

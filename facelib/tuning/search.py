@@ -34,12 +34,19 @@ def next_parameters(tune: TuneSettings, space: SearchSpace, trials: Sequence[Tri
         combinations = space.grid(tune.grid_points)
         # Shuffled, so that the first trials do not all come from one corner.
         order = np.random.default_rng(seed).permutation(len(combinations))
-        return combinations[order[number]] if number < min(len(combinations), tune.trials) else None
+        return combinations[order[number]] if number < trial_count(tune, space) else None
     if number >= tune.trials:
         return None
     if tune.search == "optuna" and tune.scheduler != "pbt" and number >= tune.startup_trials:
         return _propose_optuna(tune, space, trials, seed)
     return _draw_new(space, trials, np.random.default_rng([seed, number]))
+
+
+def trial_count(tune: TuneSettings, space: SearchSpace) -> int:
+    """Number of trials of a complete search, without the base trial."""
+    if tune.search == "grid" and tune.scheduler != "pbt":
+        return min(len(space.grid(tune.grid_points)), tune.trials)
+    return tune.trials
 
 
 def next_generation(

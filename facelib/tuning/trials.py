@@ -7,16 +7,18 @@ state of an earlier segment, its own or another trial's, with its own parameters
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from facelib.data import DatasetError, Folder
 
 BASE = 0  # number of the trial that trains with the unchanged settings
 
 TrialKind = Literal["search", "repeat", "final"]
+# Older files have null for NaN.
+_Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
 
 class TrialSegment(BaseModel):
@@ -36,11 +38,22 @@ class TrialSegment(BaseModel):
 
 
 class EpochReport(BaseModel):
-    """The metric after one epoch, and the time of the report in seconds of the sweep's own clock."""
+    """What a trial reported after one epoch.
+
+    Args:
+        value: `tune.metric`; not finite if the training reported such a value.
+        seconds: time of the report, by the sweep's own clock.
+        order: position among the events of all trials, see `in_order`.
+        metrics: everything that was logged, by name.
+    """
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")  # JSON has no NaN.
 
     epoch: int
-    value: float
+    value: _Number
     seconds: float
+    order: int = 0
+    metrics: dict[str, _Number] = Field(default_factory=dict)
 
 
 class Trial(BaseModel):
@@ -54,6 +67,8 @@ class Trial(BaseModel):
         score: best metric (the last one with train.selection=last); None before the first report.
         epoch: last reported epoch.
         seconds: training time.
+        start_order, end_order: when it was started first and when it ended, see `in_order`.
+        start_seconds: when it was started first, by the sweep's own clock.
     """
 
     number: int
@@ -68,6 +83,9 @@ class Trial(BaseModel):
     score: float | None = None
     epoch: int | None = None
     seconds: float = 0.0
+    start_order: int | None = None
+    end_order: int | None = None
+    start_seconds: float = 0.0
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -119,6 +137,20 @@ class Trial(BaseModel):
         self.epoch = self.reports[-1].epoch if self.reports else None
 
 
+class Event(NamedTuple):
+    """The start of a trial, one of its reports, or its end.
+
+    Args:
+        order: position among the events of all trials.
+        report: the report; None at the start and the end.
+    """
+
+    kind: Literal["start", "report", "end"]
+    order: int
+    trial: Trial
+    report: EpochReport | None = None
+
+
 class TrialStore:
     """The trials in a folder or URI: `<number>.json` each, and a folder `<number>/` for its model and checkpoints."""
 
@@ -130,6 +162,8 @@ class TrialStore:
             if name.endswith(".json"):
                 trial = read_trial(self.folder, name)
                 self.trials[trial.number] = trial
+        orders = [(t.start_order or 0, t.end_order or 0, *(r.order for r in t.reports)) for t in self.trials.values()]
+        self._last_order = max((max(several) for several in orders), default=0)
 
     def save(self, trial: Trial) -> None:
         """Write a trial atomically."""
@@ -143,6 +177,11 @@ class TrialStore:
     def proposed(self) -> list[Trial]:
         """Trials whose parameters the search proposed: all search trials but the base trial."""
         return [t for t in self.of_kind("search") if not t.is_base]
+
+    def next_order(self) -> int:
+        """The order of the next event."""
+        self._last_order += 1
+        return self._last_order
 
     def trial_uri(self, number: int) -> str:
         """Folder of a trial: its model, curves and segments."""
@@ -158,6 +197,18 @@ class TrialStore:
             folder = Folder(self.segment_uri(trial.number, segment))
             with contextlib.suppress(FileNotFoundError):
                 folder.fs.delete_dir(folder.path)
+
+
+def in_order(trials: Iterable[Trial]) -> list[Event]:
+    """Starts, reports and ends of trials, in the order in which they happened."""
+    events = []
+    for trial in trials:
+        if trial.start_order is not None:
+            events.append(Event("start", trial.start_order, trial))
+        events += [Event("report", report.order, trial, report) for report in trial.reports]
+        if trial.end_order is not None:
+            events.append(Event("end", trial.end_order, trial))
+    return sorted(events, key=lambda event: event.order)
 
 
 def file_name(number: int) -> str:

@@ -1,6 +1,7 @@
 """Checks of a sweep's settings: which fields can be searched, and why the others cannot."""
 
 from facelib.config import Settings, SettingsError
+from facelib.config.components import class_name
 from facelib.tuning.space import SearchSpace
 
 _SECTIONS = {
@@ -42,7 +43,7 @@ def check_fields(space: SearchSpace, settings: Settings) -> None:
         if section == other:
             reason = f"it has no effect on tune.method={tune.method}"
         if name == "train.epochs" and tune.scheduler != "none":
-            reason = f"tune.scheduler={tune.scheduler} compares trials at equal epochs; use scheduler: none"
+            reason = f"tune.scheduler={class_name(tune.scheduler)} compares trials at equal epochs; use scheduler: none"
         if name == "data.stream":
             reason = "trials share one stored dataset"
         if name == tune.method:
@@ -70,8 +71,8 @@ def check_tune(settings: Settings) -> None:
         )
     if train.evaluate_every > 1 and "/" in tune.metric and tune.scheduler != "none":
         raise SettingsError(
-            f"train.evaluate_every: {train.evaluate_every}, but tune.scheduler={tune.scheduler} needs {tune.metric} "
-            "after every epoch: set it to 1"
+            f"train.evaluate_every: {train.evaluate_every}, but tune.scheduler={class_name(tune.scheduler)} needs "
+            f"{tune.metric} after every epoch: set it to 1"
         )
     if tune.finalist_seeds == 1:
         raise SettingsError(
@@ -81,6 +82,8 @@ def check_tune(settings: Settings) -> None:
         raise SettingsError(f"tune.grace_epochs: {tune.grace_epochs} is more than train.epochs={train.epochs}")
     if tune.scheduler == "pbt" and tune.trials < 2:
         raise SettingsError("tune.trials: a population needs at least 2 members")
+    if tune.scheduler == "pbt" and tune.stop:
+        raise SettingsError("tune.stop: a population is trained to the end; remove it, or use another tune.scheduler")
     for name in tune.heatmap:
         if name not in tune.space:
             raise SettingsError(f"tune.heatmap: {name} is not searched; searched fields: {', '.join(tune.space)}")

@@ -1,17 +1,23 @@
 """Callbacks: epochs of a training reported to its trial, and ends of trials reported to the sweep."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.train import UserCallback
 from ray.tune.callback import Callback
+from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS, DEFAULT_EXPERIMENT_INFO_KEYS, DONE, SHOULD_CHECKPOINT
 
 from ray_jobs.errors import user_error
 from ray_jobs.training.callbacks import LOGGED
-from ray_jobs.tuning.sweep import Sweep
+
+if TYPE_CHECKING:
+    from ray_jobs.tuning.state import Sweep
 
 FAILURE, EPOCH = "failure", "epoch"  # keys of a trial's reports
+_ADDED_BY_TUNE = {*AUTO_RESULT_KEYS, *DEBUG_METRICS, *DEFAULT_EXPERIMENT_INFO_KEYS, DONE, SHOULD_CHECKPOINT}
 
 
 class WithoutSweep:
@@ -65,13 +71,17 @@ class ReportCallback(UserCallback):
 
 
 def epoch_report(reported: dict[str, Any]) -> dict[str, Any]:
-    """An epoch's report in the flat form that Tune passes on."""
-    return {EPOCH: reported["epoch"], **{f"{LOGGED}/{name}": value for name, value in reported[LOGGED].items()}}
+    """An epoch's report in the flat form that Tune passes on: its number, and its metrics under their own names."""
+    return {EPOCH: reported["epoch"], **reported[LOGGED]}
 
 
 def logged_metrics(result: dict[str, Any]) -> dict[str, float]:
-    """Metrics of an `epoch_report` as Tune passes it on."""
-    return {k.removeprefix(f"{LOGGED}/"): v for k, v in result.items() if k.startswith(f"{LOGGED}/")}
+    """Metrics of an `epoch_report` as Tune passes it on, without what Tune has added."""
+    return {
+        name: value
+        for name, value in result.items()
+        if name != EPOCH and name not in _ADDED_BY_TUNE and not name.startswith("config/")
+    }
 
 
 @contextlib.contextmanager

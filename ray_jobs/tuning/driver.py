@@ -1,7 +1,7 @@
 """Runs a sweep's trials on Ray Tune.
 
 Tune starts the trials' processes, restarts those that die and stops those that the sweep wants stopped. What to try,
-which trial to stop and all results are kept by the sweep (`ray_jobs.tuning.sweep`), so Tune's own experiment state is
+which trial to stop and all results are kept by the sweep (`ray_jobs.tuning.state`), so Tune's own experiment state is
 thrown away.
 """
 
@@ -17,7 +17,7 @@ from ray_jobs.errors import JobError
 from ray_jobs.tuning.callbacks import SweepCallback
 from ray_jobs.tuning.schedulers import SweepScheduler
 from ray_jobs.tuning.searchers import SweepSearcher
-from ray_jobs.tuning.sweep import Sweep
+from ray_jobs.tuning.state import Sweep
 from ray_jobs.tuning.trainable import concurrency, train_segment, trial_resources
 
 

@@ -1,11 +1,15 @@
 """Tune's scheduler interface over the sweep's stopping rules."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from ray_jobs.tuning.callbacks import EPOCH, FAILURE, WithoutSweep, keep_error, logged_metrics
-from ray_jobs.tuning.sweep import Sweep
+
+if TYPE_CHECKING:
+    from ray_jobs.tuning.state import Sweep
 
 
 class SweepScheduler(WithoutSweep, FIFOScheduler):

@@ -1,11 +1,15 @@
 """Tune's searcher interface over the sweep's search."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
 from ray_jobs.tuning.callbacks import WithoutSweep
-from ray_jobs.tuning.sweep import Sweep
+
+if TYPE_CHECKING:
+    from ray_jobs.tuning.state import Sweep
 
 
 class SweepSearcher(WithoutSweep, Searcher):

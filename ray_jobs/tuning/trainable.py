@@ -18,7 +18,7 @@ from ray_jobs.resources import cluster_nodes, trials_that_fit, worker_resources
 from ray_jobs.training.driver import fit
 from ray_jobs.training.plan import TrainingPlan
 from ray_jobs.tuning.callbacks import FAILURE, ReportCallback
-from ray_jobs.tuning.sweep import TASK_NAME
+from ray_jobs.tuning.state import TASK_NAME
 
 
 def train_segment(config: dict[str, Any]) -> None:

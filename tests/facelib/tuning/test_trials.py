@@ -3,7 +3,7 @@ import math
 import pytest
 
 from facelib.data import DatasetError
-from facelib.tuning.trials import EpochReport, Trial, TrialSegment, TrialStore, lineage, replay_segments
+from facelib.tuning.trials import EpochReport, Trial, TrialSegment, TrialStore, in_order, lineage, replay_segments
 
 
 def test_reports_update_score_and_epoch():
@@ -15,6 +15,43 @@ def test_reports_update_score_and_epoch():
     assert trial.reports[-1].value == 0.8
     trial.add_reports([EpochReport(epoch=4, value=math.nan, seconds=9)], "max", use_last=True)
     assert (trial.score, trial.epoch) == (0.8, 4)
+
+
+def test_numbers_that_are_not_finite_are_stored(tmp_path):
+    store = TrialStore(f"{tmp_path}")
+    trial = Trial(number=1, seed=0, segments=[TrialSegment(parameters={}, stop_epoch=3)])
+    report = EpochReport(epoch=1, value=math.nan, seconds=1, metrics={"loss": math.inf, "heldout/auc": math.nan})
+    trial.add_reports([report], "max", use_last=False)
+    store.save(trial)
+    assert trial.score is None
+    [again] = TrialStore(f"{tmp_path}").trials[1].reports
+    assert math.isnan(again.value)
+    assert math.isnan(again.metrics["heldout/auc"])
+    assert again.metrics["loss"] == math.inf
+    # As it was written by earlier versions.
+    (tmp_path / "0001.json").write_text((tmp_path / "0001.json").read_text().replace('"NaN"', "null"))
+    assert math.isnan(TrialStore(f"{tmp_path}").trials[1].reports[0].value)
+
+
+def test_events_of_all_trials_have_one_order(tmp_path):
+    store = TrialStore(f"{tmp_path}")
+    trials = [Trial(number=n, seed=0, segments=[TrialSegment(parameters={"a": n}, stop_epoch=2)]) for n in (0, 1, 2)]
+    happened = []
+    for what, number in (("start", 1), ("start", 2), ("report", 2), ("report", 1), ("report", 2), ("end", 2)):
+        trial, order = trials[number], store.next_order()
+        if what == "start":
+            trial.start_order = order
+        elif what == "end":
+            trial.end_order, trial.state = order, "finished"
+        else:
+            report = EpochReport(epoch=(trial.epoch or 0) + 1, value=0.5, seconds=1, order=order)
+            trial.add_reports([report], "max", use_last=False)
+        happened.append((what, number))
+        store.save(trial)
+    again = TrialStore(f"{tmp_path}")
+    assert [(e.kind, e.trial.number) for e in in_order(again.trials.values())] == happened
+    assert [e.report.epoch for e in in_order(again.trials.values()) if e.report] == [1, 1, 2]
+    assert again.next_order() == len(happened) + 1
 
 
 def test_a_segment_starts_where_the_one_before_stopped():

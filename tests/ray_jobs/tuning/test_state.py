@@ -1,6 +1,7 @@
 """A sweep's decisions and records, with simulated trainings: no Ray cluster, only Tune's interfaces."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from facelib.data import DatasetError, Folder
 from facelib.models import build_backbone
 from facelib.tracking import Run
 from facelib.tuning.report import winner_of
-from facelib.tuning.trials import Trial, TrialSegment
+from facelib.tuning.trials import Trial, TrialSegment, TrialStore
 from ray_jobs.errors import JobError
 from ray_jobs.training.checkpoint import keep_checkpoint, newest_checkpoint, read_state, write_state
 from ray_jobs.training.plan import STORAGE_NAME
@@ -26,7 +27,7 @@ from ray_jobs.tune import write_report
 from ray_jobs.tuning.callbacks import SweepCallback, epoch_report
 from ray_jobs.tuning.schedulers import SweepScheduler
 from ray_jobs.tuning.searchers import SweepSearcher
-from ray_jobs.tuning.sweep import TASK_NAME, Sweep, trial_line
+from ray_jobs.tuning.state import TASK_NAME, Sweep, trial_line
 
 NETWORK = {"name": "iresnet", "embedding_size": 8, "options": {"layers": [1, 1, 1, 1], "width": 0.25}}
 SPACE = {"augment.strength": {"uniform": [0.0, 1.0]}, "train.learning_rate": {"loguniform": [0.01, 1.0]}}
@@ -312,3 +313,99 @@ def test_an_epoch_without_the_metric_is_logged_but_not_reported(settings, run):
         assert sweep.store.trials[number].reports == []
     found = MlflowClient(tracking_uri=run.uri).get_metric_history(children(run)[number].info.run_id, "loss")
     assert [(m.step, m.value) for m in found] == [(1, 2.0)]
+
+
+@pytest.mark.parametrize("dies_after", [2, 5, 8, 11])
+def test_a_killed_driver_stops_the_same_trials(settings, run, tmp_path, dies_after):
+    """Also where it was killed between the report that stops a trial and the stop, and before a report."""
+    cfg = settings(epochs=8, scheduler="asha", reduction=2, trials=6, base=False)
+    with Sweep(cfg.model_copy(update={"output": f"{tmp_path}/whole"}), run) as whole:
+        SimulatedTune(whole, slots=1).run()
+    first = SimulatedTune(Sweep(cfg, run), slots=1, dies_after=dies_after)
+    assert not first.run()
+    for process in first.sweep.runs._runs.values():
+        process.end("FAILED")
+    with Sweep(cfg, run) as second:
+        rest = SimulatedTune(second, slots=1)
+        rest.run()
+    ends = [{n: (t.state, t.epoch, t.reason) for n, t in s.store.trials.items()} for s in (whole, second)]
+    assert ends[0] == ends[1]
+    assert {state for state, *_ in ends[0].values()} == {"finished", "stopped"}
+    assert len(set(first.trained + rest.trained)) == len(first.trained + rest.trained)  # no epoch twice
+
+
+def test_a_trial_that_was_stopped_when_the_driver_died_is_not_trained_further(settings, run):
+    cfg = settings(epochs=8, scheduler="asha", reduction=2, trials=6, base=False)
+    sweep = Sweep(cfg, run)
+    tune = SimulatedTune(sweep, slots=1)
+    ending = sweep.end_segment
+
+    def killed(number, *rest):
+        if number in sweep.stopping:
+            raise InterruptedError
+        ending(number, *rest)
+
+    sweep.end_segment = killed
+    with pytest.raises(InterruptedError):
+        tune.run()
+    [number] = sweep.stopping
+    sweep.runs._runs[number].end("FAILED")
+    with Sweep(cfg, run) as second:
+        rest = SimulatedTune(second, slots=1)
+        rest.run()
+    assert number not in {n for n, _ in rest.trained}
+    trial = second.store.trials[number]
+    assert (trial.state, trial.reason) == ("stopped", f"stopped by asha after epoch {trial.epoch}")
+    assert children(run)[number].info.status == "KILLED"
+
+
+def test_nan_is_kept_and_stops_no_other_trial(settings, run):
+    cfg = settings(epochs=2, scheduler="asha", reduction=2, trials=3, base=False)
+    with Sweep(cfg, run) as sweep:
+        number, _ = sweep.next_segment("search")
+        assert not sweep.report(number, 1, {"heldout/auc": math.nan, "loss": 2.0})
+        other, _ = sweep.next_segment("search")
+        assert not sweep.report(other, 1, {"heldout/auc": 0.5})
+        again = TrialStore(sweep.store.folder.uri).trials[number]
+        assert math.isnan(again.reports[0].value)
+        assert again.reports[0].metrics["loss"] == 2.0
+        assert again.score is None
+
+
+def test_tune_stop_ends_a_trial_as_finished(settings, run):
+    stop = {"heldout/auc": 0.85, "epoch": 6}
+    with Sweep(settings(epochs=8, trials=6, stop=stop), run) as sweep:
+        SimulatedTune(sweep).run()
+    trials = sweep.store.trials
+    assert (trials[0].epoch, trials[0].reason) == (8, "")  # the settings as they are
+    for number in range(1, 7):
+        trial = trials[number]
+        assert trial.state == "finished"
+        assert trial.score >= 0.85 or trial.epoch == 6
+        assert all(report.value < 0.85 for report in trial.reports[:-1])
+        assert trial.reason.startswith("tune.stop: reached ")
+    assert {t.epoch for t in trials.values()} > {6, 8}
+
+
+def test_a_spent_budget_starts_nothing_more_and_a_larger_one_continues(settings, run, monkeypatch):
+    cfg = settings(epochs=4, trials=4, time_budget=10.0)
+    clock = iter(range(10_000))
+    monkeypatch.setattr("ray_jobs.tuning.state.time.monotonic", lambda: next(clock) / 2)
+    with Sweep(cfg, run) as sweep:
+        SimulatedTune(sweep).run()
+    trials = sweep.store.trials
+    assert trials[0].state == "finished"  # the base trial is a reference
+    assert len(trials) < 5
+    cut = [t for t in trials.values() if t.state == "stopped"]
+    assert cut
+    assert all("tune.time_budget: 10 s were over" in t.reason for t in cut)
+    with Sweep(cfg, run) as again:
+        tune = SimulatedTune(again)
+        tune.run()
+    assert tune.trained == []
+    left = 4 - sum(t.state != "open" for t in again.store.proposed())
+    assert f"ended after 10 s: {left} of 4 trials were not trained and {len(cut)} were stopped" in again.left_out()
+    with Sweep(settings(epochs=4, trials=4, time_budget=1e6), run) as more:
+        SimulatedTune(more).run()
+    assert more.left_out() == ""
+    assert sorted(more.store.trials) == [0, 1, 2, 3, 4]

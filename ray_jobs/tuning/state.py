@@ -13,9 +13,8 @@ from facelib.config import Settings
 from facelib.data import Folder
 from facelib.data.fingerprint import claim_output_dir
 from facelib.tracking import Run
-from facelib.tuning.search import next_generation, next_parameters
+from facelib.tuning.search import next_generation, next_parameters, trial_count
 from facelib.tuning.space import SearchSpace
-from facelib.tuning.stopping import should_stop
 from facelib.tuning.trial_settings import best_settings, trial_settings
 from facelib.tuning.trials import (
     BASE,
@@ -25,6 +24,7 @@ from facelib.tuning.trials import (
     TrialSegment,
     TrialStore,
     best_first,
+    in_order,
     lineage,
     replay_segments,
 )
@@ -35,14 +35,16 @@ from ray_jobs.training.driver import write_result
 from ray_jobs.training.faces import TrainingFaces
 from ray_jobs.training.online_faces import training_faces
 from ray_jobs.training.plan import STORAGE_NAME, training_spec
+from ray_jobs.tuning.hosted_scheduler import Stop, hosted_scheduler
 from ray_jobs.tuning.trial_runs import TrialRuns
 
 TASK_NAME = "task.json"
+_BUDGET = "tune.time_budget"
 MAX_INITIAL_FAILURES = 3  # failures before the first success that end a sweep
 # Settings that may change when a sweep is continued: more trials or finalists can be added.
 CHANGEABLE = (
     "folder", "trials", "concurrency", "in_process", "max_failures", "finalists", "finalist_seeds", "final_seeds",
-    "final", "heatmap",
+    "final", "heatmap", "time_budget",
 )  # fmt: skip
 
 
@@ -66,8 +68,11 @@ class Sweep:
         self.store = TrialStore(f"{self.folder.uri}/trials")
         self.runs = TrialRuns(run)
         self.live: set[int] = set()
-        self.stopping: set[int] = set()
         self.failures: dict[int, str] = {}
+        self.scheduler = hosted_scheduler(settings)
+        self.stopping: dict[int, Stop] = {}
+        for number, stop in self.scheduler.replay(in_order(self.store.proposed())).items():
+            self._stop(self.store.trials[number], stop)
         self.error: Exception | None = None
         self._segment_started: dict[int, float] = {}
         self._started = time.monotonic()
@@ -93,18 +98,14 @@ class Sweep:
         Raises:
             JobError: the first trials all failed.
         """
-        self._require_success()
-        trial = self._startable(kind)
-        if trial is None and kind == "search":
-            trial = self._new_trial()
-        if trial is None and kind == "search" and not self.live:
-            self._extend_population()
-            trial = self._startable(kind)
-        if trial is None:
-            return None
-        segment = trial.current
-        self._start(trial, segment)
-        return trial.number, segment
+        while True:
+            self._require_success()
+            trial = self._next_trial(kind)
+            if trial is None:
+                return None
+            segment = trial.current
+            if self._start(trial, segment):
+                return trial.number, segment
 
     def add(self, kind: TrialKind, source: Trial, seed: int) -> None:
         """Add a repeat or a final training of a search trial, unless it exists."""
@@ -122,19 +123,10 @@ class Sweep:
         """Log an epoch of a trial and save its metric; return True if the trial should stop."""
         trial = self.store.trials[number]
         self.runs[number].log_metrics(metrics, step=epoch)
-        value = metrics.get(self.tune.metric)
-        if value is None:
+        if metrics.get(self.tune.metric) is None:
             return False
-        if epoch not in [r.epoch for r in trial.reports]:
-            self._add_reports(trial, {epoch: value})
-            self.store.save(trial)
-        others = [t for t in self.store.proposed() if t.number != number]
-        # The base trial, repeats and final trainings are references for the others: never stopped.
-        is_reference = trial.kind != "search" or trial.is_base
-        if not is_reference and should_stop(self.tune, trial, others, self._epochs(trial)):
-            self.stopping.add(number)
-            return True
-        return False
+        self._add_reports(trial, {epoch: metrics})
+        return number in self.stopping
 
     def end_segment(self, number: int, index: int, error: str = "") -> None:
         """Record the end of a segment; after the last one, write the trial's result and end its MLflow run."""
@@ -151,15 +143,18 @@ class Sweep:
         elif state is not None:
             failure = self._recover_epochs(trial, index, state["history"], failure)
         # A trial may have reached its end before the stop request.
-        stopped = number in self.stopping and (trial.epoch or 0) < segment.stop_epoch
-        self.stopping.discard(number)
+        stop = self.stopping.pop(number, None)
+        stopped = stop is not None and (trial.epoch or 0) < segment.stop_epoch
         segment.done = True
         last = all(s.done for s in trial.segments) and segment.stop_epoch >= self._epochs(trial)
         if (failure and self._is_member(trial) and not last) or not (failure or stopped or last):
             trial.reason = failure  # A population member that failed continues from the state of another one.
         else:
-            trial.state = "failed" if failure else "stopped" if stopped else "finished"
-            trial.reason = failure or (f"stopped by {self.tune.scheduler} after epoch {trial.epoch}" if stopped else "")
+            trial.state = "failed" if failure else "stopped" if stop and stopped and not stop.complete else "finished"
+            trial.reason = failure or (stop.reason if stop and stopped else "")
+            if self._is_compared(trial):
+                trial.end_order = self.store.next_order()
+                self.scheduler.end(trial)
             self._finish(trial, index, None if failure else state)
         self.store.save(trial)
         if trial.state == "finished" and not self._is_member(trial):
@@ -180,16 +175,58 @@ class Sweep:
         """Whether a trial belongs to the population of population-based training."""
         return self.tune.scheduler == "pbt" and trial.kind == "search" and not trial.is_base
 
+    def _is_compared(self, trial: Trial) -> bool:
+        """Whether the scheduler decides about a trial.
+
+        The base trial, repeats and final trainings are references for the others: never stopped.
+        """
+        return trial.kind == "search" and not trial.is_base
+
     def _epochs(self, trial: Trial) -> int:
         """Epochs of a trial's full training."""
         if trial.kind == "final":
             return trial.segments[-1].stop_epoch
         return int(trial.parameters.get("train.epochs", self.settings.train.epochs))
 
+    @property
+    def budget_spent(self) -> bool:
+        """Whether the search has used up `tune.time_budget`."""
+        return 0 < self.tune.time_budget <= self.seconds
+
+    def left_out(self) -> str:
+        """What `tune.time_budget` has left out of the search, in a sentence; empty if nothing."""
+        proposed, count = self.store.proposed(), trial_count(self.tune, self.space)
+        stopped = sum(t.reason.startswith(_BUDGET) for t in proposed)
+        missing = count - sum(t.state != "open" for t in proposed)
+        if not self.budget_spent or not (stopped or missing):
+            return ""
+        return (
+            f"{_BUDGET}: the search ended after {self.tune.time_budget:g} s: {missing} of {count} trials were not "
+            f"trained and {stopped} were stopped; a larger budget continues it"
+        )
+
+    def _stop(self, trial: Trial, stop: Stop) -> None:
+        """Have a trial stopped, unless it has ended or reached its last epoch."""
+        if trial.state == "open" and (trial.epoch or 0) < self._epochs(trial):
+            self.stopping.setdefault(trial.number, stop)
+
+    def _next_trial(self, kind: str) -> Trial | None:
+        trial = self._startable(kind)
+        if trial is None and kind == "search" and not self.budget_spent:
+            trial = self._new_trial()
+            if trial is None and not self.live:
+                self._extend_population()
+                trial = self._startable(kind)
+        return trial
+
     def _startable(self, kind: str) -> Trial | None:
         """The first trial with a segment that can start now."""
         for trial in self.store.of_kind(kind):
-            if trial.state == "open" and trial.number not in self.live and not all(s.done for s in trial.segments):
+            waiting = (
+                trial.state == "open" and trial.number not in self.live and not all(s.done for s in trial.segments)
+            )
+            # Without time left, a trial that has begun is ended, and one that has not is left out.
+            if waiting and (trial.reports or not self._is_compared(trial) or not self.budget_spent):
                 return trial
         return None
 
@@ -224,12 +261,34 @@ class Sweep:
                 trial.segments.append(segments[trial.number])
                 self.store.save(trial)
 
-    def _start(self, trial: Trial, index: int) -> None:
-        """Open the trial's MLflow run and write the task that its process reads."""
-        segment, settings = trial.segments[index], self.settings_of(trial, index)
+    def _start(self, trial: Trial, index: int) -> bool:
+        """Open the trial's MLflow run and write the task that its process reads.
+
+        Returns:
+            False: nothing is left to train, because the trial was to be stopped when the sweep was interrupted; it has
+            been ended.
+        """
+        settings, interrupted = self.settings_of(trial, index), trial.start_order is not None
         self.runs.open(trial, settings)
+        if not interrupted:
+            trial.start_order, trial.start_seconds = self.store.next_order(), self.seconds
+            if self._is_compared(trial):
+                self.scheduler.start(trial)
         if len(trial.segments) > 1 or self._is_member(trial):
             self.runs.log_parameters(trial, index)
+        self._write_task(trial, index, settings)
+        self.store.save(trial)
+        self.live.add(trial.number)
+        self._segment_started[trial.number] = time.monotonic()
+        if interrupted and self._is_compared(trial):
+            self._recover_reports(trial, index)
+            if trial.number in self.stopping:
+                self.end_segment(trial.number, index)
+                return False
+        return True
+
+    def _write_task(self, trial: Trial, index: int, settings: Settings) -> None:
+        segment = trial.segments[index]
         source = segment.warm_start_from
         task = {
             "settings": settings.model_dump(mode="json"),
@@ -240,9 +299,18 @@ class Sweep:
         }
         folder = Folder(self.store.segment_uri(trial.number, index)).create()
         folder.write(TASK_NAME, json.dumps(task, indent=1).encode())
-        self.store.save(trial)
-        self.live.add(trial.number)
-        self._segment_started[trial.number] = time.monotonic()
+
+    def _recover_reports(self, trial: Trial, index: int) -> None:
+        """Add the epochs that were trained before an interruption but not reported, so that nothing is decided late."""
+        storage = f"{self.store.segment_uri(trial.number, index)}/{STORAGE_NAME}"
+        newest = newest_checkpoint(storage)
+        if newest is not None:
+            self._recover_epochs(trial, index, read_state(storage, newest)["history"], "")
+        if self.budget_spent and trial.reports:
+            self._stop(trial, self._budget_stop(trial))
+
+    def _budget_stop(self, trial: Trial) -> Stop:
+        return Stop(f"{_BUDGET}: {self.tune.time_budget:g} s were over after epoch {trial.epoch}")
 
     def _recover_epochs(self, trial: Trial, index: int, history: list[dict[str, float]], failure: str) -> str:
         """Log and save epochs of a segment whose reports were lost (the driver was killed).
@@ -263,15 +331,34 @@ class Sweep:
         if failure:
             return failure
         metric = self.tune.metric
-        self._add_reports(trial, {epoch: row[metric] for epoch, row in epochs.items() if row.get(metric) is not None})
+        self._add_reports(trial, {epoch: row for epoch, row in epochs.items() if row.get(metric) is not None})
         if trial.reports:
             return ""
         available = ", ".join(sorted(k for k in history[-1] if k != "epoch")) if history else "no epoch was completed"
         return f"tune.metric: {metric} was not measured; available: {available}"
 
-    def _add_reports(self, trial: Trial, values: dict[int, float]) -> None:
-        reports = [EpochReport(epoch=epoch, value=value, seconds=self.seconds) for epoch, value in values.items()]
-        trial.add_reports(reports, self.tune.mode, use_last=self.settings.train.selection == "last")
+    def _add_reports(self, trial: Trial, epochs: dict[int, dict[str, float]]) -> None:
+        """Save the metrics of epochs not known yet, and ask the scheduler about the trial.
+
+        The file is written first: a new driver repeats the question, and the answer is the same.
+        """
+        known = {report.epoch for report in trial.reports}
+        for epoch, metrics in epochs.items():
+            if epoch in known:
+                continue
+            report = EpochReport(
+                epoch=epoch,
+                value=metrics[self.tune.metric],
+                seconds=self.seconds,
+                order=self.store.next_order(),
+                metrics=metrics,
+            )
+            trial.add_reports([report], self.tune.mode, use_last=self.settings.train.selection == "last")
+            self.store.save(trial)
+            if self._is_compared(trial):
+                stop = self.scheduler.report(trial, report) or (self._budget_stop(trial) if self.budget_spent else None)
+                if stop is not None:
+                    self._stop(trial, stop)
 
     def _finish(self, trial: Trial, index: int, state: dict[str, Any] | None) -> None:
         """Write the trial's model, curves and history, end its run, print its result."""
