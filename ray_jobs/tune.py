@@ -37,8 +37,9 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
         SettingsError: names the setting, what is wrong with it and the valid choices.
     """
     from facelib.tuning.space import SearchSpace, check_space
-    from facelib.tuning.validation import check_fields, check_tune
+    from facelib.tuning.validation import check_fields, check_search, check_tune
     from ray_jobs.tuning.hosted_scheduler import build_scheduler
+    from ray_jobs.tuning.hosted_searcher import build_searcher
 
     check_training = {"ssl": train_ssl.validate, "unpg": train_unpg.validate}[settings.tune.method]
     if settings.data.stream:
@@ -47,6 +48,9 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     build_scheduler(settings.tune, settings.train.epochs)
     space = SearchSpace(settings.tune.space, settings)
     check_fields(space, settings)
+    check_search(space, settings)
+    if isinstance(settings.tune.search, dict):
+        build_searcher(settings.tune, space)
     check_training(settings, upcoming)
     check_space(space, lambda corner: check_training(corner, upcoming))
     change_settings(settings, settings.tune.final, "tune.final")
@@ -58,7 +62,8 @@ def tune(settings: Settings, run: Run) -> JobResult:
     from facelib.data.lock import directory_lock
     from facelib.tuning.report import finalists, winner_of
     from ray_jobs.tuning.driver import run_trials
-    from ray_jobs.tuning.state import Sweep, sweep_folder
+    from ray_jobs.tuning.spec import sweep_folder
+    from ray_jobs.tuning.state import Sweep
 
     folder = sweep_folder(settings)
     with directory_lock(folder, "tune"), Sweep(settings, run) as sweep:

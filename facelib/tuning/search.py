@@ -1,25 +1,19 @@
-"""Search algorithms: random, grid, Optuna's TPE, and the generations of population-based training.
+"""Search algorithms: random, grid, Optuna's samplers, and the generations of population-based training.
 
-Every proposal is a function of the settings and the trials so far, not of state kept in memory (Optuna's study is
-rebuilt from the trials each time). So a sweep that was killed and continued proposes the same parameters.
+Every proposal is a function of the settings and the trials so far, not of state kept in memory. So a sweep that was
+killed and continued proposes the same parameters.
 """
 
 import math
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from facelib.config import TuneSettings
+from facelib.tuning.optuna_search import ATTEMPTS, MODELS, propose, sampler_name
 from facelib.tuning.space import Parameters, SearchSpace
 from facelib.tuning.trials import Trial, TrialSegment
-from facelib.utils.optional import require_extra
 
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
-ATTEMPTS = 100  # draws before a duplicate is accepted
 RESAMPLE = 0.25  # probability that a copied member resamples a parameter instead of perturbing it
 
 
@@ -29,23 +23,29 @@ def next_parameters(tune: TuneSettings, space: SearchSpace, trials: Sequence[Tri
     Args:
         trials: all search trials so far, without the base trial.
     """
-    number = len(trials)
-    if tune.search == "grid" and tune.scheduler != "pbt":
-        combinations = space.grid(tune.grid_points)
+    number, points = len(trials), tune.points_to_evaluate
+    if number >= trial_count(tune, space):
+        return None
+    if number < len(points):
+        return space.checked(points[number])
+    if tune.scheduler != "pbt" and tune.search == "grid":
+        combinations = _grid(tune, space)
         # Shuffled, so that the first trials do not all come from one corner.
         order = np.random.default_rng(seed).permutation(len(combinations))
-        return combinations[order[number]] if number < trial_count(tune, space) else None
-    if number >= tune.trials:
-        return None
-    if tune.search == "optuna" and tune.scheduler != "pbt" and number >= tune.startup_trials:
-        return _propose_optuna(tune, space, trials, seed)
+        return combinations[order[number - len(points)]]
+    startup = number < tune.startup_trials and sampler_name(tune) in MODELS
+    if tune.scheduler != "pbt" and tune.search == "optuna" and not startup:
+        proposal = propose(tune, space, trials, seed)
+        if proposal is not None:
+            return proposal
+        return _draw_new(space, trials, np.random.default_rng([seed, 3, number]))
     return _draw_new(space, trials, np.random.default_rng([seed, number]))
 
 
 def trial_count(tune: TuneSettings, space: SearchSpace) -> int:
     """Number of trials of a complete search, without the base trial."""
     if tune.search == "grid" and tune.scheduler != "pbt":
-        return min(len(space.grid(tune.grid_points)), tune.trials)
+        return min(len(tune.points_to_evaluate) + len(_grid(tune, space)), tune.trials)
     return tune.trials
 
 
@@ -86,6 +86,11 @@ def next_generation(
     return segments
 
 
+def _grid(tune: TuneSettings, space: SearchSpace) -> list[Parameters]:
+    """All combinations that are not among the first trials already."""
+    return [point for point in space.grid(tune.grid_points) if point not in tune.points_to_evaluate]
+
+
 def _value_at(trial: Trial, epoch: int) -> float:
     values = [r.value for r in trial.reports if r.epoch == epoch]
     return values[-1] if values else math.nan
@@ -100,52 +105,3 @@ def _draw_new(space: SearchSpace, trials: Sequence[Trial], rng: np.random.Genera
             break
         drawn = space.sample(rng)
     return drawn
-
-
-def _propose_optuna(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial], seed: int) -> Parameters:
-    require_extra("ray", "a sampler of Optuna", "optuna")
-
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is experimental
-        sampler = optuna.samplers.TPESampler(
-            multivariate=True,
-            group=True,  # Model conditional fields separately.
-            constant_liar=True,  # Do not propose the parameters of running trials again.
-            n_startup_trials=tune.startup_trials,
-            seed=int(np.random.default_rng([seed, 2, len(trials)]).integers(2**31)),
-        )
-    study = optuna.create_study(sampler=sampler, direction="maximize" if tune.mode == "max" else "minimize")
-    for trial in trials:
-        study.add_trial(_as_optuna(trial, space))
-    before = [t.segments[0].parameters for t in trials]
-    for _ in range(ATTEMPTS):  # A rejected proposal counts as running, so the next one differs.
-        proposal = study.ask()
-        drawn = space.fill(lambda name, chosen: chosen.suggest(proposal, space.optuna_name(name, chosen)))  # noqa: B023
-        if drawn not in before:
-            return drawn
-    return _draw_new(space, trials, np.random.default_rng([seed, 3, len(trials)]))
-
-
-def _as_optuna(trial: Trial, space: SearchSpace) -> "FrozenTrial":
-    require_extra("ray", "a sampler of Optuna", "optuna")
-
-    import optuna
-
-    states = optuna.trial.TrialState
-    params, distributions = {}, {}
-    for name, value in trial.parameters.items():
-        chosen = space.active(name, trial.parameters)
-        if chosen is not None:
-            key = space.optuna_name(name, chosen)
-            params[key], distributions[key] = chosen.encode(value), chosen.distribution()
-    state = {"open": states.RUNNING, "finished": states.COMPLETE, "stopped": states.PRUNED, "failed": states.FAIL}
-    return optuna.trial.create_trial(
-        state=state[trial.state],
-        value=trial.score if trial.state == "finished" else None,
-        params=params,
-        distributions=distributions,
-        intermediate_values={r.epoch: r.value for r in trial.reports},
-    )

@@ -121,6 +121,26 @@ class Range:
             moved = value + (1 if up else -1) * step * round(steps)
         return self._rounded(min(max(moved, self.low), self.high))
 
+    def nearest(self, name: str, value: Any) -> Any:
+        """The allowed value nearest to one inside the range.
+
+        Raises:
+            ValueError: it is outside; names the field.
+        """
+        if self.values:
+            for allowed in self.values:
+                if allowed == value and isinstance(allowed, bool) == isinstance(value, bool):
+                    return allowed
+            raise ValueError(f"{name}={value!r} is not one of {list(self.values)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name}={value!r} is not a number")
+        margin = 1e-9 * (self.high - self.low)
+        if not self.low - margin <= value <= self.high + margin:
+            raise ValueError(f"{name}={value!r} is not between {self.low:g} and {self.high:g}")
+        if self.step:
+            value = self.low + self.step * round((value - self.low) / self.step)
+        return self._rounded(min(max(value, self.low), self.high))
+
     def distribution(self) -> "BaseDistribution":
         """The range as an Optuna distribution; see `encode`."""
         from optuna import distributions
@@ -228,6 +248,25 @@ class SearchSpace:
                 longer += [parameters if chosen is None else {**parameters, name: v} for v in values]
             combinations = longer
         return combinations
+
+    def checked(self, parameters: Mapping[str, Any]) -> Parameters:
+        """Values that were proposed from outside, rounded to the steps of their ranges.
+
+        Raises:
+            ValueError: a field that is not searched or does not apply, a missing one, or a value outside its range.
+        """
+        values = {name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()}
+
+        def value_of(name: str, chosen: Range) -> Any:
+            if name not in values:
+                raise ValueError(f"{name} is missing")
+            return chosen.nearest(name, values[name])
+
+        filled = self.fill(value_of)
+        for name in values.keys() - filled.keys():
+            reason = "does not apply with these values" if name in self.ranges else "is not searched"
+            raise ValueError(f"{name} {reason}")
+        return filled
 
     def perturbed(self, parameters: Parameters, resample: float, rng: np.random.Generator) -> Parameters:
         """Perturbed parameters, each resampled with probability `resample` (population-based training)."""

@@ -67,6 +67,7 @@ class Trial(BaseModel):
         score: best metric (the last one with train.selection=last); None before the first report.
         epoch: last reported epoch.
         seconds: training time.
+        search_id: its id for a searcher of Ray Tune that proposed it.
         start_order, end_order: when it was started first and when it ended, see `in_order`.
         start_seconds: when it was started first, by the sweep's own clock.
     """
@@ -83,6 +84,7 @@ class Trial(BaseModel):
     score: float | None = None
     epoch: int | None = None
     seconds: float = 0.0
+    search_id: str = ""
     start_order: int | None = None
     end_order: int | None = None
     start_seconds: float = 0.0

@@ -2,6 +2,7 @@
 
 from facelib.config import Settings, SettingsError
 from facelib.config.components import class_name
+from facelib.tuning.optuna_search import propose
 from facelib.tuning.space import SearchSpace
 
 _SECTIONS = {
@@ -54,6 +55,22 @@ def check_fields(space: SearchSpace, settings: Settings) -> None:
             raise SettingsError(f"tune.space.{name}: cannot be searched: {reason}")
 
 
+def check_search(space: SearchSpace, settings: Settings) -> None:
+    """Check the first points and the sampler of Optuna.
+
+    Raises:
+        SettingsError: names the field and what is wrong.
+    """
+    tune = settings.tune
+    for index, point in enumerate(tune.points_to_evaluate):
+        try:
+            space.checked(point)
+        except ValueError as error:
+            raise SettingsError(f"tune.points_to_evaluate[{index}]: {error}") from None
+    if tune.search == "optuna" and tune.scheduler != "pbt":
+        propose(tune, space, [], settings.seed)
+
+
 def check_tune(settings: Settings) -> None:
     """Check the fields of `tune` against each other and against the training's.
 
@@ -87,5 +104,9 @@ def check_tune(settings: Settings) -> None:
     for name in tune.heatmap:
         if name not in tune.space:
             raise SettingsError(f"tune.heatmap: {name} is not searched; searched fields: {', '.join(tune.space)}")
+    if tune.scheduler == "pbt" and isinstance(tune.search, dict):
+        raise SettingsError("tune.search: a population does not use a searcher: its first members are random")
+    if tune.sampler != "tpe" and (tune.search != "optuna" or tune.scheduler == "pbt"):
+        raise SettingsError("tune.sampler: only tune.search=optuna has a sampler")
     if len(tune.heatmap) not in (0, 2):
         raise SettingsError(f"tune.heatmap: needs exactly two searched fields, or none, got {len(tune.heatmap)}")

@@ -1,8 +1,7 @@
 """The state of a sweep in its driver: which trial is trained next, what each reported, how each ended.
 
 All state is in the sweep's folder: `trials/0007.json` a trial's record, `trials/0007/` its model and curves,
-`trials/0007/segment-0/` its checkpoints during training. Ray Tune runs the trials (`ray_jobs.tuning.driver`) and
-stores nothing.
+`trials/0007/segment-0/` its checkpoints during training. Ray Tune runs the trials (`ray_jobs.tuning.driver`).
 """
 
 import json
@@ -14,7 +13,7 @@ from facelib.data import Folder
 from facelib.data.fingerprint import claim_output_dir
 from facelib.tracking import Run
 from facelib.tuning.search import next_generation, next_parameters, trial_count
-from facelib.tuning.space import SearchSpace
+from facelib.tuning.space import Parameters, SearchSpace
 from facelib.tuning.trial_settings import best_settings, trial_settings
 from facelib.tuning.trials import (
     BASE,
@@ -29,23 +28,18 @@ from facelib.tuning.trials import (
     replay_segments,
 )
 from ray_jobs.errors import JobError
-from ray_jobs.progress import format_seconds
 from ray_jobs.training.checkpoint import newest_checkpoint, read_state
 from ray_jobs.training.driver import write_result
-from ray_jobs.training.faces import TrainingFaces
 from ray_jobs.training.online_faces import training_faces
-from ray_jobs.training.plan import STORAGE_NAME, training_spec
+from ray_jobs.training.plan import STORAGE_NAME
 from ray_jobs.tuning.hosted_scheduler import Stop, hosted_scheduler
-from ray_jobs.tuning.trial_runs import TrialRuns
+from ray_jobs.tuning.hosted_searcher import HostedSearcher
+from ray_jobs.tuning.spec import sweep_folder, sweep_spec
+from ray_jobs.tuning.trial_runs import TrialRuns, trial_line
 
 TASK_NAME = "task.json"
 _BUDGET = "tune.time_budget"
 MAX_INITIAL_FAILURES = 3  # failures before the first success that end a sweep
-# Settings that may change when a sweep is continued: more trials or finalists can be added.
-CHANGEABLE = (
-    "folder", "trials", "concurrency", "in_process", "max_failures", "finalists", "finalist_seeds", "final_seeds",
-    "final", "heatmap", "time_budget",
-)  # fmt: skip
 
 
 class Sweep:
@@ -70,6 +64,10 @@ class Sweep:
         self.live: set[int] = set()
         self.failures: dict[int, str] = {}
         self.scheduler = hosted_scheduler(settings)
+        self.searcher: HostedSearcher | None = None
+        if isinstance(self.tune.search, dict):
+            self.searcher = HostedSearcher(self.tune, self.space, Folder(f"{self.folder.uri}/searcher"))
+            self.searcher.restore(self.store.proposed())
         self.stopping: dict[int, Stop] = {}
         for number, stop in self.scheduler.replay(in_order(self.store.proposed())).items():
             self._stop(self.store.trials[number], stop)
@@ -155,6 +153,8 @@ class Sweep:
             if self._is_compared(trial):
                 trial.end_order = self.store.next_order()
                 self.scheduler.end(trial)
+                if self.searcher is not None:
+                    self.searcher.end(trial)
             self._finish(trial, index, None if failure else state)
         self.store.save(trial)
         if trial.state == "finished" and not self._is_member(trial):
@@ -232,17 +232,29 @@ class Sweep:
 
     def _new_trial(self) -> Trial | None:
         """The next search trial, saved before it starts; None when the sweep has all its trials."""
-        number, seed = max(self.store.trials, default=-1) + 1, self.settings.seed
-        parameters = {} if self.tune.base and number == BASE else next_parameters(
-            self.tune, self.space, self.store.proposed(), seed
-        )  # fmt: skip
-        if parameters is None:
+        number = max(self.store.trials, default=-1) + 1
+        proposal = ({}, "") if self.tune.base and number == BASE else self._propose(number)
+        if proposal is None:
             return None
-        trial = Trial(number=number, seed=seed, segments=[TrialSegment(parameters=parameters, stop_epoch=0)])
+        parameters, search_id = proposal
+        segment = TrialSegment(parameters=parameters, stop_epoch=0)
+        trial = Trial(number=number, seed=self.settings.seed, segments=[segment], search_id=search_id)
         epochs = self._epochs(trial)
-        trial.segments[0].stop_epoch = min(self.tune.interval, epochs) if self._is_member(trial) else epochs
+        segment.stop_epoch = min(self.tune.interval, epochs) if self._is_member(trial) else epochs
+        if self.searcher is not None:
+            self.searcher.save(number)
         self.store.save(trial)
+        if self.searcher is not None:
+            self.searcher.forget(number)
         return trial
+
+    def _propose(self, number: int) -> tuple[Parameters, str] | None:
+        """Parameters of the next trial and its id for the searcher; None when there is none."""
+        proposed = self.store.proposed()
+        if self.searcher is not None:
+            return self.searcher.propose(number, proposed) if len(proposed) < self.tune.trials else None
+        parameters = next_parameters(self.tune, self.space, proposed, self.settings.seed)
+        return None if parameters is None else (parameters, "")
 
     def _extend_population(self) -> None:
         """Add the next segment to every member of the population.
@@ -359,6 +371,8 @@ class Sweep:
                 stop = self.scheduler.report(trial, report) or (self._budget_stop(trial) if self.budget_spent else None)
                 if stop is not None:
                     self._stop(trial, stop)
+                if self.searcher is not None:
+                    self.searcher.report(trial, report)
 
     def _finish(self, trial: Trial, index: int, state: dict[str, Any] | None) -> None:
         """Write the trial's model, curves and history, end its run, print its result."""
@@ -384,28 +398,3 @@ class Sweep:
         if len(failed) >= min(MAX_INITIAL_FAILURES, self.tune.trials) and not any(t.score is not None for t in trials):
             raise JobError(f"the first {len(failed)} trials failed and none has a score. Trial {failed[0].label}: "
                            f"{failed[0].reason}")  # fmt: skip
-
-
-def sweep_folder(settings: Settings) -> Folder:
-    """Folder of a sweep's results and trials, created if missing."""
-    return Folder(settings.path(settings.tune.folder)).create()
-
-
-def sweep_spec(settings: Settings, faces: TrainingFaces) -> dict[str, Any]:
-    """Everything that determines the trials; a folder holds one sweep only."""
-    changeable = set(CHANGEABLE)
-    if settings.tune.scheduler == "pbt" or settings.tune.search == "grid":
-        changeable.discard("trials")
-    tune = settings.tune.model_dump(mode="json")
-    spec = training_spec(settings, faces, settings.tune.method)
-    return spec | {f"tune.{name}": value for name, value in tune.items() if name not in changeable}
-
-
-def trial_line(trial: Trial, metric: str) -> str:
-    """One line about a trial that ended, e.g. `trial 3 finished, heldout/auc 0.8123, 20 s: ssl.queue_size=1024`."""
-    score = "" if trial.score is None else f", {metric} {trial.score:.4f}"
-    reason = f" ({trial.reason})" if trial.reason else ""
-    values = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.parameters.items())
-    return (
-        f"{trial.title} {trial.state}{reason}{score}, {format_seconds(trial.seconds)}: {values or 'unchanged settings'}"
-    )

@@ -150,3 +150,40 @@ def test_values_on_a_grid_of_steps_are_rounded():
     drawn = {space.sample(rng)["unpg.margin"] for _ in range(200)}
     assert drawn == {0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5}
     assert {space.perturbed({"unpg.margin": 0.2}, 0.0, rng)["unpg.margin"] for _ in range(50)} == {0.15, 0.25}
+
+
+CHECKED = {
+    "unpg.head": {"choice": ["arcface", "cosface"]},
+    "unpg.margin": {"uniform": [0.2, 0.6], "step": 0.1, "when": {"unpg.head": ["arcface"]}},
+    "ssl.queue_size": {"integer": [16, 64]},
+}
+
+
+def test_values_from_outside_are_rounded_to_the_space():
+    space = SearchSpace(CHECKED, load_settings())
+    point = {"unpg.head": "arcface", "unpg.margin": np.float32(0.31), "ssl.queue_size": np.int64(20)}
+    checked = space.checked(point)
+    assert checked == {"unpg.head": "arcface", "unpg.margin": 0.3, "ssl.queue_size": 20}
+    assert {type(v) for v in checked.values()} == {str, float, int}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ssl.queue_size": 65}, r"ssl\.queue_size=65 is not between 16 and 64"),
+        ({"ssl.queue_size": "many"}, r"ssl\.queue_size='many' is not a number"),
+        ({"unpg.head": "magface"}, r"unpg\.head='magface' is not one of \['arcface', 'cosface'\]"),
+        ({"unpg.head": "cosface"}, r"unpg\.margin does not apply with these values"),
+        ({"ssl.momentum": 0.9}, r"ssl\.momentum is not searched"),
+    ],
+)
+def test_values_outside_of_the_space_are_named(change, message):
+    point = {"unpg.head": "arcface", "unpg.margin": 0.3, "ssl.queue_size": 20, **change}
+    with pytest.raises(ValueError, match=message):
+        SearchSpace(CHECKED, load_settings()).checked(point)
+    del point["ssl.queue_size"]
+
+
+def test_a_missing_value_is_named():
+    with pytest.raises(ValueError, match=r"ssl\.queue_size is missing"):
+        SearchSpace(CHECKED, load_settings()).checked({"unpg.head": "cosface"})

@@ -19,7 +19,7 @@ from facelib.data import DatasetError, Folder
 from facelib.models import build_backbone
 from facelib.tracking import Run
 from facelib.tuning.report import winner_of
-from facelib.tuning.trials import Trial, TrialSegment, TrialStore
+from facelib.tuning.trials import TrialStore
 from ray_jobs.errors import JobError
 from ray_jobs.training.checkpoint import keep_checkpoint, newest_checkpoint, read_state, write_state
 from ray_jobs.training.plan import STORAGE_NAME
@@ -27,7 +27,7 @@ from ray_jobs.tune import write_report
 from ray_jobs.tuning.callbacks import SweepCallback, epoch_report
 from ray_jobs.tuning.schedulers import SweepScheduler
 from ray_jobs.tuning.searchers import SweepSearcher
-from ray_jobs.tuning.state import TASK_NAME, Sweep, trial_line
+from ray_jobs.tuning.state import TASK_NAME, Sweep
 
 NETWORK = {"name": "iresnet", "embedding_size": 8, "options": {"layers": [1, 1, 1, 1], "width": 0.25}}
 SPACE = {"augment.strength": {"uniform": [0.0, 1.0]}, "train.learning_rate": {"loguniform": [0.01, 1.0]}}
@@ -250,13 +250,6 @@ def test_a_population_extended_halfway_is_completed_with_the_same_segments(setti
             assert segment.model_dump(exclude={"done"}) == other.model_dump(exclude={"done"})
 
 
-def test_the_console_line_of_a_trial():
-    segments = [TrialSegment(parameters={"train.learning_rate": 0.1234567, "ssl.queue_size": 16}, stop_epoch=2)]
-    trial = Trial(number=3, seed=0, segments=segments, state="finished", score=0.81234, seconds=20)
-    line = trial_line(trial, "heldout/auc")
-    assert line == "trial 3 finished, heldout/auc 0.8123, 20 s: train.learning_rate=0.1235, ssl.queue_size=16"
-
-
 def test_repeats_and_final_trainings(settings, run, tmp_path):
     cfg = settings(finalists=2, final={"train.epochs": 6})
     with Sweep(cfg, run) as sweep:
@@ -409,3 +402,23 @@ def test_a_spent_budget_starts_nothing_more_and_a_larger_one_continues(settings,
         SimulatedTune(more).run()
     assert more.left_out() == ""
     assert sorted(more.store.trials) == [0, 1, 2, 3, 4]
+
+
+def test_a_searcher_of_the_users_survives_a_kill(settings, run, tmp_path):
+    cfg = settings(search={"class": "own_tuning:HillClimb"}, trials=5, epochs=2)
+    with Sweep(cfg.model_copy(update={"output": f"{tmp_path}/whole"}), run) as whole:
+        SimulatedTune(whole, slots=1).run()
+    for dies_after in (3, 4):
+        sweep = Sweep(cfg, run)
+        assert not SimulatedTune(sweep, slots=1, dies_after=dies_after).run()
+        for process in sweep.runs._runs.values():
+            process.end("FAILED")
+    with Sweep(cfg, run) as last:
+        SimulatedTune(last, slots=1).run()
+    assert [t.parameters for t in last.store.trials.values()] == [t.parameters for t in whole.store.trials.values()]
+    assert {t.state for t in last.store.trials.values()} == {"finished"}
+    assert last.searcher.searcher.told == whole.searcher.searcher.told
+    with Sweep(settings(search={"class": "own_tuning:HillClimb"}, trials=7, epochs=2), run) as more:
+        tune = SimulatedTune(more)
+        tune.run()
+    assert {n for n, _ in tune.trained} == {6, 7}

@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 from facelib.config import load_settings
 from facelib.tracking import Run
 from facelib.tuning.trials import Trial, TrialSegment
-from ray_jobs.tuning.trial_runs import TrialRuns
+from ray_jobs.tuning.trial_runs import TrialRuns, trial_line
 
 
 @pytest.fixture
@@ -57,3 +57,10 @@ def test_interrupted_trials_end_as_failed_and_the_same_run_is_continued(settings
         TrialRuns(parent).open(trial, settings)
         assert trial.run_id == first
         assert run_of(client, trial).info.status == "RUNNING"
+
+
+def test_the_console_line_of_a_trial():
+    segments = [TrialSegment(parameters={"train.learning_rate": 0.1234567, "ssl.queue_size": 16}, stop_epoch=2)]
+    trial = Trial(number=3, seed=0, segments=segments, state="finished", score=0.81234, seconds=20)
+    line = trial_line(trial, "heldout/auc")
+    assert line == "trial 3 finished, heldout/auc 0.8123, 20 s: train.learning_rate=0.1235, ssl.queue_size=16"

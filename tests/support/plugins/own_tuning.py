@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -51,15 +52,16 @@ class HillClimb(Searcher):
         return True
 
     def suggest(self, trial_id):
-        best = max(self.told, default=None, key=lambda told: told[1])
-        point = {name: domain.sample() for name, domain in self.space.items()}
+        best = max((told for told in self.told if not told[3]), default=None, key=lambda told: told[1])
+        draw = np.random.RandomState(self.rng.randrange(2**31))
+        point = {name: domain.sample(random_state=draw) for name, domain in self.space.items()}
         if best is not None:
             point["augment.strength"] = min(1.0, max(0.0, best[0] + self.rng.choice((-1, 1)) * self.step))
         self.open[trial_id] = point["augment.strength"]
         return point
 
     def on_trial_complete(self, trial_id, result=None, error=False):
-        value = float("-inf") if error or not result else result[self.metric]
+        value = None if error or not result else result[self.metric]
         self.told.append((self.open.pop(trial_id), value, trial_id, error))
 
     def save(self, checkpoint_path):
