@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facelib.alignment.boxes import suppress_greedy
 from facelib.alignment.detector import Detections, check_range, detect_by_shape, register_detector
 from facelib.utils.devices import check_device
 from facelib.utils.optional import require_extra
@@ -97,7 +98,7 @@ class RetinaFace:
             candidates = candidates[np.argsort(-scores[candidates], kind="stable")]
             at = anchors[candidates]
             boxes = _decode_boxes(image_offsets[candidates], at)
-            kept = _suppress(boxes, self.nms_threshold)
+            kept = suppress_greedy(boxes, self.nms_threshold)
             landmarks = _decode_landmarks(image_landmarks[candidates[kept]], at[kept])
             results.append(
                 Detections(
@@ -158,19 +159,3 @@ def _decode_boxes(offsets: NDArray[np.float32], anchors: NDArray[np.float64]) ->
 def _decode_landmarks(offsets: NDArray[np.float32], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Offsets [K, 10] and anchors [K, 4] -> landmarks [K, 5, 2]."""
     return anchors[:, None, :2] + offsets.reshape(-1, 5, 2) * _CENTER_VARIANCE * anchors[:, None, 2:]
-
-
-def _suppress(boxes: NDArray[np.float64], threshold: float) -> NDArray[np.intp]:
-    """Greedy non-maximum suppression of boxes [K, 4], best first: indices of those that stay."""
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    alive = np.ones(len(boxes), dtype=bool)
-    kept = []
-    for index in range(len(boxes)):
-        if not alive[index]:
-            continue
-        kept.append(index)
-        low = np.maximum(boxes[index, :2], boxes[:, :2])
-        high = np.minimum(boxes[index, 2:], boxes[:, 2:])
-        intersection = np.clip(high - low, 0, None).prod(axis=1)
-        alive &= intersection <= threshold * (areas[index] + areas - intersection)
-    return np.array(kept, dtype=np.intp)

@@ -14,6 +14,21 @@ def check_device(device: str) -> None:
         raise ValueError(f"device is {device!r}: choose 'auto', 'cpu' or 'cuda'")
 
 
+def resolve_device(device: str) -> torch.device:
+    """The device called `auto` (CUDA when PyTorch sees it, else CPU), `cpu` or `cuda`.
+
+    Raises:
+        ValueError: an unknown name, or CUDA wanted where PyTorch sees none.
+    """
+    import torch
+
+    check_device(device)
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ValueError("device is 'cuda', but PyTorch sees no GPU in this process: use 'cpu'")
+    return torch.device("cuda" if available and device != "cpu" else "cpu")
+
+
 def actor_device(gpus: float, cpus: float) -> torch.device:
     """Where an actor's network runs: on the GPU it holds a share of, else on so many threads as it holds CPUs."""
     import torch

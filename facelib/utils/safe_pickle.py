@@ -7,7 +7,8 @@ and their state is set, by the `Name`s and `StatefulObject`s of that table. Anyt
 
 - plain data (`.bin` verification sets): an empty table;
 - torch modules (`facelib.models.checkpoints.torch_archive`): inert stand-ins;
-- network tables (`facelib.synthesis.discofacegan.network_pickle`): records of where an array's bytes are in the file.
+- network tables (`facelib.synthesis.discofacegan.network_pickle`): records of where an array's bytes are in the file;
+- arrays of joblib (`facelib.alignment.mtcnn_networks`): values that follow their description.
 
 Memory stays proportional to the size of the file. With a memo, a few bytes can describe a nested tuple with 2^100
 leaves, so compound values are never printed, hashed or compared, and keys of dictionaries are scalars.
@@ -20,7 +21,7 @@ import io
 import mmap
 import pickletools
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast, runtime_checkable
 
 MAX_OPCODES = 1_000_000
 MAX_TEXT_CHARACTERS = 4 << 20
@@ -66,6 +67,15 @@ class StatefulObject(Protocol):
 
     def set_state(self, state: Any) -> None:
         """Take the state over; UnsafePickleError if it is not what such an object has."""
+        ...
+
+
+@runtime_checkable
+class InlineContent(Protocol):
+    """A value whose bytes follow its state in the stream, outside of the pickle's opcodes (arrays of joblib)."""
+
+    def read_content(self, stream: BinaryIO) -> None:
+        """Take the bytes; the stream is left at the next opcode. DamagedPickleError if they are truncated."""
         ...
 
 
@@ -330,6 +340,8 @@ class _Machine:
         target = self._top()
         if isinstance(target, StatefulObject):
             target.set_state(state)
+            if isinstance(target, InlineContent):
+                target.read_content(cast(BinaryIO, self._stream))
         elif type(target) is not dict or not isinstance(state, dict):  # attributes of a dict's subclass are dropped
             raise UnsafePickleError(f"it sets the state of {describe(target)} to {describe(state)}")
 

@@ -1,4 +1,4 @@
-"""DiscoFaceGAN on TensorFlow 2, from published weights that the user places (nothing is bundled or downloaded)."""
+"""DiscoFaceGAN in PyTorch, from published weights that the user places (nothing is bundled or downloaded)."""
 
 from facelib.synthesis.discofacegan.generator import DiscoFaceGANGenerator
 from facelib.synthesis.discofacegan.network_pickle import NetworkTables, read_network_pickle

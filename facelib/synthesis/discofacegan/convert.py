@@ -3,7 +3,7 @@
     python -m facelib.synthesis.discofacegan.convert <folder>
 
 Reads the network pickle without executing it, four TF1 checkpoints and the average style vector, checks them, and
-writes `<folder>/discofacegan.npz` with the SHA-256 of each source. Needs TensorFlow; nothing is downloaded.
+writes `<folder>/discofacegan.npz` with the SHA-256 of each source. TensorFlow is not needed; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ def convert(folder: str | Path, average_draws: int = AVERAGE_DRAWS) -> Path:
     Raises:
         FileNotFoundError: files are missing; the message lists what belongs where.
         ValueError: a file is refused; the message says which and why.
-        ImportError: TensorFlow is missing.
     """
     folder = Path(folder)
     present = source_files(folder)
@@ -115,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = parser.parse_args(arguments).folder
     try:
         path = convert(folder)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from facelib.data import encode_image
 from facelib.synthesis.discofacegan.generator import DiscoFaceGANGenerator
@@ -78,12 +79,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     given = parser.parse_args(arguments)
+    torch.set_num_threads(max(1, given.threads))
     try:
         generator = DiscoFaceGANGenerator(
             given.folder,
             batch_size=given.batch_size,
             device=given.device,
-            threads=given.threads,
             latents="usynthface",
             stream_images=given.images,
             factor_mode=given.factor_mode,

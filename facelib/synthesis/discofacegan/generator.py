@@ -1,4 +1,4 @@
-"""DiscoFaceGAN as a face generator: latents as pure functions of (seed, identity, image), images from TensorFlow.
+"""DiscoFaceGAN as a face generator: latents as pure functions of (seed, identity, image), images from PyTorch.
 
 Identity codes have 128 numbers, factors expression 32 | illumination 16 | rotation 3 | noise 32, all N(0, 1).
 """
@@ -17,14 +17,12 @@ from facelib.synthesis.discofacegan.vae import LATENTS, LatentDecoders
 from facelib.synthesis.discofacegan.weights import LICENSE, load_weights, read_header
 from facelib.synthesis.generator import register_generator
 from facelib.synthesis.latents import FACTOR_SIZE, FACTORS, IDENTITY_SIZE, identity_latents, image_latents
-from facelib.utils.devices import check_device
-from facelib.utils.tensorflow import device_name, free_memory, import_tensorflow, require_tensorflow
+from facelib.utils.devices import check_device, resolve_device
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
-# Feature maps of the largest size that live at one time in a pass: 100 MB for an image of 256 pixels. An actor with
-# eight of them holds 1.75 GB, TensorFlow and weights included.
-_LIVE_MAPS = 6
+# Images in one pass by device: more are not faster on a CPU. 64 images of 256 pixels take 3 GB of a GPU.
+_BATCH_SIZES = {"cpu": 8, "cuda": 64}
 
 
 @register_generator("discofacegan")
@@ -36,12 +34,12 @@ class DiscoFaceGANGenerator:
     Args:
         folder: holds the converted weights, see `python -m facelib.synthesis.discofacegan.convert`.
         truncation: share of an identity's own style in the first 8 layers, 0 to 1; published 0.7.
-        batch_size: images in one pass; the last pass of a call is filled up to it. None takes what fits into a quarter
-            of the device's free memory, at most 8 on a CPU and 64 on a GPU. Images made with another batch size,
-            device or library version may differ by 1 in a few bytes in ten thousand.
-        device: `auto` (CUDA when TensorFlow sees it, else CPU), `cpu` or `cuda`; GPU memory is taken as needed.
-        threads: CPU threads of TensorFlow, set once a process, before TensorFlow's first operation.
+        batch_size: images in one pass; the last pass of a call is filled up to it. None: 8 on a CPU, 64 on a GPU.
+            Images made with another batch size, device or library version may differ by 1 in a few bytes in ten
+            thousand.
+        device: `auto` (CUDA when PyTorch sees it, else CPU), `cpu` or `cuda`.
         bfloat16: convolutions in bfloat16: faster, not equal to float32 byte for byte.
+        channels_last: memory format of the feature maps: faster, see `DiscoFaceGAN`.
         latents: `independent`: each (seed, identity, image) by itself. `usynthface`: the very numbers of USynthFace's
             script (its seed is 42), where identities depend on stream_images and are at most a million.
         stream_images: images of each identity in that stream (its --batchsize).
@@ -51,7 +49,6 @@ class DiscoFaceGANGenerator:
     Raises:
         FileNotFoundError: weights are missing or not converted; the message lists what belongs where.
         ValueError: a setting out of range, or a damaged file.
-        ImportError: TensorFlow is missing.
     """
 
     name = "discofacegan"
@@ -64,26 +61,24 @@ class DiscoFaceGANGenerator:
         truncation: float = 0.7,
         batch_size: int | None = None,
         device: str = "auto",
-        threads: int = 1,
         bfloat16: bool = False,
+        channels_last: bool = False,
         latents: str = "independent",
         stream_images: int = 128,
         factor_mode: int = 0,
     ) -> None:
         if not 0 <= truncation <= 1:
             raise ValueError(f"truncation is {truncation}, expected 0 to 1")
-        for name, value in (("batch_size", batch_size), ("threads", threads)):
-            if value is not None and not 1 <= value <= 4096:
-                raise ValueError(f"{name} is {value}, expected 1 to 4096")
+        if batch_size is not None and not 1 <= batch_size <= 4096:
+            raise ValueError(f"batch_size is {batch_size}, expected 1 to 4096")
         check_device(device)
         if latents not in ("independent", "usynthface"):
             raise ValueError(f"latents is {latents!r}: choose 'independent' or 'usynthface'")
         if latents == "independent" and factor_mode != 0:
             raise ValueError(f"factor_mode is {factor_mode}: it needs latents='usynthface'")
-        require_tensorflow("the generator discofacegan")
         header = read_header(folder)
         self.folder, self.truncation, self.batch_size = Path(folder), truncation, batch_size
-        self.device, self.threads, self.bfloat16 = device, threads, bfloat16
+        self.device, self.bfloat16, self.channels_last = device, bfloat16, channels_last
         self.image_size: int = Topology.from_static_kwargs(header["static_kwargs"]).resolution
         self.weights_hash: str | None = header["sha256"]
         self.factors: dict[str, int] = dict(FACTORS)
@@ -135,29 +130,14 @@ class DiscoFaceGANGenerator:
             weights = load_weights(self.folder)
             if weights.sha256 != self.weights_hash:
                 raise ValueError(f"{self.folder}: the weights have changed since this generator was made")
-            batch_size = self.batch_size
-            if batch_size is None:
-                device = device_name(import_tensorflow(self.threads), self.device)
-                batch_size = fitting_batch_size(
-                    weights.networks.topology, free_memory(device), device.startswith("GPU")
-                )
+            device = resolve_device(self.device)
             generator = DiscoFaceGAN(
                 weights.networks,
                 weights.average_w_id,
-                batch_size=batch_size,
+                batch_size=self.batch_size or _BATCH_SIZES[device.type],
                 bfloat16=self.bfloat16,
-                device=self.device,
-                threads=self.threads,
+                channels_last=self.channels_last,
+                device=device.type,
             )
-            self._networks = LatentDecoders(weights.decoders, self.device, self.threads), generator
+            self._networks = LatentDecoders(weights.decoders, device.type), generator
         return self._networks
-
-
-def fitting_batch_size(topology: Topology, free_bytes: int, on_gpu: bool) -> int:
-    """Images in one pass that take a quarter of the free memory, a power of two from 1 to 8 (CPU) or 64 (GPU).
-
-    More is not faster on a CPU; a quarter leaves room for other processes on the same GPU.
-    """
-    largest = max(4**log2 * topology.feature_maps(log2) for log2 in range(2, topology.resolution_log2 + 1))
-    images = free_bytes // 4 // (_LIVE_MAPS * largest * 4)
-    return int(min(64 if on_gpu else 8, 2 ** max(0, int(images).bit_length() - 1)))

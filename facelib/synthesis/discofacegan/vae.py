@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.nn import functional as F
 
+from facelib.synthesis.discofacegan.tf_checkpoint import Checkpoint
 from facelib.synthesis.discofacegan.topology import COEFFICIENT_SIZES
-from facelib.utils.tensorflow import device_name, import_tensorflow
+from facelib.utils.devices import resolve_device
 
 # The files' names of the factors -> (ours, latents), in the order of the latents.
 FACTORS = {"id": ("identity", 128), "exp": ("expression", 32), "gamma": ("illumination", 16), "rot": ("rotation", 3)}
@@ -36,21 +38,19 @@ def read_decoder_checkpoint(prefix: str | Path, factor: str) -> dict[str, npt.ND
     Raises:
         ValueError: the file is damaged, or its variables are missing, misshapen or not finite.
     """
-    tf = import_tensorflow()
     try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        shapes = reader.get_variable_to_shape_map()
-    except Exception as error:
+        checkpoint = Checkpoint(prefix)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{prefix}: no readable TensorFlow checkpoint ({error})") from error
     tables = {}
     for layer in LAYERS:
         for part in ("kernel", "bias"):
             name = f"{factor}/stage1/decoder/{layer}/{part}"
-            if name not in shapes:
+            if name not in checkpoint.variables:
                 raise ValueError(f"{prefix}: has no variable {name}; is it the {factor} checkpoint?")
             try:
-                tables[f"{layer}/{part}"] = np.asarray(reader.get_tensor(name), np.float32)
-            except Exception as error:
+                tables[f"{layer}/{part}"] = checkpoint.read(name)
+            except (OSError, ValueError) as error:
                 raise ValueError(f"{prefix}: variable {name} cannot be read ({error})") from error
     check_decoder(tables, factor, str(prefix))
     return tables
@@ -73,28 +73,29 @@ def check_decoder(tables: Tables, factor: str, source: str) -> None:
 
 
 class LatentDecoders:
-    """The four decoders as one TensorFlow function.
+    """The four decoders.
 
     Args:
         tables: factor (id, exp, gamma, rot) -> tables as `read_decoder_checkpoint` gives them.
-        device: `auto`, `cpu` or `cuda`.
-        threads: CPU threads of TensorFlow, see `import_tensorflow`.
+        device: `auto` (CUDA when PyTorch sees it, else CPU), `cpu` or `cuda`.
     """
 
-    def __init__(self, tables: Mapping[str, Tables], device: str = "auto", threads: int = 1) -> None:
+    def __init__(self, tables: Mapping[str, Tables], device: str = "auto") -> None:
         for factor in FACTORS:
             check_decoder(tables[factor], factor, "decoder tables")
-        self._tf = tf = import_tensorflow(threads)
-        self._device = device_name(tf, device)
-        with tf.device(self._device):
-            self._layers = {
-                factor: [
-                    tuple(tf.constant(tables[factor][f"{layer}/{p}"]) for p in ("kernel", "bias")) for layer in LAYERS
-                ]
-                for factor in FACTORS
-            }
-            self._decode = tf.function(self._graph, input_signature=[tf.TensorSpec([None, LATENTS])])
+        self._device = resolve_device(device)
+        self._layers = {
+            factor: [
+                (
+                    torch.from_numpy(np.array(tables[factor][f"{layer}/kernel"].T)).to(self._device),
+                    torch.from_numpy(np.array(tables[factor][f"{layer}/bias"])).to(self._device),
+                )
+                for layer in LAYERS
+            ]
+            for factor in FACTORS
+        }
 
+    @torch.inference_mode()
     def decode(self, latents: npt.ArrayLike, noise: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Coefficients float32 [N, 286] of latents [N, 179] and noise [N, 32].
 
@@ -107,17 +108,12 @@ class LatentDecoders:
             raise ValueError(f"latents {latents.shape} and noise {noise.shape} must be [N, 179] and [N, 32]")
         if not (np.isfinite(latents).all() and np.isfinite(noise).all()):
             raise ValueError("latents or noise hold values that are not finite")
-        with self._tf.device(self._device):
-            decoded = self._decode(self._tf.constant(latents)).numpy()
-        return np.concatenate([decoded, noise], axis=1)
-
-    def _graph(self, latents: Any) -> Any:
-        tf, decoded, start = self._tf, {}, 0
+        rest, decoded = torch.from_numpy(latents).to(self._device), {}
         for factor, (name, size) in FACTORS.items():
-            x = latents[:, start : start + size]
-            for kernel, bias in self._layers[factor][:-1]:
-                x = tf.nn.relu(tf.matmul(x, kernel) + bias)
-            kernel, bias = self._layers[factor][-1]
-            decoded[name] = tf.matmul(x, kernel) + bias
-            start += size
-        return tf.concat([decoded[name] for name in COEFFICIENT_SIZES if name in decoded], axis=1)
+            x, rest = rest[:, :size], rest[:, size:]
+            *hidden, (weight, bias) = self._layers[factor]
+            for hidden_weight, hidden_bias in hidden:
+                x = F.linear(x, hidden_weight, hidden_bias).relu()
+            decoded[name] = F.linear(x, weight, bias)
+        ordered = torch.cat([decoded[name] for name in COEFFICIENT_SIZES if name in decoded], dim=1)
+        return np.concatenate([ordered.cpu().numpy(), noise], axis=1)

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("tensorflow")
-
 from facelib.synthesis.discofacegan import read_network_pickle
 from facelib.synthesis.discofacegan.convert import convert, main, read_average
 from facelib.synthesis.discofacegan.weights import load_weights, read_header

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("tensorflow")
-
 from facelib.synthesis import build_generator
 from facelib.synthesis.discofacegan.export import main
 

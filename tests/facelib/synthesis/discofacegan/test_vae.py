@@ -5,8 +5,6 @@ import shutil
 import numpy as np
 import pytest
 
-pytest.importorskip("tensorflow")
-
 from facelib.synthesis.discofacegan import LatentDecoders, read_decoder_checkpoint
 from facelib.synthesis.discofacegan.vae import FACTORS
 

@@ -8,8 +8,6 @@ import zipfile
 import numpy as np
 import pytest
 
-pytest.importorskip("tensorflow")
-
 from facelib.synthesis.discofacegan.weights import load_weights, read_header
 
 
