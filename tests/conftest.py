@@ -1,16 +1,10 @@
 """What all tests share: the support modules on the path, and no word to the outside."""
 
-import contextlib
 import os
 import sys
 from pathlib import Path
 
 import pytest
-
-# PyTorch imports triton late, at the first optimizer. In a process that has loaded TensorFlow by then, triton's own
-# copy of LLVM crashes; loaded first, both work. Jobs keep TensorFlow in actors of its own.
-with contextlib.suppress(ImportError):
-    import triton  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parent))
 pytest_plugins = ["support.gloo_pool"]

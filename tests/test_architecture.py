@@ -44,7 +44,7 @@ CROSS_MODULE_TESTS = {
 
 
 def test_importing_the_whole_library_loads_nothing_heavy():
-    """Every module of facelib in a fresh interpreter: imported, and nothing of Ray, TensorFlow or MLflow with it."""
+    """Every module of facelib in a fresh interpreter: imported, and nothing of Ray or MLflow with it."""
     code = (
         "import importlib, pkgutil, sys, facelib, random\n"
         "import numpy as np, torch\n"

@@ -31,7 +31,6 @@ OPTIONAL = (
     "retinaface",
     "rich",
     "sklearn",
-    "tensorflow",
 )
 
 
@@ -78,7 +77,7 @@ def test_classifiers_agree_with_the_supported_python_versions():
 def test_optional_packages_are_in_extras_and_all_has_every_extra_for_users():
     extras = PROJECT["optional-dependencies"]
     core = " ".join(PROJECT["dependencies"])
-    assert not [name for name in ("ray", "mlflow", "tensorflow", "onnx", "matplotlib", "rich") if name in core]
+    assert not [name for name in ("ray", "mlflow", "onnx", "matplotlib", "rich") if name in core]
     (everything,) = extras["all"]
     assert set(everything.removeprefix("facelib[").removesuffix("]").split(",")) == set(extras) - {"all", "dev", "docs"}
 
@@ -109,7 +108,7 @@ def test_the_library_works_without_optional_packages():
     ("call", "extra"),
     [
         ("from facelib.alignment import build_detector; build_detector('retinaface')", "align"),
-        ("from facelib.alignment import build_detector; build_detector('mtcnn')", "tensorflow"),
+        ("from facelib.alignment import build_detector; build_detector('mtcnn')", "align"),
         ("from facelib.inspection import compare_table; compare_table({})", "ray"),
         (
             "from facelib.plots import plot_training_curves; plot_training_curves([{'epoch': 1, 'loss': 1}], 'x.png')",

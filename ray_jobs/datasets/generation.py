@@ -2,8 +2,7 @@
 
 A row is one chunk of identities, so its content depends only on the settings and the identity range, not on which actor
 processes it or when. Pixels travel as raw bytes in rows of bounded size; aligners return Arrow tables of encoded faces.
-Generators and aligners are separate stages: a network library that one of them needs (TensorFlow for DiscoFaceGAN and
-MTCNN) is loaded in its processes only.
+Generators and aligners are separate stages, each with its own number of actors and its own share of CPUs and GPUs.
 """
 
 import json

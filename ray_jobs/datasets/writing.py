@@ -123,7 +123,7 @@ def write_manifest(folder: Folder, manifest: Manifest) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that decide a result's bytes."""
-    names = ("facelib", "numpy", "torch", "opencv-python", "onnxruntime", "tensorflow", "mtcnn", "pyarrow", "ray")
+    names = ("facelib", "numpy", "torch", "opencv-python", "onnxruntime", "mtcnn", "pyarrow", "ray")
     installed = {}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

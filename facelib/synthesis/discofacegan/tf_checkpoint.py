@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from facelib.utils.protobuf import ByteReader, message_bytes, message_integer, message_parts, read_message
+
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER, _TRAILER = 48, 5
 _FLOAT32 = 1  # DataType of TensorFlow
@@ -78,50 +80,24 @@ def _read_index(content: bytes) -> tuple[int, dict[str, Variable]]:
     """Number of data files, and the variables by name."""
     if len(content) < _FOOTER or struct.unpack("<Q", content[-8:])[0] != _MAGIC:
         raise ValueError("not the index of a checkpoint (its last bytes are not those of a table)")
-    fields = _Reader(content[-_FOOTER:])
+    fields = ByteReader(content[-_FOOTER:])
     fields.varint(), fields.varint()  # the block of meta data, not used
     index = _block(content, fields.varint(), fields.varint())
     shards, variables = 1, {}
     for _, handle in _entries(index):
-        at = _Reader(handle)
+        at = ByteReader(handle)
         for key, value in _entries(_block(content, at.varint(), at.varint())):
-            record = _message(value)
+            record = read_message(value)
             if not key:
-                shards = _integer(record, 1, 1)
-                if _integer(record, 2):
+                shards = message_integer(record, 1, 1)
+                if message_integer(record, 2):
                     raise ValueError("the checkpoint is big-endian")
                 continue
-            dimensions = [_message(part) for part in _parts(_message(_bytes(record, 2)), 2)]
-            shape = tuple(_integer(dimension, 1) for dimension in dimensions)
-            numbers = (_integer(record, field) for field in (3, 4, 5, 6))
-            variables[key.decode()] = Variable(_integer(record, 1), shape, *numbers)
+            dimensions = [read_message(part) for part in message_parts(read_message(message_bytes(record, 2)), 2)]
+            shape = tuple(message_integer(dimension, 1) for dimension in dimensions)
+            numbers = (message_integer(record, field) for field in (3, 4, 5, 6))
+            variables[key.decode()] = Variable(message_integer(record, 1), shape, *numbers)
     return shards, variables
-
-
-class _Reader:
-    """Reads numbers from bytes, front to back."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content, self.position = content, 0
-
-    def varint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self.content[self.position]
-            self.position += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-            if shift > 63:
-                raise ValueError("a number of more than 64 bits")
-
-    def take(self, size: int) -> bytes:
-        part = self.content[self.position : self.position + size]
-        if len(part) != size:
-            raise ValueError("truncated")
-        self.position += size
-        return part
 
 
 def _block(content: bytes, offset: int, size: int) -> bytes:
@@ -136,40 +112,11 @@ def _block(content: bytes, offset: int, size: int) -> bytes:
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     """(key, value) pairs of a block; a key is stored as what differs from the one before."""
     restarts = struct.unpack("<I", block[-4:])[0]
-    reader, key = _Reader(block[: len(block) - 4 * (restarts + 1)]), b""
+    reader, key = ByteReader(block[: len(block) - 4 * (restarts + 1)]), b""
     while reader.position < len(reader.content):
         shared, rest, size = reader.varint(), reader.varint(), reader.varint()
         key = key[:shared] + reader.take(rest)
         yield key, reader.take(size)
-
-
-def _message(content: bytes) -> list[tuple[int, int | bytes]]:
-    """(field, value) of a protocol buffer."""
-    reader, fields = _Reader(content), list[tuple[int, int | bytes]]()
-    while reader.position < len(content):
-        tag = reader.varint()
-        kind = tag & 7
-        if kind == 0:
-            fields.append((tag >> 3, reader.varint()))
-        elif kind == 2:
-            fields.append((tag >> 3, reader.take(reader.varint())))
-        elif kind in (1, 5):
-            fields.append((tag >> 3, int.from_bytes(reader.take(8 if kind == 1 else 4), "little")))
-        else:
-            raise ValueError(f"a field of unknown kind {kind}")
-    return fields
-
-
-def _parts(record: list[tuple[int, int | bytes]], field: int) -> list[bytes]:
-    return [value for number, value in record if number == field and isinstance(value, bytes)]
-
-
-def _bytes(record: list[tuple[int, int | bytes]], field: int) -> bytes:
-    return b"".join(_parts(record, field))
-
-
-def _integer(record: list[tuple[int, int | bytes]], field: int, default: int = 0) -> int:
-    return next((value for number, value in record if number == field and isinstance(value, int)), default)
 
 
 def _crc_table() -> tuple[int, ...]:

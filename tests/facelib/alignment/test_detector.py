@@ -44,7 +44,7 @@ def test_unknown_names_and_settings_list_what_exists():
         build_detector("dlib")
     with pytest.raises(ValueError, match=r"'treshold'.*score_threshold.*nms_threshold"):
         build_detector("retinaface", treshold=0.5)
-    # Names and settings are checked before TensorFlow is looked for.
+    # Names and settings are checked before packages are looked for.
     with pytest.raises(ValueError, match=r"'min_size'.*min_face_size"):
         build_detector("mtcnn", min_size=20)
 

@@ -1,5 +1,6 @@
 """TensorFlow's checkpoints, read without TensorFlow."""
 
+import contextlib
 import shutil
 
 import numpy as np
@@ -28,17 +29,6 @@ def test_smallest_example(prefix):
         checkpoint.read("other")
 
 
-def test_equals_tensorflow(golden):
-    tensorflow = pytest.importorskip("tensorflow", reason="compares with TensorFlow where it is installed")
-    for factor in ("id", "exp", "gamma", "rot"):
-        path = golden / "vae_tiny" / factor / "stage1_epoch_395.ckpt"
-        reader, checkpoint = tensorflow.train.load_checkpoint(str(path)), Checkpoint(path)
-        shapes = reader.get_variable_to_shape_map()
-        assert {name: list(variable.shape) for name, variable in checkpoint.variables.items()} == shapes
-        for name in shapes:
-            np.testing.assert_array_equal(checkpoint.read(name), reader.get_tensor(name))
-
-
 def test_every_changed_byte_of_the_index_is_noticed(prefix):
     """Checksums cover the blocks; the footer's positions lead to blocks that do not fit their checksums."""
     index = prefix.with_name(prefix.name + ".index")
@@ -47,10 +37,8 @@ def test_every_changed_byte_of_the_index_is_noticed(prefix):
     unnoticed = 0
     for position in range(len(content)):
         index.write_bytes(content[:position] + bytes([content[position] ^ 0x41]) + content[position + 1 :])
-        try:
+        with contextlib.suppress(ValueError):
             unnoticed += Checkpoint(prefix).variables != expected
-        except ValueError:
-            pass
     assert unnoticed == 0
 
 
