@@ -1,7 +1,7 @@
 """All short benchmarks: `python -m benchmarks`. Each is also a script with more options.
 
-Not included: detectability.py, discofacegan.py and face_actors.py (they need TensorFlow), stages.py and sharded_head.py
-(they take minutes), and memory.py, which measures any job.
+Not included: detectability.py, discofacegan.py, face_actors.py, stages.py and sharded_head.py (they take minutes), and
+memory.py, which measures any job.
 """
 
 import subprocess

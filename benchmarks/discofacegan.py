@@ -5,7 +5,7 @@
 
 Variants, from coefficients to uint8 images, median and range over the repeats, in wall and CPU seconds:
 - float32: `DiscoFaceGAN.synthesize`;
-- bfloat16: the same with bfloat16 convolutions;
+- channels_last, bfloat16: the same in that memory format, and with bfloat16 convolutions besides;
 - plain: the published definitions one by one (nearest upscaling, convolution, blur, noise, bias, norm, style), eager.
 """
 
@@ -25,31 +25,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from facelib.utils.tensorflow import import_tensorflow
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from facelib.synthesis.discofacegan import DiscoFaceGAN, NetworkTables, read_network_pickle
 from facelib.synthesis.discofacegan.topology import Topology
+from facelib.utils.devices import resolve_device
 
 
 def main() -> None:
     arguments = _arguments()
-    tf = import_tensorflow(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    device = resolve_device(arguments.device)
     networks = random_networks(arguments.resolution)
     rng = np.random.default_rng(0)
     coefficients = rng.normal(size=(arguments.images, 286)).astype(np.float32)
     average = np.zeros(512, np.float32)
-    settings = {"batch_size": arguments.batch_size, "threads": arguments.threads, "device": arguments.device}
+    settings = {"batch_size": arguments.batch_size, "device": device.type}
     ways: dict[str, Callable[[], np.ndarray]] = {}
-    for name, bfloat16 in (("float32", False), ("bfloat16", True)):
-        generator = DiscoFaceGAN(networks, average, bfloat16=bfloat16, **settings)
+    options: dict[str, dict[str, bool]] = {
+        "float32": {},
+        "channels_last": {"channels_last": True},
+        "bfloat16": {"channels_last": True, "bfloat16": True},
+    }
+    for name, chosen in options.items():
+        generator = DiscoFaceGAN(networks, average, **chosen, **settings)
         ways[name] = functools.partial(generator.synthesize, coefficients)
     few = coefficients[: min(len(coefficients), arguments.batch_size)]
-    ways["plain"] = lambda: _plain(tf, networks, average, few)
+    ways["plain"] = lambda: _plain(networks, average, few, device)
 
-    print(f"{platform.processor() or platform.machine()}, TensorFlow {tf.__version__}, {arguments.threads} threads")
-    print(f"{arguments.resolution} pixels, batches of {arguments.batch_size}, device {arguments.device}")
+    print(f"{platform.processor() or platform.machine()}, PyTorch {torch.__version__}, {arguments.threads} threads")
+    print(f"{arguments.resolution} pixels, batches of {arguments.batch_size}, device {device.type}")
     images = {name: _measure(name, way, arguments.repeats) for name, way in ways.items()}
-    for name in ("bfloat16", "plain"):
+    for name in ("channels_last", "bfloat16", "plain"):
         count = len(images[name])
         difference = np.abs(images["float32"][:count].astype(int) - images[name])
         print(
@@ -86,51 +95,53 @@ def random_networks(resolution: int) -> NetworkTables:
     return NetworkTables("Gs", 3, settings, variables)
 
 
-def _plain(tf: Any, networks: NetworkTables, average: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+@torch.inference_mode()
+def _plain(networks: NetworkTables, average: np.ndarray, coefficients: np.ndarray, device: torch.device) -> np.ndarray:
     """The definitions, a line each."""
-    topology, tables = networks.topology, networks.variables
+    topology = networks.topology
+    tables = {name: torch.from_numpy(np.array(value)).to(device) for name, value in networks.variables.items()}
 
-    def mapping(x: Any) -> Any:
+    def mapping(x: Tensor) -> Tensor:
         for layer in range(8):
             weight, bias = (tables[f"G_mapping/Dense{layer}/{part}"] for part in ("weight", "bias"))
-            x = tf.nn.leaky_relu(tf.matmul(x, weight * np.float32(np.sqrt(2 / len(weight)) * 0.01)) + bias * 0.01, 0.2)
+            x = F.leaky_relu(x @ (weight * (np.sqrt(2 / len(weight)) * 0.01)) + bias * 0.01, 0.2)
         return x
 
-    def convolve(x: Any, weight: np.ndarray, gain: float) -> Any:
-        return tf.nn.conv2d(x, weight * np.float32(gain / np.sqrt(np.prod(weight.shape[:3]))), 1, "SAME")
+    def scaled(weight: Tensor, gain: float) -> Tensor:
+        return weight.permute(3, 2, 0, 1) * float(gain / np.sqrt(np.prod(weight.shape[:3])))
 
-    def up(x: Any, weight: np.ndarray, side: int) -> Any:
+    def up(x: Tensor, weight: Tensor, side: int) -> Tensor:
+        kernel = scaled(weight, np.sqrt(2))
         if side < 128:
-            x = convolve(tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2), weight, np.sqrt(2))
+            x = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), kernel, padding=1)
         else:
-            padded = np.pad(weight, [(1, 1), (1, 1), (0, 0), (0, 0)]).transpose(0, 1, 3, 2)
-            four = padded[1:, 1:] + padded[:-1, 1:] + padded[1:, :-1] + padded[:-1, :-1]
-            four = four * np.float32(np.sqrt(2 / np.prod(weight.shape[:3])))
-            x = tf.nn.conv2d_transpose(x, four, [len(x), side, side, four.shape[2]], 2, "SAME")
-        blur = np.outer([1, 2, 1], [1, 2, 1])[:, :, None, None].astype(np.float32) / 16
-        return tf.nn.depthwise_conv2d(x, np.tile(blur, (1, 1, x.shape[3], 1)), [1, 1, 1, 1], "SAME")
+            padded = F.pad(kernel, (1, 1, 1, 1)).transpose(0, 1)
+            four = padded[..., 1:, 1:] + padded[..., :-1, 1:] + padded[..., 1:, :-1] + padded[..., :-1, :-1]
+            x = F.conv_transpose2d(x, four, stride=2, padding=1)
+        blur = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]], device=device) / 16
+        return F.conv2d(x, blur.expand(x.shape[1], 1, 3, 3), padding=1, groups=x.shape[1])
 
-    w = mapping(coefficients)
-    identity = np.concatenate([coefficients[:, :160], np.zeros((len(coefficients), 126), np.float32)], axis=1)
-    truncated = w + (average - mapping(identity)) * 0.3
-    x = None
+    given = torch.from_numpy(coefficients).to(device)
+    w = mapping(given)
+    identity = torch.cat([given[:, :160], torch.zeros(len(given), 126, device=device)], dim=1)
+    truncated = w + (torch.from_numpy(average).to(device) - mapping(identity)) * 0.3
+    x = tables["G_synthesis/4x4/Const/const"].expand(len(given), -1, -1, -1)
     for layer, name in enumerate(topology.layer_names()):
         prefix = f"G_synthesis/{name}/"
-        if layer == 0:
-            x = tf.tile(tables[prefix + "const"].transpose(0, 2, 3, 1), [len(coefficients), 1, 1, 1])
-        elif layer > 1 and layer % 2 == 0:
+        if layer > 1 and layer % 2 == 0:
             x = up(x, tables[prefix + "weight"], 2 ** (layer // 2 + 2))
-        else:
-            x = convolve(x, tables[prefix + "weight"], np.sqrt(2))
-        noise = tables[f"G_synthesis/noise{layer}"].transpose(0, 2, 3, 1)
-        x = tf.nn.leaky_relu(x + noise * tables[prefix + "Noise/weight"] + tables[prefix + "bias"], 0.2)
-        x = x - tf.reduce_mean(x, [1, 2], keepdims=True)
-        x = x * tf.math.rsqrt(tf.reduce_mean(x * x, [1, 2], keepdims=True) + 1e-8)
-        style = tf.matmul(truncated if layer < 8 else w, tables[prefix + "StyleMod/weight"] / np.float32(np.sqrt(512)))
-        scale, shift = tf.split((style + tables[prefix + "StyleMod/bias"])[:, None, None], 2, axis=3)
+        elif layer > 0:
+            x = F.conv2d(x, scaled(tables[prefix + "weight"], np.sqrt(2)), padding=1)
+        noise = tables[f"G_synthesis/noise{layer}"] * tables[prefix + "Noise/weight"][:, None, None]
+        x = F.leaky_relu(x + noise + tables[prefix + "bias"][:, None, None], 0.2)
+        x = x - x.mean((2, 3), keepdim=True)
+        x = x * torch.rsqrt(x.square().mean((2, 3), keepdim=True) + 1e-8)
+        style = (truncated if layer < 8 else w) @ (tables[prefix + "StyleMod/weight"] / float(np.sqrt(512)))
+        scale, shift = (style + tables[prefix + "StyleMod/bias"])[:, :, None, None].chunk(2, dim=1)
         x = x * (scale + 1) + shift
-    raw = convolve(x, tables["G_synthesis/ToRGB_lod0/weight"], 1) + tables["G_synthesis/ToRGB_lod0/bias"]
-    return tf.cast(tf.clip_by_value((raw + 1) * 127.5, 0, 255), tf.uint8).numpy()
+    to_rgb = scaled(tables["G_synthesis/ToRGB_lod0/weight"], 1)
+    raw = F.conv2d(x, to_rgb, tables["G_synthesis/ToRGB_lod0/bias"])
+    return ((raw + 1) * 127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _measure_pickle(networks: NetworkTables) -> None:
@@ -191,7 +202,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--resolution", type=int, default=256, help="pixels, a power of two")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of TensorFlow")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--pickle", action="store_true", help="measure reading a full-size pickle too")
     return parser.parse_args()
