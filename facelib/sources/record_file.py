@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,14 @@ class Record:
     damage: str = ""
 
 
+class RecordHead(NamedTuple):
+    """What the first bytes of a record say: first label (NaN without), number of labels, whether an image follows."""
+
+    label: float
+    labels: int
+    has_image: bool
+
+
 class RecordFile:
     """A `.rec` file. May be shared by threads, forked, and pickled (the copy opens the file again).
 
@@ -69,8 +77,8 @@ class RecordFile:
         """
         return self._record(offset, name or "the record")[:2]
 
-    def label(self, offset: int, name: str = "") -> tuple[float, bool]:
-        """First label of the record at `offset`, and whether it holds an image; reads its first bytes only.
+    def head(self, offset: int, name: str = "") -> RecordHead:
+        """The head of the record at `offset`; reads its first bytes only.
 
         Raises:
             RecordIOError: there is no record, or it runs over the end of the file.
@@ -82,17 +90,35 @@ class RecordFile:
         if kind != WHOLE or len(data) < needed:
             # Its header may be cut in parts, or it is damaged: the whole record tells.
             labels, image = self.record(offset, name)
-            return float(labels[0]) if len(labels) else float("nan"), bool(image)
+            return RecordHead(float(labels[0]) if len(labels) else float("nan"), len(labels), bool(image))
         if offset + PART_HEADER.size + length > self.size:
             raise RecordIOError(f"{self.path}: {name} at byte {offset:,} is truncated: {length:,} bytes announced")
         flag, label, _, _ = IMAGE_HEADER.unpack_from(data, PART_HEADER.size)
         if flag:
             label = struct.unpack_from("<f", data, needed - 4)[0]
-        return float(label), length > IMAGE_HEADER.size + 4 * flag
+        return RecordHead(float(label), max(flag, 1), length > IMAGE_HEADER.size + 4 * flag)
+
+    def count_images(self, begin: int, end: int) -> int:
+        """Records between two bytes that hold an image, should hold one, or are damaged; reads their first bytes only.
+
+        Args:
+            begin: where a record ends, or starts.
+        """
+        offset, count = begin, 0
+        while offset < min(end, self.size):
+            try:
+                head, offset = self.head(offset), self.end(offset)
+                count += head.has_image or head.labels < 2
+            except RecordIOError:
+                count += 1
+                offset = self.next_start(offset + 4)
+        return count
 
     def end(self, offset: int) -> int:
         """Where the record that starts at byte `offset` ends; RecordIOError when there is none."""
-        return self._record(offset, "the record")[2]
+        kind, length = self._part_header(self._read(offset, PART_HEADER.size), offset, "the record")
+        after = offset + PART_HEADER.size + -(-length // 4) * 4
+        return after if kind == WHOLE and after <= self.size else self._record(offset, "the record")[2]
 
     def scan(self, begin: int = 0, end: int | None = None) -> Iterator[Record]:
         """Every record that starts at bytes `begin` … `end − 1`, without an index.
@@ -102,13 +128,13 @@ class RecordFile:
         """
         size = self.size
         end = size if end is None else min(end, size)
-        offset = self._next_start(begin, size) if begin else 0
+        offset = self.next_start(begin) if begin else 0
         while offset < end:
             try:
                 labels, image, after = self._record(offset, "the record")
             except RecordIOError as error:
                 yield Record(offset, np.zeros(0, np.float32), b"", str(error))
-                offset = self._next_start(offset + 4, size)
+                offset = self.next_start(offset + 4)
                 continue
             yield Record(offset, labels, image)
             offset = after
@@ -180,8 +206,9 @@ class RecordFile:
             )
         return packed >> LENGTH_BITS, packed & ((1 << LENGTH_BITS) - 1)
 
-    def _next_start(self, begin: int, size: int) -> int:
-        """Where the first record at or after byte `begin` starts; `size` when there is none."""
+    def next_start(self, begin: int) -> int:
+        """Where the first record at or after byte `begin` starts; the file's size when there is none."""
+        size = self.size
         position = -(-begin // 4) * 4
         while position < size:
             data = self._read(position, SEARCH_BYTES)

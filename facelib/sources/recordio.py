@@ -2,7 +2,8 @@
 
 How records are stored, `facelib.sources.record_file` says. An index line is `key<TAB>offset`. In the insightface layout
 record 0 holds no image: its labels are (first identity record, one past the last), and an identity record's labels are
-(first image record, one past the last).
+(first image record, one past the last). Sets are in circulation whose header is stale, because images were appended and
+it was not: there, and where it is damaged, each record is looked at for what it is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.sources.record_file import IMAGE_HEADER, RecordFile, RecordIOError, frame_record
+from facelib.utils.text_files import check_encoding
 
 # Record numbers are stored as float32, which counts no further than this.
 EXACT_FLOAT32 = 2**24
@@ -37,10 +39,11 @@ class RecordIOReader:
         file: the records by byte position.
         image_keys: numbers of the image records, ascending, int64.
         repeated: record numbers that the index lists again.
+        stale_header: why record 0 does not say what is where; "" where it does, or the set has none.
 
     Raises:
         FileNotFoundError: a file is missing.
-        RecordIOError: a damaged index or header record. Damaged records raise it when they are read, naming the record.
+        RecordIOError: a damaged index. Damaged records raise it when they are read, naming the record.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class RecordIOReader:
             raise RecordIOError(f"{self.idx}: record {self.repeated[0]} is listed more than once")
         self._identity_keys = self._keys[:0]
         self.image_keys: NDArray[np.int64] = self._keys
+        self.stale_header = ""
         if len(self._keys) and self._keys[0] == 0:
             self._read_layout()
 
@@ -78,16 +82,16 @@ class RecordIOReader:
     @cached_property
     def identity_ranges(self) -> NDArray[np.int64] | None:
         """Positions [identities, 2] of each identity's first image and one past its last; None without identity
-        records.
+        records, or with a stale header.
 
         Reads every identity record.
 
         Raises:
             RecordIOError: a damaged identity record, or more images than float32 record numbers can count (2^24).
         """
-        if not len(self._identity_keys):
+        if not len(self._identity_keys) or self.stale_header:
             return None
-        if self.image_keys[-1] >= EXACT_FLOAT32:
+        if len(self.image_keys) and self.image_keys[-1] >= EXACT_FLOAT32:
             raise RecordIOError(
                 f"{self.rec}: {len(self):,} images, but identity records count exactly to {EXACT_FLOAT32:,} only; "
                 "group by the identity of each image"
@@ -117,32 +121,55 @@ class RecordIOReader:
         return self._offsets[np.searchsorted(self._keys, keys)]
 
     @property
-    def last_offset(self) -> int:
-        """Byte at which the last record of the file, as far as the index knows, starts."""
-        return int(self._offsets.max(initial=0))
+    def keys(self) -> NDArray[np.int64]:
+        """Numbers of all records in the index, ascending, int64."""
+        return self._keys
 
     def close(self) -> None:
         """Close the file; reading again opens it again."""
         self.file.close()
 
     def _read_layout(self) -> None:
-        """Tell images from identity records by record 0."""
-        labels, image = self.record(0)
+        """Tell images from identity records by record 0, or where that does not fit, by what each record holds."""
+        try:
+            labels, image = self.record(0)
+        except RecordIOError as error:
+            self._look_at_all(str(error))
+            return
         if image:
             return
-        keys = self._keys
-        if len(labels) < 2 or not 0 < labels[0] <= labels[1] <= keys[-1] + 2:
-            raise RecordIOError(
-                f"{self.rec}: record 0 gives the range of identity records as {labels.tolist()}, "
-                f"but the last record of {self.idx.name} is {keys[-1]}"
-            )
-        first = int(labels[0])
-        # float32 rounds numbers above 2^24: look at the neighbors for the first record without an image.
-        if first > EXACT_FLOAT32:
-            neighbors = [key for key in range(first - 2, first + 3) if keys[0] <= key <= keys[-1]]
-            first = next((key for key in neighbors if not self.record(key)[1]), first)
-        self.image_keys = keys[(keys > 0) & (keys < first)]
-        self._identity_keys = keys[keys >= first]
+        keys = self._keys[1:]
+        if len(labels) < 2 or not 0 < labels[0] <= labels[1]:
+            self._look_at_all(f"it gives the range of identity records as {labels.tolist()}")
+            return
+        first, end = int(labels[0]), int(labels[1])
+        # float32 rounds numbers above 2^24: the first identity record is near, the first without an image.
+        rounding = int(np.spacing(np.float32(end))) if end > EXACT_FLOAT32 else 0
+        near = keys[(keys >= first - rounding) & (keys <= first + rounding)].tolist()
+        first = next((key for key in near if self._holds_image(key) is False), first) if rounding else first
+        images, identities = keys[keys < first], keys[keys >= first]
+        said = f"it gives the range of identity records as {labels.tolist()}, but"
+        if len(keys) and keys[-1] >= end + rounding:
+            self._look_at_all(f"{said} the last record of {self.idx.name} is {keys[-1]}")
+        elif len(identities) and self._holds_image(int(identities[0])):
+            self._look_at_all(f"{said} record {identities[0]} holds an image")
+        elif len(images) and self._holds_image(int(images[-1])) is False:
+            self._look_at_all(f"{said} record {images[-1]} holds no image")
+        else:
+            self.image_keys, self._identity_keys = images, identities
+
+    def _look_at_all(self, stale_header: str) -> None:
+        self.stale_header = f"record 0 of {self.rec} is stale or damaged: {stale_header}"
+        # A damaged record counts as an image, and raises when it is read.
+        holds = np.array([self._holds_image(key) is not False for key in self._keys.tolist()], bool)
+        self.image_keys, self._identity_keys = self._keys[holds], self._keys[~holds]
+
+    def _holds_image(self, key: int) -> bool | None:
+        """Whether a record of the index holds an image; None where it is damaged."""
+        try:
+            return self.file.head(int(self._offsets[np.searchsorted(self._keys, key)])).has_image
+        except RecordIOError:
+            return None
 
 
 def write_recordio(
@@ -186,6 +213,7 @@ def _read_index(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArr
     import pyarrow as pa
     from pyarrow import csv
 
+    check_encoding(path)
     try:
         table = csv.read_csv(
             path,

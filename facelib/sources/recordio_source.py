@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from facelib.data.listing import is_hidden
 from facelib.sources.record_file import RecordFile, RecordIOError
 from facelib.sources.recordio import RecordIOReader
 from facelib.sources.source import (
@@ -51,12 +52,14 @@ class RecordIOSource(FaceSource):
     def __init__(self, path: str, idx: str = "", use_index: bool = True) -> None:
         rec = Path(path)
         if rec.is_dir():
-            found = sorted(rec.glob("*.rec"))
+            found = sorted(p for p in rec.iterdir() if p.suffix.lower() == ".rec" and not is_hidden(p.name))
             if len(found) != 1:
                 raise SourceError(f"{path}: {len(found)} .rec files here; give the path of one")
             rec = found[0]
         self.file = RecordFile(rec)
         self.idx = Path(idx) if idx else rec.with_suffix(".idx")
+        if not idx and not self.idx.is_file():
+            self.idx = rec.with_suffix(".IDX")
         if idx and not self.idx.is_file():
             raise FileNotFoundError(f"{idx}: no such index; leave idx out to stream through {rec.name} without one")
         self.use_index = use_index and self.idx.is_file()
@@ -65,7 +68,7 @@ class RecordIOSource(FaceSource):
         """List the image records by label, in the order of record numbers.
 
         Raises:
-            RecordIOError: an index that is none, or contradicts the header record.
+            RecordIOError: an index that is none.
             SourceError: no image record at all.
         """
         skipped: list[Skipped] = []
@@ -108,7 +111,9 @@ class RecordIOSource(FaceSource):
         skipped.extend(
             Skipped("listed_twice", f"record {key}", self.idx.name, True) for key in reader.repeated.tolist()
         )
-        keys = reader.image_keys
+        if reader.stale_header:
+            skipped.append(Skipped("stale_header", "record 0", reader.stale_header, True))
+        keys = reader.keys
         offsets = reader.offsets(keys)
         first_of_offset = np.zeros(len(keys), bool)
         first_of_offset[np.unique(offsets, return_index=True)[1]] = True
@@ -117,10 +122,14 @@ class RecordIOSource(FaceSource):
                 Skipped("listed_twice", f"record {key}", f"byte {offset:,} belongs to another record too", True)
             )
         keys, offsets = keys[first_of_offset], offsets[first_of_offset]
-        labels = self._labels_by_range(reader, keys, offsets)
+        self._check_unlisted(keys, offsets, skipped)
+        images = np.isin(keys, reader.image_keys)
+        labels = self._labels_by_range(reader, keys[images], offsets[images])
         if labels is None:
-            labels = self._labels_by_record(keys, offsets, skipped)
-        self._check_end(reader, skipped)
+            # Looks at every record, so that the header and the identity records need not be right.
+            labels = self._labels_by_record(keys, offsets, images, skipped)
+        else:
+            keys, offsets = keys[images], offsets[images]
         places = pc.binary_join_element_wise("record", pa.array(keys).cast(pa.string()), " ")
         return labels, places, offsets
 
@@ -141,7 +150,7 @@ class RecordIOSource(FaceSource):
         for begin, end in ranges.tolist():
             for position in range(begin, end):
                 try:
-                    label = _whole(self.file.label(int(offsets[position]), f"record {keys[position]}")[0])
+                    label = _whole(self.file.head(int(offsets[position]), f"record {keys[position]}").label)
                 except RecordIOError:
                     continue  # It is found again, and counted, when its image is read.
                 labels[begin:end] = label
@@ -149,22 +158,33 @@ class RecordIOSource(FaceSource):
         return labels if np.all(labels != NO_LABEL) else None
 
     def _labels_by_record(
-        self, keys: NDArray[np.int64], offsets: NDArray[np.int64], skipped: list[Skipped]
+        self, keys: NDArray[np.int64], offsets: NDArray[np.int64], images: NDArray[np.bool_], skipped: list[Skipped]
     ) -> NDArray[np.int64]:
-        """The label in the first bytes of every record, NO_LABEL for damaged ones."""
+        """The label in the first bytes of every record, NO_LABEL for damaged ones and for identity records.
+
+        Args:
+            images: whether a record should hold an image, by the header; a damaged one that should not is not missed,
+                unless others that should not do hold one.
+        """
         labels = np.full(len(keys), NO_LABEL)
+        elsewhere: list[Skipped] = []
         for i, (key, offset) in enumerate(zip(keys.tolist(), offsets.tolist(), strict=True)):
             try:
-                label, has_image = self.file.label(offset, f"record {key}")
+                label, count, has_image = self.file.head(offset, f"record {key}")
             except RecordIOError as error:
-                skipped.append(Skipped("damaged_record", f"record {key}", str(error), True))
+                place = skipped if images[i] else elsewhere
+                place.append(Skipped("damaged_record", f"record {key}", str(error), True))
                 continue
+            if not has_image and count > 1:
+                continue  # The header, or an identity record.
             if not has_image:
                 skipped.append(Skipped("no_image", f"record {key}", f"byte {offset:,}", True))
             elif (whole := _whole(label)) == NO_LABEL:
                 skipped.append(Skipped("damaged_record", f"record {key}", f"its label is {label}, no identity", True))
             else:
                 labels[i] = whole
+        if np.any(labels[~images] != NO_LABEL):
+            skipped.extend(elsewhere)
         return labels
 
     def _streamed(self, skipped: list[Skipped]) -> tuple[NDArray[np.int64], pa.Array, NDArray[np.int64]]:
@@ -179,19 +199,25 @@ class RecordIOSource(FaceSource):
             elif record.image:
                 labels.append(label)
                 offsets.append(record.offset)
+            elif len(record.labels) < 2:
+                skipped.append(Skipped("no_image", f"byte {record.offset}", "", True))
         places = pc.binary_join_element_wise("byte", pa.array(offsets, pa.int64()).cast(pa.string()), " ")
         return np.array(labels, np.int64), places, np.array(offsets, np.int64)
 
-    def _check_end(self, reader: RecordIOReader, skipped: list[Skipped]) -> None:
-        """Records after the last one of the index are lost without a word unless somebody looks."""
-        last = reader.last_offset
-        try:
-            end = self.file.end(last)
-        except RecordIOError:
-            return  # It is damaged itself, and counted.
-        if end < self.file.size:
-            detail = f"{self.file.size - end:,} bytes after the last record of {self.idx.name}"
-            skipped.append(Skipped("not_in_index", f"byte {end}", detail, True))
+    def _check_unlisted(self, keys: NDArray[np.int64], offsets: NDArray[np.int64], skipped: list[Skipped]) -> None:
+        """Count images that the index does not list: after its last record, and where it passes over numbers."""
+        order = np.argsort(offsets)
+        starts = np.r_[offsets[order], self.file.size]
+        gaps = np.flatnonzero(np.r_[np.diff(keys[order]) != 1, True])
+        for begin, end in zip(starts[gaps].tolist(), starts[gaps + 1].tolist(), strict=True):
+            try:
+                begin = self.file.end(begin)
+            except RecordIOError:
+                begin = self.file.next_start(begin + 4)  # It is damaged itself, and counted.
+            count = self.file.count_images(begin, end) if begin < end else 0
+            if count:
+                detail = f"{count:,} images in {end - begin:,} bytes that {self.idx.name} does not list"
+                skipped.append(Skipped("not_in_index", f"byte {begin}", detail, True, count))
 
 
 def _whole(label: float) -> int:

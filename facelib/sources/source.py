@@ -73,12 +73,14 @@ class Skipped:
     Args:
         reason: one of few words, it is counted: "damaged_record".
         damage: something is wrong with the source, and a strict import refuses it; else it merely was not wanted.
+        count: how many images it stands for, where they have no places of their own.
     """
 
     reason: str
     place: str
     detail: str = ""
     damage: bool = False
+    count: int = 1
 
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
@@ -328,7 +330,10 @@ def build_source(name: str, path: str, **options: Any) -> FaceSource:
 
 def count_skipped(skipped: Sequence[Skipped]) -> dict[str, int]:
     """How many were left out for each reason, reasons in alphabetical order."""
-    return dict(sorted(Counter(s.reason for s in skipped).items()))
+    counts: Counter[str] = Counter()
+    for s in skipped:
+        counts[s.reason] += s.count
+    return dict(sorted(counts.items()))
 
 
 def numeric_order(text: str) -> tuple[Any, ...]:

@@ -38,8 +38,7 @@ def read_lines(path: str | os.PathLike[str], escape: bool = False) -> Iterator[t
         FileNotFoundError: no such file.
         TextFileError: another encoding, or no text.
     """
-    with open(path, "rb") as file:
-        _check_head(file.read(_HEAD_BYTES), path)
+    check_encoding(path)
     with open(path, encoding="utf-8", errors="surrogateescape") as text:
         for number, line in enumerate(text, 1):
             line = line.rstrip("\n").removeprefix(BYTE_ORDER_MARK)
@@ -49,6 +48,16 @@ def read_lines(path: str | os.PathLike[str], escape: bool = False) -> Iterator[t
                 raise TextFileError(f"{path}: line {number} holds NUL bytes: not a text file, or damaged")
             if line.strip():
                 yield number, line
+
+
+def check_encoding(path: str | os.PathLike[str]) -> None:
+    """Refuse a file in UTF-16 or UTF-32, by its first bytes: for files that another library parses.
+
+    Raises:
+        TextFileError: names the file, its encoding and what to do.
+    """
+    with open(path, "rb") as file:
+        _check_head(file.read(_HEAD_BYTES), path)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

@@ -1,5 +1,6 @@
 """What an import kept, what it left out and why: `import_report.json`, a table, and the identities' names."""
 
+import dataclasses
 import itertools
 import json
 from collections import Counter, defaultdict
@@ -51,7 +52,7 @@ def make_report(dataset: FaceDataset, index: SourceIndex) -> dict[str, Any]:
 
 def write_listing(folder: Folder, index: SourceIndex) -> None:
     """Write every entry that the listing left out beside the parts' accounts."""
-    rows = [[s.reason, s.place, s.detail, s.damage] for s in index.skipped]
+    rows = [dataclasses.astuple(s) for s in index.skipped]
     Folder(account_uri(folder.uri)).create().write(LISTING, json.dumps(rows, indent=0).encode())
 
 

@@ -126,7 +126,7 @@ def account_name(part: int) -> str:
 def account_bytes(part: ImportedPart) -> bytes:
     """JSON of what a part left out, and of what the import report needs from it."""
     tree = {
-        "skipped": [[s.reason, s.place, s.detail, s.damage] for s in part.skipped],
+        "skipped": [list(dataclasses.astuple(s)) for s in part.skipped],
         "resized": part.resized,
         "fingerprints": part.fingerprints,
         "overlaps": [dataclasses.asdict(o) for o in part.overlaps],

@@ -46,8 +46,8 @@ def test_ranges_together_give_every_record_once(rec, ranges):
 def test_labels_from_the_first_bytes(rec):
     reader, file = RecordIOReader(rec), RecordFile(rec)
     offsets = reader.offsets(reader.image_keys)
-    assert [file.label(int(offset)) for offset in offsets] == [(float(person), True) for _, person in PICTURES]
-    assert file.label(0) == (10.0, False)
+    assert [file.head(int(offset)) for offset in offsets] == [(float(person), 1, True) for _, person in PICTURES]
+    assert file.head(0) == (10.0, 2, False)
 
 
 @pytest.mark.parametrize("ranges", [1, 2, 5, 40])

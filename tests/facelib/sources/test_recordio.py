@@ -146,13 +146,68 @@ def test_damaged_records(tmp_path, record, message):
         ("0 0\n1 40\n", "not a RecordIO index"),
         ("", "not a RecordIO index"),
         ("0\t0\n0\t40\n", "record 0 is listed more than once"),
-        ("0\t0\n1\t40\n", "record 0 gives the range"),
     ],
 )
 def test_damaged_index(dataset, index, message):
     dataset.with_suffix(".idx").write_text(index)
     with pytest.raises(ValueError, match=message):
         RecordIOReader(dataset)
+
+
+def records_of(header, images, identities=3, appended=0):
+    """A header (first identity record, one past the last), images, identity records, images that were appended."""
+    records = [whole(0, 0.0, flag=2, labels=header)]
+    records += [whole(0, n // 2, b"image %d" % n) for n in range(images)]
+    records += [whole(0, 0.0, flag=2, labels=(1 + 2 * n, 3 + 2 * n)) for n in range(identities)]
+    records += [whole(0, 9.0, b"image %d" % (images + n)) for n in range(appended)]
+    return list(enumerate(records))
+
+
+@pytest.mark.parametrize(
+    ("header", "identities", "appended", "why"),
+    [
+        ((7, 10), 3, 6, "but the last record of train.idx is 15"),  # insightface 1589
+        ((6, 6), 0, 0, "but the last record of train.idx is 6"),
+        ((5, 10), 3, 0, "but record 5 holds an image"),
+        ((9, 10), 3, 0, "but record 8 holds no image"),
+        ((9, 7), 3, 0, "it gives the range of identity records as"),
+    ],
+)
+def test_a_stale_header_loses_no_image(tmp_path, header, identities, appended, why):
+    reader = RecordIOReader(write_by_hand(tmp_path, records_of(header, 6, identities, appended)))
+    assert why in reader.stale_header
+    assert [data for data, _ in reader] == [b"image %d" % n for n in range(6 + appended)]
+    assert reader.identity_ranges is None
+
+
+def test_a_damaged_header_loses_no_image(tmp_path):
+    path = write_by_hand(tmp_path, records_of((7, 10), 6))
+    path.write_bytes(b"\0\0\0\0" + path.read_bytes()[4:])
+    reader = RecordIOReader(path)
+    assert "record 0 at byte 0 starts with 0" in reader.stale_header
+    assert reader.image_keys.tolist() == [0, 1, 2, 3, 4, 5, 6]  # which record 0 may be
+    assert reader[1] == (b"image 0", 0)
+
+
+@pytest.mark.parametrize("first", [17186137, 17186138, 2**25 + 5, 2**26 + 3])
+@pytest.mark.parametrize("damaged", [None, 3, 4, 5])
+def test_numbers_that_float32_rounds(tmp_path, first, damaged):
+    """insightface 1589 and 662: above 2^24 the header names a number near the first identity record."""
+    records = [whole(0, n // 2, b"image %d" % n) for n in range(4)]
+    ranges = [whole(0, 0.0, flag=2, labels=(1, 3)), whole(0, 0.0, flag=2, labels=(first - 2, first))]
+    keys = [0, 1, 2, first - 2, first - 1, first, first + 1]
+    header = whole(0, 0.0, flag=2, labels=(first, first + 2))
+    path = write_by_hand(tmp_path, list(zip(keys, [header, *records, *ranges])))
+    if damaged is not None:
+        data = bytearray(path.read_bytes())
+        offset = sum(len(record) for record in [header, *records, *ranges][:damaged])
+        data[offset : offset + 4] = b"\0\0\0\0"
+        path.write_bytes(data)
+    reader = RecordIOReader(path)
+    assert not reader.stale_header
+    # A damaged record at the border may be an image.
+    assert reader.image_keys.tolist() == [1, 2, first - 2, first - 1, *([first] if damaged == 5 else [])]
+    assert reader.keys.tolist() == keys
 
 
 def test_missing_files(tmp_path):

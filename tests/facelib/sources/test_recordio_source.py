@@ -1,9 +1,11 @@
 import struct
 
+import numpy as np
 import pytest
 
 from facelib.sources import SourceError, UnreadableImageError, build_source, write_recordio
 from facelib.sources.record_file import frame_record
+from facelib.sources.source import count_skipped
 
 FACES = [(4, [b"\xff\xd8a", b"\xff\xd8bb"]), (70, [b"\xff\xd8ccc"]), (2, [b"\xff\xd8d", b"e", b"f"])]
 EXPECTED = [
@@ -119,8 +121,100 @@ def test_an_index_that_lists_too_little_is_named(tmp_path):
     (tmp_path / "a.idx").write_text("0\t0\n")
     found, index = listed(build_source("recordio", str(tmp_path / "a.rec")))
     assert found == [("1", b"a")]
-    assert [s.reason for s in index.skipped] == ["not_in_index"]
+    assert [(s.reason, s.count) for s in index.skipped] == [("not_in_index", 1)]
     assert listed(build_source("recordio", str(tmp_path / "a.rec"), use_index=False))[0] == [("1", b"a"), ("2", b"b")]
+
+
+def write_set(folder, header, records, keys=None):
+    """Header labels, then (label, image) records, (first, last) identity records, or bytes as they are."""
+    data, lines = b"", ""
+    payloads = [struct.pack("<IfQQff", 2, 0.0, 0, 0, *header)]
+    for first, second in records:
+        image = isinstance(second, bytes)
+        payloads.append(struct.pack("<IfQQ", 0 if image else 2, first if image else 0.0, 0, 0))
+        payloads[-1] += second if image else struct.pack("<ff", first, second)
+    for key, payload in zip(keys or range(len(payloads)), payloads):
+        lines += f"{key}\t{len(data)}\n"
+        data += frame_record(payload)
+    (folder / "a.rec").write_bytes(data)
+    (folder / "a.idx").write_text(lines)
+    return folder / "a.rec"
+
+
+SIX = [(n // 2, b"x%d" % n) for n in range(6)]
+
+
+def test_a_stale_header_is_said_and_loses_no_image(tmp_path):
+    """insightface 1589: images were appended, and the header was not."""
+    rec = write_set(tmp_path, (7, 10), [*SIX, (1, 3), (3, 5), (5, 7), *((n // 2, b"x%d" % n) for n in range(6, 12))])
+    found, index = listed(build_source("recordio", str(rec)))
+    assert found == [(str(n // 2), b"x%d" % n) for n in range(12)]
+    assert [(s.reason, s.place, s.damage) for s in index.skipped] == [("stale_header", "record 0", True)]
+    assert "but the last record of a.idx is 15" in index.skipped[0].detail
+    rec = write_set(tmp_path, (6, 6), SIX)
+    found, index = listed(build_source("recordio", str(rec)))
+    assert found == [(str(n // 2), b"x%d" % n) for n in range(6)]
+    assert [s.reason for s in index.skipped] == ["stale_header"]
+
+
+def test_large_numbers_are_read_as_small_ones(tmp_path):
+    """insightface 662 and 1589: numbers with gaps, above 2^24, and a damaged record."""
+    first = 17186137
+    records = [*SIX[:4], (1, 3), (first - 2, first)]
+    rec = write_set(tmp_path, (first, first + 2), records, [0, 1, 2, first - 2, first - 1, first, first + 1])
+    found, index = listed(build_source("recordio", str(rec)))
+    assert found == [(str(label), image) for label, image in SIX[:4]]
+    assert not index.skipped
+    rec = write_set(tmp_path, (first, first + 2), records, [0, 1, first - 3, first - 2, first - 1, first, first + 1])
+    data = bytearray(rec.read_bytes())
+    offset = int(rec.with_suffix(".idx").read_text().splitlines()[4].split()[1])
+    data[offset : offset + 4] = b"\0\0\0\0"
+    rec.write_bytes(data)
+    found, index = listed(build_source("recordio", str(rec)))
+    assert found == [(str(label), image) for label, image in SIX[:3]]
+    assert [(s.reason, s.place) for s in index.skipped] == [("damaged_record", f"record {first - 1}")]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_listed_and_left_out_are_what_is_there(tmp_path, seed):
+    """Any header, identity records where they may be, damaged images, lines of the index that are missing or twice."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(6, 24))
+    records = [(int(label), b"x%03d" % n) for n, label in enumerate(np.sort(rng.integers(0, 6, count)))]
+    for _ in range(rng.integers(0, 4)):
+        records.insert(int(rng.integers(len(records) + 1)), (1, int(rng.integers(1, 9))))
+    if rng.integers(2):
+        records.append((3, b""))
+        count += 1
+    rec = write_set(tmp_path, rng.integers(0, len(records) + 3, 2).tolist(), records)
+    lines = rec.with_suffix(".idx").read_text().splitlines()
+    data = bytearray(rec.read_bytes())
+    # Not two in a row: without their heads no one can tell how many there are.
+    for number in range(int(rng.integers(1, 5)), len(records), int(rng.integers(2, 20))):
+        if isinstance(records[number - 1][1], bytes):
+            data[int(lines[number].split()[1])] ^= 1
+    rec.write_bytes(data)
+    kept = [line for number, line in enumerate(lines) if number == 0 or rng.random() < 0.8]
+    rec.with_suffix(".idx").write_text("\n".join([*kept, kept[-1]]) + "\n")
+    for options in ({}, {"use_index": False}):
+        index = build_source("recordio", str(rec), **options).index()
+        counts = count_skipped(index.skipped)
+        assert counts.pop("listed_twice", 1) == 1
+        counts.pop("stale_header", None)
+        assert set(counts) <= {"damaged_record", "no_image", "not_in_index"}
+        assert len(index) + sum(counts.values()) == count
+
+
+def test_an_index_of_windows_and_files_of_macos(tmp_path):
+    rec = write_set(tmp_path, (7, 7), SIX)
+    rec.with_suffix(".idx").write_bytes(b"\xef\xbb\xbf" + rec.with_suffix(".idx").read_bytes().replace(b"\n", b"\r\n"))
+    (tmp_path / "._a.rec").write_bytes(b"\x00\x05\x16\x07")
+    found, index = listed(build_source("recordio", str(tmp_path)))
+    assert len(found) == 6
+    assert not index.skipped
+    rec.with_suffix(".idx").write_text("0\t0\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"a\.idx: is UTF-16"):
+        build_source("recordio", str(rec)).index()
 
 
 def test_the_index_of_another_file(rec, tmp_path):

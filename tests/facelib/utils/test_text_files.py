@@ -1,6 +1,6 @@
 import pytest
 
-from facelib.utils.text_files import TextFileError, decode_text, read_lines, read_text
+from facelib.utils.text_files import TextFileError, check_encoding, decode_text, read_lines, read_text
 
 
 def write(folder, data):
@@ -41,7 +41,7 @@ def test_only_line_ends_end_lines(tmp_path):
 )
 def test_wide_encodings_are_refused_by_name(tmp_path, encoding, named):
     path = write(tmp_path, "a.jpg 0\nb.jpg 1\n".encode(encoding))
-    for read in (lambda: list(read_lines(path, escape=True)), lambda: read_text(path)):
+    for read in (lambda: list(read_lines(path, escape=True)), lambda: read_text(path), lambda: check_encoding(path)):
         with pytest.raises(TextFileError, match=rf"list\.txt: is {named}, not UTF-8; save it as UTF-8"):
             read()
 

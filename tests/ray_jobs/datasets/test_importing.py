@@ -15,7 +15,7 @@ from ray_jobs.datasets.importing import ImportActor, ImportInputs, account_bytes
 def test_an_account_names_what_was_left_out():
     part = ImportedPart(skipped=[Skipped("few_images", "p1/0.jpg", "1 left", damage=False)], resized=2)
     account = json.loads(account_bytes(part))
-    assert account["skipped"] == [["few_images", "p1/0.jpg", "1 left", False]]
+    assert account["skipped"] == [["few_images", "p1/0.jpg", "1 left", False, 1]]
     assert account["resized"] == 2
     assert (account_uri("out/faces/"), account_name(12)) == ("out/faces/import", "part-0000012.json")
 
