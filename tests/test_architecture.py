@@ -18,7 +18,7 @@ HEAVY = ("ray", "tensorflow", "mlflow", "onnxruntime", "mtcnn", "matplotlib")
 # What each package of facelib may import of facelib, itself aside.
 ARROWS = {
     "utils": set(),
-    "config": set(),
+    "config": {"utils"},
     "data": {"utils"},
     "losses": {"utils"},
     "contrastive": {"losses", "utils"},

@@ -30,7 +30,7 @@ def parse_command_line(job: str, description: str, argv: Sequence[str] | None = 
         print(job_help(job, description, everything))
         raise SystemExit(0)
     try:
-        config, rest = _take_flag(arguments, "--config")
+        config, rest = _take_flag(arguments, "--config", once=True)
         detail, rest = _take_print_config(rest)
         settings = load_settings(config, rest)
     except SettingsError as error:
@@ -65,10 +65,11 @@ def split_logging_flags(argv: Sequence[str] | None = None) -> tuple[list[str], s
     return rest, (level or "info").lower(), (form or "text").lower()
 
 
-def _take_flag(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
-    """The last value of `flag` (None if not given), and the words without it."""
+def _take_flag(arguments: list[str], flag: str, once: bool = False) -> tuple[str | None, list[str]]:
+    """The last value of `flag` (None if not given), and the words without it; `once` refuses a second one."""
     value, rest, words = None, [], iter(arguments)
     for word in words:
+        earlier = value
         if word == flag:
             value = next(words, "")
         elif word.startswith(f"{flag}="):
@@ -78,6 +79,8 @@ def _take_flag(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
             continue
         if not value or value.startswith("--"):
             raise SettingsError(f"{flag}: expected one argument")
+        if once and earlier:
+            raise SettingsError(f"{flag}: given twice, {earlier} and {value}; a file builds on another with `extends:`")
     return value, rest
 
 

@@ -7,7 +7,7 @@ commas (`a,b`), or a repeated flag; a mapping is JSON (`{"a": 1}`), YAML (`{a: 1
 import contextlib
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args, get_origin
 
 import yaml
@@ -15,6 +15,7 @@ import yaml
 from facelib.config.aliases import ALIASES, rename_settings
 from facelib.config.fields import Section, SettingsError
 from facelib.config.tree import Settings
+from facelib.config.yaml_text import parse_yaml
 
 
 def parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
@@ -115,14 +116,30 @@ def _parse_mapping(name: str, text: str) -> dict[str, Any]:
         if pairs and all(key and equals for key, equals, _ in pairs):
             return {key: _scalar(value) for key, _, value in pairs}
     else:
-        for parse in (json.loads, yaml.safe_load):
-            try:
-                value = parse(stripped)
-            except (ValueError, yaml.YAMLError):
-                continue
-            if isinstance(value, dict):
-                return value
+        value = None
+        try:
+            value = json.loads(stripped, object_pairs_hook=_unique(name))
+        except SettingsError:
+            raise
+        except ValueError:
+            with contextlib.suppress(yaml.YAMLError):
+                value = parse_yaml(stripped, f"--{name}")
+        if isinstance(value, dict):
+            return value
     raise SettingsError(f'--{name}: not a JSON object such as {{"name": value}}, got {text!r}')
+
+
+def _unique(name: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """Function that makes a dictionary of a JSON object's pairs and refuses a key that is given twice."""
+
+    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise SettingsError(f"--{name}: {key} is given twice; keep one")
+        return dict(pairs)
+
+    return build
 
 
 def _scalar(text: str) -> Any:

@@ -20,8 +20,10 @@ from pydantic import ValidationError
 
 from facelib.config.aliases import rename_key, rename_settings
 from facelib.config.fields import SettingsError
-from facelib.config.flags import parse_flags, section_type, suggest
+from facelib.config.flags import parse_flags, section_type, setting_types, suggest
 from facelib.config.tree import Settings
+from facelib.config.yaml_text import parse_yaml
+from facelib.utils.text_files import TextFileError, read_text
 
 SHIPPED_PACKAGE = "facelib_configs"  # the folder `configs` of the repository, as it is installed from a wheel
 _CHECKOUT_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -116,7 +118,9 @@ def find_config(name: str | Path, folder: Path | None = None) -> Path:
     Raises:
         SettingsError: there is no such file and no such shipped config.
     """
-    path = Path(folder or "") / name
+    if not str(name).strip():
+        raise SettingsError("the name of the settings file is empty")
+    path = Path(folder or "") / Path(name).expanduser()
     if path.is_file():
         return path
     shipped = Path(name)
@@ -166,11 +170,14 @@ def _read_recipe(path: Path, children: tuple[Path, ...]) -> Recipe:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read ({getattr(error, 'strerror', error)})") from None
+        tree = parse_yaml(read_text(path), str(path))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from None
+    except TextFileError as error:
+        raise SettingsError(str(error)) from None
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML ({error})") from None
+        hint = "; indent with blanks, not tabs" if "'\\t'" in str(error) else ""
+        raise SettingsError(f"{path}: not valid YAML ({error}){hint}") from None
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise SettingsError(f"{path}: must be a mapping of sections, not {type(tree).__name__}")
@@ -190,7 +197,11 @@ def _explain(error: Any, origin: str, files: Mapping[str, str]) -> str:
     file = files.get(".".join(name.split(".")[:2]), files.get(name.split(".")[0], origin))
     where = f" (in {file})" if file != origin else ""
     if error["type"] == "extra_forbidden":
-        return f"{name}: unknown setting{suggest(name)}{where}"
+        section, _, key = str(error["loc"][-1]).partition(".")
+        hint = (
+            f" (write it as a section: {section}: {{{key}: …}})" if key and name in setting_types() else suggest(name)
+        )
+        return f"{name}: unknown setting{hint}{where}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{name}: {message}, got {error['input']!r}{where}" if name else message
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,12 @@ class Settings(Section):
     ray: RaySettings = Field(default_factory=RaySettings)
     stages: list[StageSettings] = Field([], description="stages of ray_jobs.pipeline, in order")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_home(cls, tree: Any) -> Any:
+        """`~/x` is a path below the home folder: in files, and in `--output=~/x`, which no shell expands."""
+        return _expanded(tree)
+
     @model_validator(mode="after")
     def _refuse_credentials(self) -> "Settings":
         """Refuse passwords: settings are stored next to results and in MLflow, readable by others."""
@@ -92,6 +99,17 @@ class Settings(Section):
         tree = self.model_dump(mode="json")
         hashed = {name: tree[name] for name in ("seed", *sections)}
         return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _expanded(value: Any) -> Any:
+    """A tree with `~/` in place of the home folder at the start of a string, or of a path in the name of a set."""
+    if isinstance(value, dict):
+        return {key: _expanded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_expanded(inner) for inner in value]
+    if not isinstance(value, str) or "~/" not in value:
+        return value
+    return re.sub(r"(?:^|(?<=[=:+]))~(?=/)", lambda _: os.path.expanduser("~"), value)
 
 
 def _strings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -36,6 +36,13 @@ def test_errors_are_one_line_with_status_2(capsys):
     )
     assert exit_code("--config") == 2
     assert "--config: expected one argument" in capsys.readouterr().err
+    for argument in ("", "--seed"):
+        assert exit_code("--config", argument) == 2
+        assert "--config: expected one argument" in capsys.readouterr().err
+    assert exit_code("--config", "a.yaml", "--seed", "1", "--config=b.yaml") == 2
+    assert "--config: given twice, a.yaml and b.yaml; a file builds on another with `extends:`" in (
+        capsys.readouterr().err
+    )
 
 
 def test_print_config_prints_what_differs_and_can_be_loaded_again(tmp_path, capsys):

@@ -56,6 +56,52 @@ def test_a_file_that_is_not_a_mapping_is_refused(tmp_path, text):
         load_settings(tmp_path / "missing.yaml")
 
 
+def test_files_of_other_editors(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"\xef\xbb\xbfname: caf\xc3\xa9\r\ntrain: {epochs: 3}\r\n")
+    settings = load_settings(path)
+    assert (settings.name, settings.train.epochs) == ("café", 3)
+    path.write_bytes("name: café\n".encode("latin-1"))
+    with pytest.raises(SettingsError, match=r"recipe\.yaml: line 1 is not UTF-8 \(byte 0xe9"):
+        load_settings(path)
+    path.write_text("name: faces\n", encoding="utf-16")
+    with pytest.raises(SettingsError, match=r"recipe\.yaml: is UTF-16"):
+        load_settings(path)
+
+
+def test_hints_are_true(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    for text, message in (
+        ("train.epochs: 5\n", r"train\.epochs: unknown setting \(write it as a section: train: \{epochs: …\}\)"),
+        ("train: {learning_rate: .inf}\n", r"train\.learning_rate: Input should be a finite number, got inf"),
+        ("train: {learning_rate: .nan}\n", r"train\.learning_rate: Input should be a finite number, got nan"),
+        ("train.epohcs: 5\n", r"did you mean train\.epochs\?"),
+    ):
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=message):
+            load_settings(path)
+    for empty in ("", " "):
+        with pytest.raises(SettingsError, match="the name of the settings file is empty"):
+            load_settings(empty)
+    path.write_text("extends: ''\n")
+    with pytest.raises(SettingsError, match=r"recipe\.yaml: extends: the name of the settings file is empty"):
+        load_settings(path)
+
+
+def test_paths_below_the_home_folder(tmp_path, monkeypatch):
+    """No shell expands `--output=~/x` or a value in a file: a folder called `~` was made."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "recipe.yaml").write_text(
+        "output: ~/runs\ntrain: {sets: [~/lfw.bin, 'lfw=~/a.bin+~/b.bin']}\ngenerate: {options: {folder: ~/images}}\n"
+    )
+    settings = load_settings("~/recipe.yaml", ["--import_data.path=~/faces", "name=a~/b"])
+    assert settings.output == f"{tmp_path}/runs"
+    assert settings.train.sets == [f"{tmp_path}/lfw.bin", f"lfw={tmp_path}/a.bin+{tmp_path}/b.bin"]
+    assert settings.generate.options == {"folder": f"{tmp_path}/images"}
+    assert (settings.import_data.path, settings.name) == (f"{tmp_path}/faces", "a~/b")
+    assert load_settings(None, ["output=~other/x"]).output == "~other/x"
+
+
 def test_a_value_may_hold_an_equals_sign():
     settings = load_settings(None, ["--evaluate.sets", '["heldout", "lfw=a.bin"]'])
     assert settings.evaluate.sets == ["heldout", "lfw=a.bin"]
