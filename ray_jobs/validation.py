@@ -62,7 +62,9 @@ def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
         )
     with checked_field("augment.options"):
         AugmentationSpec(settings.augment, 1).build()
-    for spec in check_sets("train.sets", train.sets):
+    specs = check_sets("train.sets", train.sets)
+    check_unique("train.sets", [spec.name for spec in specs], "give the sets names, name=path")
+    for spec in specs:
         if spec.protocol != "pairs":
             raise SettingsError(
                 f"train.sets: {spec.name} has protocol {spec.protocol}; training validates on pairs only"

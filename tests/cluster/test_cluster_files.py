@@ -344,6 +344,27 @@ def test_what_a_job_uploads_is_small_and_is_the_code(tmp_path):
     assert not [n for n in names if n.startswith(("tests/", "docs/", "benchmarks/", ".venv/", "runs/"))]
 
 
+def test_data_in_the_clone_is_not_uploaded(tmp_path):
+    """600 MB of images beside the code ended in "status code 413" (ray 38566)."""
+    clone = tmp_path / "clone"
+    (clone / "facelib/data").mkdir(parents=True)
+    (clone / ".rayignore").write_text((ROOT / ".rayignore").read_text())
+    for name in ("facelib/data/code.py", "configs.yaml", "prepare.sh", "identities.txt", "pairs.csv"):
+        (clone / name).write_text("kept")
+    left = ("train.rec", "train.idx", "a/IMG_1.JPG", "a/b.jpeg", "lfw.bin", "model.pt", "faces.tar.gz", "data/x.txt",
+            "datasets/y/z.txt", "part-0000000.parquet", "lfw.zip", "network-snapshot.pkl")  # fmt: skip
+    for name in left:
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_bytes(b"x" * 1000)
+    archive = tmp_path / "upload.zip"
+    packaging.create_package(str(clone), archive, include_gitignore=True, include_parent_dir=False)
+    with zipfile.ZipFile(archive) as uploaded:
+        files = {name for name in uploaded.namelist() if not name.endswith("/")}
+    assert files - {".rayignore"} == {
+        "facelib/data/code.py", "configs.yaml", "prepare.sh", "identities.txt", "pairs.csv",
+    }  # fmt: skip
+
+
 def test_versions_are_those_of_the_constraints():
     pinned = re.search(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), re.M)[1]
     named = [v for text in text_of_all().values() for v in re.findall(r"rayproject/ray:([\d.]+)-py311", text)]

@@ -56,6 +56,16 @@ def test_a_training_that_cannot_start_is_refused(override, message):
         check_training(settings(override))
 
 
+def test_two_validation_sets_of_one_name_are_refused(tmp_path):
+    """The accuracy of the first one would be forgotten."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "lfw.bin").write_bytes(b"")
+    sets = f'train.sets=["{tmp_path}/a/lfw.bin", "{tmp_path}/b/lfw.bin"]'
+    with pytest.raises(SettingsError, match=r"train\.sets: duplicate name lfw; give the sets names, name=path"):
+        check_training(settings(sets))
+
+
 def test_a_checkpoint_may_be_upcoming_or_remote(tmp_path):
     chosen = settings(f"output={tmp_path}")
     check_checkpoint_exists(chosen, "model.init_from", "ssl/model.pt", {f"{tmp_path}/ssl/model.pt"})

@@ -7,12 +7,15 @@ ijbc=ijb(weighted=true):/data/IJBC     IJB 1:1
 ijbc-search=ijb-1n:/data/IJBC          IJB 1:N
 q4=kface-q4:/data/kface                K-FACE
 rfw=groups:/data/rfw                   a folder of .bin files, one for each group
+
+A name has letters, digits, "_", ".", "@" and "-". A path that exists as it is written is that path, whatever is in it.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,6 +40,7 @@ PROTOCOLS = Registry(
 _SPEC = re.compile(
     r"(?:(?P<name>[\w.@-]+)=)?(?:(?P<protocol>[a-z][\w-]*)(?:\((?P<options>[^()]*)\))?:(?!//))?(?P<path>.+)", re.DOTALL
 )
+_NOT_IN_NAMES = re.compile(r"[^\w.@-]+")
 Kind = TypeVar("Kind", bound=type[EvaluationSet])
 
 
@@ -53,8 +57,12 @@ class SetSpec:
     def absolute(self) -> str:
         """The specification with absolute paths, for processes in other folders."""
         path = self.path
-        for file in self.files:
-            path = path if "://" in file else path.replace(file, str(Path(file).absolute()), 1)
+        files = [file if "://" in file else str(Path(file).absolute()) for file in self.files]
+        if "+".join(self.files) == path:
+            path = "+".join(files)
+        else:
+            for file, whole in zip(self.files, files, strict=True):
+                path = path.replace(file, whole, 1)
         options = ",".join(f"{key}={json.dumps(value)}" for key, value in self.options.items())
         return f"{self.name}={self.protocol}({options}):{path}"
 
@@ -71,11 +79,11 @@ def parse_spec(text: str) -> SetSpec:
     """Take `[name=][protocol[(option=value,...)]:]path` apart and check protocol and option names.
 
     Raises:
-        ValueError: empty, unknown protocol, or an option it does not have; what exists is listed.
+        ValueError: empty, a name with other characters, unknown protocol, or an option it does not have; what exists is
+            listed.
     """
-    match = _SPEC.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"set {text!r}: write name=path, or name=protocol:path")
+    match = _match(text.strip())
+    path = str(match["path"])
     protocol = match["protocol"] or DEFAULT_PROTOCOL
     options: dict[str, Any] = {}
     for item in filter(None, (match["options"] or "").split(",")):
@@ -90,9 +98,9 @@ def parse_spec(text: str) -> SetSpec:
                 f"set {text!r}: protocol {protocol} has no option {key!r}; it has {', '.join(known) or 'none'}"
             )
     kind: Any = PROTOCOLS.find(protocol)
-    files: list[str] = kind.files(match["path"])
-    name = match["name"] or "-".join(Path(file.rstrip("/")).stem for file in files)
-    return SetSpec(name, protocol, options, match["path"], tuple(files))
+    files: list[str] = kind.files(path)
+    name = match["name"] or _NOT_IN_NAMES.sub("-", "-".join(Path(file.rstrip("/")).stem for file in files)).strip("-")
+    return SetSpec(name, protocol, options, path, tuple(files))
 
 
 def open_set(text: str, defaults: Mapping[str, Any] | None = None) -> EvaluationSet:
@@ -110,6 +118,27 @@ def open_set(text: str, defaults: Mapping[str, Any] | None = None) -> Evaluation
     options = {key: value for key, value in (defaults or {}).items() if key in known} | dict(spec.options)
     opened: EvaluationSet = PROTOCOLS.find(spec.protocol)(spec.name, spec.path, **options)
     return opened
+
+
+def _match(text: str) -> Mapping[str, str | None]:
+    """Name, protocol, options and path of a specification."""
+    match = _SPEC.fullmatch(text)
+    if match is None:
+        raise ValueError(f"set {text!r}: write name=path, or name=protocol:path")
+    found: dict[str, str | None] = match.groupdict()
+    if found["name"] is None and not os.path.exists(text):
+        head, equals, _ = text.partition("=")
+        if equals and not re.search(r"[/:(]", head):
+            raise ValueError(f"set {text!r}: the name {head!r} may have letters, digits and _ . @ - only")
+    # A colon or an equals sign may belong to the path: held_10:30.
+    path = str(found["path"])
+    if found["protocol"] and not found["options"] and found["protocol"] not in PROTOCOLS.names():
+        whole = f"{found['protocol']}:{path}"
+        if os.path.exists(whole):
+            found |= {"protocol": None, "path": whole}
+    if found["name"] and not os.path.exists(path) and os.path.exists(text):
+        found = dict.fromkeys(found) | {"path": text}
+    return found
 
 
 def _options(protocol: str) -> list[str]:

@@ -52,6 +52,11 @@ def test_a_protocol_of_ones_own(tmp_path):
         ("c=pairs(template=arcface-96):/c.bin", ("c", "pairs", {"template": "arcface-96"}, "/c.bin")),
         ("/data/k=v/faces", ("faces", "pairs", {}, "/data/k=v/faces")),
         ("kface-q4:/data/kface", ("kface", "kface-q4", {}, "/data/kface")),
+        ("/data/held_10:30", ("held_10-30", "pairs", {}, "/data/held_10:30")),
+        ("x=/data/held_10:30", ("x", "pairs", {}, "/data/held_10:30")),
+        ("groups:/data/a b:c", ("a-b-c", "groups", {}, "/data/a b:c")),
+        ("/data/lfw (1).bin", ("lfw-1", "pairs", {}, "/data/lfw (1).bin")),
+        ("/data/LFW.BIN+/data/my.bin", ("LFW-my", "pairs", {}, "/data/LFW.BIN+/data/my.bin")),
     ],
 )
 def test_specifications(text, expected):
@@ -59,6 +64,25 @@ def test_specifications(text, expected):
     assert (spec.name, spec.protocol, spec.options, spec.path) == expected
     again = parse_spec(spec.absolute())
     assert (again.name, again.protocol, again.options) == expected[:3]
+
+
+def test_a_path_that_exists_is_that_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("held_10:30", "my set=x", "a=b"):
+        write_dataset(tmp_path / name / "faces", identities=8, images=3)
+        spec = parse_spec(f"{name}/faces")
+        assert (spec.protocol, spec.path) == ("pairs", f"{name}/faces")
+        assert parse_spec(spec.absolute()).path == f"{tmp_path}/{name}/faces"
+    assert len(open_set("held_10:30/faces", {"pairs": 6}).issame) == 12
+    # A name wins where both exist.
+    write_dataset(tmp_path / "b" / "faces", identities=8, images=3)
+    assert (parse_spec("a=b/faces").name, parse_spec("a=b/faces").path) == ("a", "b/faces")
+
+
+def test_files_whose_names_end_alike(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse_spec("x=xa.bin+a.bin").absolute() == f"x=pairs():{tmp_path}/xa.bin+{tmp_path}/a.bin"
+    assert parse_spec("x=a.bin+a.bin").absolute() == f"x=pairs():{tmp_path}/a.bin+{tmp_path}/a.bin"
 
 
 def test_relative_paths_become_absolute(tmp_path, monkeypatch):
@@ -73,6 +97,8 @@ def test_relative_paths_become_absolute(tmp_path, monkeypatch):
         ("ijb(flip):/x", "option 'flip' has no value"),
         ("ijb(flop=1):/x", "protocol ijb has no option 'flop'; it has subset, template, size, flip"),
         ("", "write name=path"),
+        ("my set=/x", r"set 'my set=/x': the name 'my set' may have letters, digits and _ \. @ - only"),
+        ("held_10:30", "unknown protocol 'held_10'"),
     ],
 )
 def test_mistakes_are_named(text, message):
