@@ -7,15 +7,18 @@ into the object store before it starts, the pool sends only what is in flight.
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray_jobs.resources import ActorRequest, ActorSettings, check_resources
 
-MAX_BLOCKS = 2000  # Ray Data schedules block by block; more blocks cost more driver time than they balance load.
+MAX_BLOCKS = 10_000  # Ray Data schedules block by block; more blocks cost more driver time than they balance load.
 MAX_RESTARTS = 3  # Of a pool's actor, and retries of its call: one that fails more often has a reason to.
+
+
+GroupFunction = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,37 @@ class ActorStage:
     cfg: ActorSettings
 
 
+@dataclass(frozen=True)
+class GroupStage:
+    """A last stage that maps groups of consecutive rows to one row each, in tasks on any node.
+
+    Attributes:
+        function: called with the rows of a group, in their order; returns a row. Pickled once.
+        size: rows of a group; the number of all rows must be a multiple of it.
+    """
+
+    function: GroupFunction
+    size: int
+
+
+class _GroupTasks(NamedTuple):
+    """What `check_resources` needs to know of tasks that write: input and output, hardly any CPU."""
+
+    actors: int = 1
+    cpus_per_actor: float = 0.1
+    gpus_per_actor: float = 0
+
+
 def stream_rows(
-    rows: Sequence[dict[str, Any]], stages: Sequence[ActorStage], autoscaling: bool = False
+    rows: Sequence[dict[str, Any]],
+    stages: Sequence[ActorStage],
+    autoscaling: bool = False,
+    groups: GroupStage | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Map `rows` through all stages with Ray Data; results come in the order they are finished.
+
+    With `groups`, the order of rows is kept through all stages, and each result is that of a group; its rows never
+    pass through this process.
 
     Stages start in order: all actors of the earlier ones and at least one of the last must fit on the cluster.
 
@@ -50,17 +80,42 @@ def stream_rows(
     if not rows:
         return
     *earlier, last = [ActorRequest(s.section, s.cfg, min(s.cfg.actors, len(rows))) for s in stages]
-    check_resources(autoscaling, *earlier, last._replace(count=1))
-    stream: ray.data.Dataset = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), MAX_BLOCKS))
+    tasks = [ActorRequest("tasks that write", _GroupTasks(), 1)] if groups else []
+    check_resources(autoscaling, *earlier, last._replace(count=1), *tasks)
+    stream: ray.data.Dataset = ray.data.from_items(list(rows), override_num_blocks=_blocks(len(rows), groups))
     for stage in stages:
+        least, most = stage.cfg.actors, max(stage.cfg.actors, getattr(stage.cfg, "max_actors", None) or 0)
         stream = stream.map(
             stage.actor_class,
             fn_constructor_args=stage.args,
-            compute=ray.data.ActorPoolStrategy(size=min(stage.cfg.actors, len(rows))),
+            compute=ray.data.ActorPoolStrategy(min_size=min(least, len(rows)), max_size=min(most, len(rows))),
             num_cpus=stage.cfg.cpus_per_actor,
             num_gpus=stage.cfg.gpus_per_actor,
         )
+    if groups:
+        stream.context.execution_options.preserve_order = True
+        stream = stream.map_batches(
+            _call_with_rows,
+            fn_kwargs={"function": groups.function},
+            batch_size=groups.size,
+            num_cpus=_GroupTasks().cpus_per_actor,
+        )
     yield from stream.iter_rows()
+
+
+def _blocks(rows: int, groups: GroupStage | None) -> int:
+    """Number of blocks of equal size; with groups, no block has rows of two."""
+    if not groups:
+        return min(rows, MAX_BLOCKS)
+    assert rows % groups.size == 0, "rows must be a multiple of the group's size"
+    divisors = (size for size in range(1, groups.size + 1) if groups.size % size == 0)
+    return next((rows // size for size in divisors if rows // size <= MAX_BLOCKS), rows // groups.size)
+
+
+def _call_with_rows(batch: dict[str, Any], function: GroupFunction) -> dict[str, Any]:
+    """A batch of Ray Data, an array for each column, as the rows of one group."""
+    rows = [dict(zip(batch, values)) for values in zip(*(column.tolist() for column in batch.values()))]
+    return {name: [value] for name, value in function(rows).items()}
 
 
 class ActorPool:

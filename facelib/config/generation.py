@@ -28,6 +28,9 @@ class GenerateSettings(Section):
     identities_per_task: Count = Field(8, description="identities rendered per task; bounds memory in flight")
     jpeg_quality: int = Field(95, ge=1, le=100, description="JPEG quality of stored faces (1..100)")
     actors: Count = Field(2, description="generator actors")
+    max_actors: Count | None = Field(
+        None, description="generator actors that a growing cluster may get while tasks wait; null: as many as actors"
+    )
     cpus_per_actor: Positive = Field(0.5, description="CPUs reserved per generator actor (fractions allowed)")
     gpus_per_actor: NonNegative = Field(0, description="GPUs reserved per generator actor (fractions allowed)")
 
@@ -45,5 +48,8 @@ class AlignSettings(Section):
     size: int = Field(112, ge=32, le=512, description="side of the aligned face in pixels (32..512)")
     min_score: Fraction = Field(0.8, description="detections with a lower score are rejected (0..1)")
     actors: Count = Field(1, description="aligner actors")
+    max_actors: Count | None = Field(
+        None, description="aligner actors that a growing cluster may get while tasks wait; null: as many as actors"
+    )
     cpus_per_actor: Positive = Field(0.5, description="CPUs reserved per aligner actor (fractions allowed)")
     gpus_per_actor: NonNegative = Field(0, description="GPUs reserved per aligner actor (fractions allowed)")

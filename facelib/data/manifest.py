@@ -85,8 +85,9 @@ def write_part(
     with pq.ParquetWriter(sink, schema, compression="none", use_dictionary=["source"]) as writer:
         for begin, end in itertools.pairwise(cuts):
             writer.write_table(table.slice(begin, end - begin).cast(schema), row_group_size=max(end - begin, 1))
-    folder.write(name, sink.getvalue().to_pybytes())
-    return read_part_info(folder, name)
+    data = sink.getvalue().to_pybytes()
+    folder.write(name, data)
+    return _describe_part(folder, name, data)
 
 
 def read_part_info(folder: Folder, name: str, spec_fingerprint: str | None = None) -> PartInfo:
@@ -95,7 +96,10 @@ def read_part_info(folder: Folder, name: str, spec_fingerprint: str | None = Non
     Raises:
         DatasetError: it is damaged, or was made under other settings than `spec_fingerprint`.
     """
-    data = folder.read(name)
+    return _describe_part(folder, name, folder.read(name), spec_fingerprint)
+
+
+def _describe_part(folder: Folder, name: str, data: bytes, spec_fingerprint: str | None = None) -> PartInfo:
     try:
         parquet = pq.ParquetFile(pa.BufferReader(data))
         note = json.loads(parquet.schema_arrow.metadata[b"facelib"])

@@ -17,6 +17,8 @@ import pyarrow.fs as pafs
 
 from facelib.data.errors import DatasetError, StorageError
 
+OBJECT_STORES = {"s3", "gcs", "abfs"}  # pyarrow's names; their uploads are atomic, their renames copies
+
 
 @dataclass
 class Folder:
@@ -74,11 +76,21 @@ class Folder:
             raise storage_error(f"{self.uri}/{name}", "read", error) from None
 
     def write(self, name: str, data: bytes) -> None:
-        """Write under a temporary name, then rename: after any failure, `name` is whole or absent.
+        """Write a file whole or not at all: after any failure, `name` has its new or its old content, or is absent.
+
+        Object stores show an object when its upload is complete; elsewhere it is written under a temporary name and
+        renamed.
 
         Raises:
             DatasetError: the target is full or not writable; the temporary file is removed.
         """
+        if self.fs.type_name in OBJECT_STORES:
+            try:
+                with self.fs.open_output_stream(f"{self.path}/{name}") as stream:
+                    stream.write(data)
+            except OSError as error:
+                raise storage_error(f"{self.uri}/{name}", "written", error) from None
+            return
         temporary = f"{self.path}/.{name}.{uuid.uuid4().hex}.tmp"
         try:
             with self.fs.open_output_stream(temporary) as stream:

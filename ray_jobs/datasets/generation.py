@@ -1,12 +1,13 @@
 """Stream of aligned faces: identity chunks → generator actors → aligner actors.
 
 A row is one chunk of identities, so its content depends only on the settings and the identity range, not on which actor
-processes it or when. Pixels travel as raw bytes in rows of bounded size; aligners return Arrow tables of encoded faces.
+processes it or when. Pixels travel as raw bytes in rows of bounded size; aligners return Arrow tables of encoded faces;
+a task on any node writes a part from the tables of its chunks. The driver sees what was written, no faces.
 Generators and aligners are separate stages, each with its own number of actors and its own share of CPUs and GPUs.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from facelib.config import AlignSettings, GenerateSettings, Settings
-from facelib.data import SCHEMA, Face, encode_image, faces_to_table
-from ray_jobs.actors import ActorStage, device_options, limit_actor_threads, stream_rows
+from facelib.data import SCHEMA, Face, PartInfo, encode_image, faces_to_table
+from ray_jobs.actors import ActorStage, GroupStage, device_options, limit_actor_threads, stream_rows
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,35 @@ class AlignedChunk:
         return cls(chunk, pa.ipc.open_stream(row["table"]).read_all(), json.loads(row["rejected"]))
 
 
-def face_stream(settings: Settings, chunks: Sequence[Chunk]) -> Iterator[AlignedChunk]:
-    """Generate and align `chunks`; they come in the order they are finished."""
+def face_parts(
+    settings: Settings, parts: Sequence[Sequence[Chunk]], write: Callable[[list[AlignedChunk]], PartInfo]
+) -> Iterator[PartInfo]:
+    """Generate, align and write parts; what was written comes in the order of `parts`.
+
+    Args:
+        parts: the chunks of each part.
+        write: writes a part from all of its chunks, in a task on any node. Called again after a failure.
+    """
     generate, align = settings.generate, settings.align
     stages = (
         ActorStage(GeneratorActor, (settings.seed, generate), "generate", generate),
         ActorStage(AlignerActor, (align, generate.generator, generate.jpeg_quality), "align", align),
     )
-    for row in stream_rows([asdict(chunk) for chunk in chunks], stages, settings.ray.autoscaling):
-        yield AlignedChunk.from_row(row)
+    size = max((len(chunks) for chunks in parts), default=1)
+    rows = []
+    for chunks in parts:
+        # Shorter parts are filled up with chunks of no identity: groups have one size.
+        empty = Chunk(chunks[-1].part, chunks[-1].first + chunks[-1].count, 0)
+        rows += [asdict(chunk) for chunk in (*chunks, *[empty] * (size - len(chunks)))]
+
+    def write_part(group: list[dict[str, Any]]) -> dict[str, str]:
+        made = [AlignedChunk.from_row(row) for row in group if row["count"]]
+        if len({aligned.chunk.part for aligned in made}) != 1:
+            raise RuntimeError(f"rows of several parts in one group: {[aligned.chunk for aligned in made]}")
+        return {"info": write(made).model_dump_json()}
+
+    for row in stream_rows(rows, stages, settings.ray.autoscaling, GroupStage(write_part, size)):
+        yield PartInfo.model_validate_json(row["info"])
 
 
 def faces_spec(settings: Settings) -> dict[str, Any]:
@@ -97,6 +118,8 @@ class GeneratorActor:
         )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if not row["count"]:
+            return {**row, "images": b"", "image_size": 1, "factors": b"", "factor_size": 1}
         identities = np.repeat(np.arange(row["first"], row["first"] + row["count"]), self.images_per_identity)
         indices = np.tile(row["first_image"] + np.arange(self.images_per_identity), row["count"])
         codes = self.generator.identity_codes(self.seed, identities)
@@ -128,7 +151,7 @@ class AlignerActor:
         side, count = row["image_size"], row["count"]
         images = np.frombuffer(row["images"], np.uint8).reshape(-1, side, side, 3)
         factors = np.frombuffer(row["factors"], np.float32).reshape(len(images), row["factor_size"])
-        per_identity = len(images) // count
+        per_identity = len(images) // max(count, 1)
         faces: list[Face] = []
         results = self.aligner.align(list(images))
         for i, result in enumerate(results):

@@ -1,4 +1,4 @@
-"""Writing the parts of a dataset: which are finished, what is missing, and each part once all of its pieces are there.
+"""Writing the parts of a dataset: which are finished, what is missing, and each part from its pieces.
 
 The manifest is written last: a folder without one is unfinished, and the same command writes its missing parts.
 """
@@ -8,6 +8,7 @@ import importlib.metadata
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow as pa
 from facelib.config import Settings
 from facelib.data import MANIFEST_NAME, Folder, ImageSpec, Manifest, PartInfo, make_manifest, read_part_info, write_part
 from facelib.data.fingerprint import spec_fingerprint
-from ray_jobs.datasets.generation import AlignedChunk, Chunk, face_stream
+from ray_jobs.datasets.generation import AlignedChunk, Chunk, face_parts
 from ray_jobs.progress import ProgressReport
 
 Piece = TypeVar("Piece")
@@ -51,28 +52,37 @@ def write_generated_parts(folder: Folder, settings: Settings, spec: dict[str, An
     finished = finished_parts(folder, fingerprint)
     total_parts = -(-spec["identities"] // spec["identities_per_part"])
     missing = [part for part in range(total_parts) if part not in finished]
-    chunks = [chunk for part in missing for chunk in part_chunks(part, spec, settings.generate.identities_per_task)]
+    parts = [part_chunks(part, spec, settings.generate.identities_per_task) for part in missing]
     images = spec["images_per_identity"]
     if finished:
         print(f"{name}: {len(finished)} of {total_parts} parts already exist", flush=True)
-    with ProgressReport(name, sum(chunk.count for chunk in chunks) * images) as progress:
-
-        def counted() -> Iterator[tuple[int, int, AlignedChunk]]:
-            rejections = 0
-            for aligned in face_stream(settings, chunks):
-                rejections += sum(aligned.rejected.values())
-                progress.advance(aligned.chunk.count * images, f"({rejections} rejected)")
-                yield aligned.chunk.part, aligned.chunk.first, aligned
-
-        for part, pieces in collect_parts(counted(), Counter(chunk.part for chunk in chunks)):
-            table = pa.concat_tables([piece.table for piece in pieces])
-            table = table.sort_by([("identity", "ascending"), ("index", "ascending")])
-            rejected: Counter[str] = Counter()
-            for piece in pieces:
-                rejected.update(piece.rejected)
-            requested = sum(piece.chunk.count for piece in pieces) * images
-            finished[part] = write_part(folder, part_name(part), table, requested, dict(rejected), fingerprint)
+    writer = PartWriter(folder.uri, fingerprint, images)
+    with ProgressReport(name, sum(chunk.count for chunks in parts for chunk in chunks) * images) as progress:
+        rejections = 0
+        for part, info in zip(missing, face_parts(settings, parts, writer), strict=True):
+            finished[part] = info
+            rejections += info.requested - info.rows
+            progress.advance(info.requested, f"({rejections} rejected)")
     write_manifest(folder, part_manifest(spec, finished.values()))
+
+
+@dataclass(frozen=True)
+class PartWriter:
+    """Writes a part from its aligned chunks. Writing it again gives the same bytes."""
+
+    uri: str
+    fingerprint: str
+    images_per_identity: int
+
+    def __call__(self, made: list[AlignedChunk]) -> PartInfo:
+        table = pa.concat_tables([aligned.table for aligned in made])
+        table = table.sort_by([("identity", "ascending"), ("index", "ascending")])
+        rejected: Counter[str] = Counter()
+        for aligned in made:
+            rejected.update(aligned.rejected)
+        requested = sum(aligned.chunk.count for aligned in made) * self.images_per_identity
+        name = part_name(made[0].chunk.part)
+        return write_part(Folder(self.uri), name, table, requested, dict(rejected), self.fingerprint)
 
 
 def part_chunks(part: int, spec: Mapping[str, Any], identities_per_task: int) -> list[Chunk]:

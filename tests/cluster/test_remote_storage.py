@@ -8,9 +8,10 @@ from mlflow import MlflowClient
 from support.datasets import pattern, write_dataset
 from support.storage import Cable, environment, keys
 from support.tracking_server import TrackingServer
+from werkzeug.serving import WSGIRequestHandler
 
 from facelib.config import load_settings
-from facelib.data import DatasetError, FaceDataset, Folder, StorageError, encode_image
+from facelib.data import DatasetError, FaceDataset, Folder, StorageError, encode_image, write_part
 from facelib.data import lock as locks
 from facelib.data.fingerprint import claim_output_dir
 from facelib.data.lock import LOCK_NAME, FolderInUseError, directory_lock
@@ -30,6 +31,28 @@ def test_a_dataset_on_s3_is_a_dataset(s3, through):
     part, index, _, rows = again.row_groups()[1]
     assert len(again.read_row_groups(part, [index], ["image"])) == rows
     assert keys(s3, "set/") == ["set/manifest.json", "set/part-0000000.parquet", "set/spec.json"]
+
+
+def test_a_part_takes_four_requests_at_most(through):
+    """An upload of one piece; the content is not read back, copied or renamed."""
+    table = FaceDataset(write_dataset("s3://faces/counted", identities=4, images=2).folder.uri).read_row_groups(
+        "part-0000000.parquet", [0]
+    )
+    folder = Folder("s3://faces/counted")
+    writes = client_requests(lambda: write_part(folder, "part-0000001.parquet", table, len(table), {}, "x"))
+    assert 1 <= len(writes) <= 4, writes
+
+
+def client_requests(call):
+    """First lines of the requests that `call` sends to the server."""
+    lines = []
+    original = WSGIRequestHandler.log_request
+    WSGIRequestHandler.log_request = lambda self, *_: lines.append(self.requestline)
+    try:
+        call()
+    finally:
+        WSGIRequestHandler.log_request = original
+    return lines
 
 
 def test_what_is_not_there_is_said_in_one_line(through):

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from facelib.config import load_settings
-from ray_jobs.actors import ActorPool, ActorStage, device_options, stream_rows
+from ray_jobs.actors import ActorPool, ActorStage, GroupStage, _blocks, device_options, stream_rows
 from ray_jobs.errors import JobError
 from ray_jobs.resources import ActorRequest
 
@@ -55,6 +55,33 @@ def test_rows_pass_all_stages():
     rows = stream_rows([{"x": x} for x in range(5)], stages)
     assert sorted(row["x"] for row in rows) == [11, 12, 13, 14, 15]
     assert list(stream_rows([], stages)) == []
+
+
+def sums(rows):
+    """Group stage: what the rows of a group are."""
+    return {"first": rows[0]["x"], "all": ",".join(str(row["x"]) for row in rows), "pid": os.getpid()}
+
+
+class Slower(Add):
+    """Stage whose first rows take longest: results come in another order than rows."""
+
+    def __call__(self, row):
+        time.sleep(max(0.0, 0.6 - 0.2 * row["x"]))
+        return super().__call__(row)
+
+
+def test_groups_are_of_consecutive_rows_and_made_elsewhere():
+    stages = [ActorStage(Slower, (100,), "generate", CFG), ActorStage(Add, (0,), "align", CFG)]
+    rows = [{"x": x} for x in range(12)]
+    groups = list(stream_rows(rows, stages, groups=GroupStage(sums, 3)))
+    assert [g["all"] for g in groups] == ["100,101,102", "103,104,105", "106,107,108", "109,110,111"]
+    assert os.getpid() not in {g["pid"] for g in groups}
+
+
+@pytest.mark.parametrize(("rows", "size", "blocks"), [(12, 3, 12), (40_000, 8, 10_000), (30_000, 8, 7_500), (8, 8, 8)])
+def test_no_block_has_rows_of_two_groups(rows, size, blocks):
+    assert _blocks(rows, GroupStage(sums, size)) == blocks
+    assert size % (rows // blocks) == 0
 
 
 def test_earlier_stages_must_fit_completely_and_the_last_with_one_actor():

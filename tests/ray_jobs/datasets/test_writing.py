@@ -1,10 +1,13 @@
 """Parts of a dataset: how they are cut, and how their pieces are collected."""
 
+import pickle
+
+import numpy as np
 import pytest
 
-from facelib.data import DatasetError, Folder
-from ray_jobs.datasets.generation import Chunk
-from ray_jobs.datasets.writing import collect_parts, finished_parts, part_chunks, part_name
+from facelib.data import DatasetError, Face, Folder, faces_to_table
+from ray_jobs.datasets.generation import AlignedChunk, Chunk
+from ray_jobs.datasets.writing import PartWriter, collect_parts, finished_parts, part_chunks, part_name
 
 
 def test_a_part_is_cut_into_tasks():
@@ -12,6 +15,22 @@ def test_a_part_is_cut_into_tasks():
     assert part_chunks(0, spec, 3) == [Chunk(0, 100, 3), Chunk(0, 103, 1)]
     assert part_chunks(2, spec, 3) == [Chunk(2, 108, 3)]
     assert part_name(12) == "part-0000012.parquet"
+
+
+def aligned(part, first, count, rejected):
+    faces = [Face(b"jpeg", first + i, 0, 0.9, np.zeros((5, 2), np.float32), np.zeros(3, np.float32), "x")
+             for i in range(count - sum(rejected.values()))]  # fmt: skip
+    return AlignedChunk(Chunk(part, first, count), faces_to_table(faces), rejected)
+
+
+def test_a_part_is_written_from_its_chunks_in_any_process(tmp_path):
+    writer = pickle.loads(pickle.dumps(PartWriter(str(tmp_path), "fingerprint", 1)))
+    info = writer([aligned(3, 4, 2, {}), aligned(3, 6, 3, {"no_face": 1})])
+    assert (info.name, info.requested, info.rows, info.rejected) == ("part-0000003.parquet", 5, 4, {"no_face": 1})
+    assert finished_parts(Folder(str(tmp_path)), "fingerprint") == {3: info}
+    before = (tmp_path / info.name).read_bytes()
+    assert writer([aligned(3, 4, 2, {}), aligned(3, 6, 3, {"no_face": 1})]) == info
+    assert (tmp_path / info.name).read_bytes() == before
 
 
 def test_parts_come_complete_in_order_and_without_duplicates():
