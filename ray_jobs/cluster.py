@@ -9,6 +9,8 @@ from typing import Any
 from facelib.config import Settings
 from ray_jobs.logs import configure_worker_logging, worker_environment
 
+HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
+
 
 @contextlib.contextmanager
 def cluster(settings: Settings) -> Iterator[None]:
@@ -19,8 +21,9 @@ def cluster(settings: Settings) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray announces that it will stop clearing CUDA_VISIBLE_DEVICES for actors without a GPU; choose that behavior now.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Processes that reserve no share of a GPU see none: libraries use every GPU they see. Ray announces that it will stop
+    # doing that by default.
+    os.environ.setdefault(HIDE_GPUS, "1")
     # Threads that spin while they wait take the cores from readers and generators: five times slower on two cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Ray Train repeats every printed line as a log record, and logs each step of starting up.
@@ -29,7 +32,7 @@ def cluster(settings: Settings) -> Iterator[None]:
         "logging_level": logging.WARNING,
         "runtime_env": {
             "worker_process_setup_hook": "ray_jobs.cluster.setup_worker_process",
-            "env_vars": worker_environment(),
+            "env_vars": {**worker_environment(), HIDE_GPUS: os.environ[HIDE_GPUS]},
         },
     }
     if settings.ray.autoscaling:

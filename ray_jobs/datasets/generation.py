@@ -111,7 +111,7 @@ class GeneratorActor:
     def __init__(self, seed: int, generate: GenerateSettings) -> None:
         from facelib.synthesis import build_generator
 
-        limit_actor_threads(generate.gpus_per_actor)
+        limit_actor_threads()
         self.seed, self.images_per_identity = seed, generate.images_per_identity
         self.generator = build_generator(
             generate.generator, **device_options(generate.options, generate.gpus_per_actor)
@@ -140,7 +140,7 @@ class AlignerActor:
     def __init__(self, align: AlignSettings, source: str, jpeg_quality: int) -> None:
         from facelib.alignment import Aligner, build_detector
 
-        limit_actor_threads(align.gpus_per_actor)
+        limit_actor_threads()
         detector = build_detector(align.detector, **device_options(align.options, align.gpus_per_actor))
         self.aligner = Aligner(detector, template=align.template, size=align.size, min_score=align.min_score)
         self.source, self.jpeg_quality = source, jpeg_quality

@@ -36,3 +36,17 @@ def test_workers_log_as_the_driver_does(ray_cluster):
     warning, error, address = ray.get(look.remote())
     assert (warning, error) == (False, True)
     assert address == ray.get_runtime_context().gcs_address
+
+
+def test_a_process_without_a_share_of_a_gpu_sees_none(ray_cluster):
+    @ray.remote(num_cpus=0.1)
+    def visible():
+        return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    @ray.remote(num_cpus=0.1)
+    class Actor:
+        def visible(self):
+            return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    assert ray.get(visible.remote()) == ""
+    assert ray.get(Actor.remote().visible.remote()) == ""
