@@ -39,6 +39,8 @@ MACHINES = {
     "n2-standard-4": {"CPU": 4},
     "n2-standard-32": {"CPU": 32},
     "g2-standard-48": {"CPU": 48, "GPU": 4},
+    "p5.48xlarge": {"CPU": 192, "GPU": 8},
+    "a3-highgpu-8g": {"CPU": 208, "GPU": 8},
 }
 # Fields of compute.instances.insert that these files may use.
 GCP_FIELDS = {"machineType", "disks", "scheduling", "serviceAccounts", "metadata", "networkInterfaces", "labels"}
@@ -79,7 +81,7 @@ def aws_problems(node_config):
     return report
 
 
-@pytest.mark.parametrize("kind", ["head", "cpu", "gpu"])
+@pytest.mark.parametrize("kind", ["head", "cpu", "gpu", "h100"])
 def test_ec2_knows_every_field_of_its_nodes(kind):
     assert aws_problems(read("aws")["available_node_types"][kind]["node_config"]) == ""
 
@@ -135,8 +137,13 @@ def aws(monkeypatch, tmp_path):
             iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
         vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
         group = ec2.create_security_group(GroupName="facelib-nodes", Description="nodes", VpcId=vpc)["GroupId"]
+        zone = config["provider"]["availability_zone"]
+        subnets = ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": [zone]}])["Subnets"]
         for node in config["available_node_types"].values():
-            node["node_config"]["SecurityGroupIds"] = [group]
+            if interfaces := node["node_config"].get("NetworkInterfaces"):
+                interfaces[0] |= {"Groups": [group], "SubnetId": subnets[0]["SubnetId"]}
+            else:
+                node["node_config"]["SecurityGroupIds"] = [group]
         yield config, ec2
     for cache in caches:
         cache.cache_clear()
@@ -157,13 +164,17 @@ def test_ray_takes_our_group_image_and_roles_as_they_are(aws):
         assert asked.items() <= node["node_config"].items(), kind
         assert node["node_config"]["SubnetIds"]
     assert "security_group" not in config["provider"]
-    groups = [str(n["node_config"].get("SecurityGroupIds")) for n in read("aws")["available_node_types"].values()]
+    groups = [
+        str(n["node_config"].get("SecurityGroupIds") or n["node_config"]["NetworkInterfaces"][0]["Groups"])
+        for n in read("aws")["available_node_types"].values()
+    ]
     assert len(set(groups)) == 1
     assert re.fullmatch(r"\['sg-\w+'\]", groups[0])
 
 
 def test_rays_own_group_would_open_ssh_to_the_world(aws):
     config, ec2 = aws
+    del config["available_node_types"]["h100"]
     for node in config["available_node_types"].values():
         del node["node_config"]["SecurityGroupIds"]
     bootstrap_aws(prepare_config(config))
@@ -197,7 +208,12 @@ def test_the_heads_role_may_do_what_ray_does_and_give_workers_theirs(aws):
     assert {"RunInstances", "DescribeInstances", "CreateTags", "TerminateInstances"} <= calls
     assert [c for c in calls if not allowed(head, f"ec2:{c}")] == []
     profiles = {k: n["node_config"]["IamInstanceProfile"]["Name"] for k, n in config["available_node_types"].items()}
-    assert profiles == {"head": "facelib-head", "cpu": "facelib-worker", "gpu": "facelib-worker"}
+    assert profiles == {
+        "head": "facelib-head",
+        "cpu": "facelib-worker",
+        "gpu": "facelib-worker",
+        "h100": "facelib-worker",
+    }
     assert allowed(head, "iam:PassRole") == ["arn:aws:iam::*:role/facelib-worker"]
     tagged = [s["Condition"]["StringEquals"] for s in head["Statement"] if s["Sid"] == "TagAndEndNodesOfThisCluster"]
     assert tagged == [{"ec2:ResourceTag/ray-cluster-name": config["cluster_name"]}]
@@ -244,7 +260,7 @@ def test_google_nodes_wait_for_the_driver_and_let_the_container_read():
     waiting = {
         k: "nvidia-smi" in str(n.get("initialization_commands")) for k, n in config["available_node_types"].items()
     }
-    assert waiting == {"head": False, "cpu": False, "gpu": True}
+    assert waiting == {"head": False, "cpu": False, "gpu": True, "h100": True}
     assert "nvidia-smi" not in str(config["initialization_commands"])  # would never come on CPU nodes
     assert "chown 1000:100 /home/ubuntu/mlflow" in config["initialization_commands"][0]
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
@@ -537,3 +553,19 @@ def test_nothing_listens_for_the_world_and_no_secret_is_written_down():
             r"AKIA[0-9A-Z]{16}|-----BEGIN|(?i:secret|password|token)\s*[:=]\s*['\"]?[\w/+]{12,}", commands
         )
     assert "ray stop" not in "\n".join(read("onprem")["head_start_ray_commands"])
+
+
+def test_nothing_caps_the_object_store():
+    """Without --shm-size Ray gives a container a share of the node's memory; with it, no more than that."""
+    for name in ("aws", "gcp"):
+        docker = read(name)["docker"]
+        assert not [option for option in docker["run_options"] if "shm-size" in option]
+        assert not docker.get("disable_shm_size_detection")
+
+
+def test_gpu_nodes_are_side_by_side():
+    config = read("aws")
+    assert "," not in config["provider"]["availability_zone"]
+    kinds = {k: n["node_config"] for k, n in config["available_node_types"].items() if "GPU" in n["resources"]}
+    assert {n["Placement"]["GroupName"] for n in kinds.values()} == {"facelib-gpu"}
+    assert kinds["h100"]["NetworkInterfaces"][0]["InterfaceType"] == "efa"
