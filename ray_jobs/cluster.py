@@ -21,8 +21,8 @@ def cluster(settings: Settings) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Processes that reserve no share of a GPU see none: libraries use every GPU they see. Ray announces that it will stop
-    # doing that by default.
+    # Processes that reserve no share of a GPU see none: libraries use every GPU they see. (Coming versions of Ray will
+    # not do that by default.)
     os.environ.setdefault(HIDE_GPUS, "1")
     # Threads that spin while they wait take the cores from readers and generators: five times slower on two cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

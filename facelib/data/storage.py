@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -148,6 +149,37 @@ def local_copy(source: str | os.PathLike[str]) -> Iterator[Path]:
         except (ValueError, FileNotFoundError) as error:
             error.args = tuple(str(a).replace(str(path), str(source)) for a in error.args)
             raise
+
+
+def node_copy(source: str | os.PathLike[str], content: str) -> Path:
+    """A local path to read `source` from: itself, or for a URI a copy that the processes of a node share and keep.
+
+    Copies are in the folder that the environment variable FACELIB_CACHE names, by default one in the temporary folder.
+
+    Args:
+        content: what the file holds, such as its SHA-256: another content is another copy.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        DatasetError: the folder for copies cannot be written.
+    """
+    if "://" not in str(source):
+        return Path(source)
+    default = Path(tempfile.gettempdir()) / f"facelib-{os.getuid()}"
+    directory = Path(os.environ.get("FACELIB_CACHE") or default)
+    path = directory / f"{hashlib.sha256(f'{source} {content}'.encode()).hexdigest()[:32]}{Path(str(source)).suffix}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with open(path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies, the others wait
+            if not path.exists():
+                with local_copy(source) as copy, copy.open("rb") as file, atomic_file(path) as target:
+                    shutil.copyfileobj(file, target, 8 << 20)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise storage_error(f"{directory} (FACELIB_CACHE)", "written", error) from None
+    return path
 
 
 def file_sha256(source: str | os.PathLike[str]) -> str:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from facelib.config import AlignSettings, GenerateSettings, Settings
 from facelib.data import SCHEMA, Face, PartInfo, encode_image, faces_to_table
 from ray_jobs.actors import ActorStage, GroupStage, device_options, limit_actor_threads, stream_rows
+from ray_jobs.resources import ActorRequest, check_resources, cluster_nodes
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def face_parts(
         ActorStage(GeneratorActor, (settings.seed, generate), "generate", generate),
         ActorStage(AlignerActor, (align, generate.generator, generate.jpeg_quality), "align", align),
     )
+    check_actors(settings)
     size = max((len(chunks) for chunks in parts), default=1)
     rows = []
     for chunks in parts:
@@ -80,6 +82,34 @@ def face_parts(
 
     for row in stream_rows(rows, stages, settings.ray.autoscaling, GroupStage(write_part, size)):
         yield PartInfo.model_validate_json(row["info"])
+
+
+def check_actors(settings: Settings) -> None:
+    """Make an image in one actor of each kind before whole pools start: nodes may lack weights or a working GPU.
+
+    Only where the actors are not on this machine alone: here, the pools fail as fast.
+
+    Raises:
+        JobError: an actor cannot start or fails; its own message.
+    """
+    import ray
+
+    if len(cluster_nodes()) == 1 and not settings.ray.autoscaling:
+        return
+    generate, align = settings.generate, settings.align
+    check_resources(settings.ray.autoscaling, ActorRequest("generate", generate, 1), ActorRequest("align", align, 1))
+    row: Any = asdict(Chunk(0, generate.first_identity, 1))
+    one = generate.model_copy(update={"images_per_identity": 1})
+    stages = (
+        (GeneratorActor, (settings.seed, one), generate),
+        (AlignerActor, (align, generate.generator, generate.jpeg_quality), align),
+    )
+    for kind, arguments, cfg in stages:
+        actor_class: Any = ray.remote(num_cpus=cfg.cpus_per_actor, num_gpus=cfg.gpus_per_actor)(kind)
+        actor = actor_class.remote(*arguments)
+        row = actor.__call__.remote(row)
+        ray.wait([row])
+    ray.get(row)
 
 
 def faces_spec(settings: Settings) -> dict[str, Any]:

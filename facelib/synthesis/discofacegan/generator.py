@@ -5,8 +5,6 @@ Identity codes have 128 numbers, factors expression 32 | illumination 16 | rotat
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
@@ -32,7 +30,7 @@ class DiscoFaceGANGenerator:
     The weights are read at the first image; before that only the file's header.
 
     Args:
-        folder: holds the converted weights, see `python -m facelib.synthesis.discofacegan.convert`.
+        folder: path or URI of the converted weights, see `python -m facelib.synthesis.discofacegan.convert`.
         truncation: share of an identity's own style in the first 8 layers, 0 to 1; published 0.7.
         batch_size: images in one pass; the last pass of a call is filled up to it. None: 8 on a CPU, 64 on a GPU.
             Images made with another batch size, device or library version may differ by 1 in a few bytes in ten
@@ -77,7 +75,7 @@ class DiscoFaceGANGenerator:
         if latents == "independent" and factor_mode != 0:
             raise ValueError(f"factor_mode is {factor_mode}: it needs latents='usynthface'")
         header = read_header(folder)
-        self.folder, self.truncation, self.batch_size = Path(folder), truncation, batch_size
+        self.folder, self.truncation, self.batch_size = str(folder), truncation, batch_size
         self.device, self.bfloat16, self.channels_last = device, bfloat16, channels_last
         self.image_size: int = Topology.from_static_kwargs(header["static_kwargs"]).resolution
         self.weights_hash: str | None = header["sha256"]

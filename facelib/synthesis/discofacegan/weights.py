@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from facelib.data.storage import Folder, node_copy
 from facelib.synthesis.discofacegan.network_pickle import NetworkTables
 from facelib.synthesis.discofacegan.topology import Topology
 from facelib.synthesis.discofacegan.vae import FACTORS, LAYERS, check_decoder
@@ -116,10 +117,15 @@ def save_weights(
 def read_header(folder: str | Path) -> dict[str, Any]:
     """The converted file's header, without its arrays: static_kwargs, sha256, sources ...
 
+    Args:
+        folder: path or URI.
+
     Raises:
         FileNotFoundError: not converted yet, or the published files are missing; the message says which.
         ValueError: the file is damaged or of another format.
     """
+    if "://" in str(folder):
+        return _read_remote_header(f"{str(folder).rstrip('/')}/{CONVERTED}")
     folder = Path(folder).resolve()
     path = folder / CONVERTED
     if not path.is_file():
@@ -129,12 +135,30 @@ def read_header(folder: str | Path) -> dict[str, Any]:
                 f"python -m facelib.synthesis.discofacegan.convert {folder}"
             )
         raise FileNotFoundError(describe_files(folder))
+    with path.open("rb") as file:
+        return _header(file, str(path))
+
+
+def _read_remote_header(uri: str) -> dict[str, Any]:
+    """The header of a file behind a URI, of which only the header is transferred."""
+    folder, _, name = uri.rpartition("/")
+    source = Folder(folder)
+    if not source.exists(name):
+        raise FileNotFoundError(
+            f"{uri}: not there; convert the published files on one machine and copy {CONVERTED} there. "
+            f"License: {LICENSE}"
+        )
+    with source.fs.open_input_file(f"{source.path}/{name}") as file:
+        return _header(file, uri)
+
+
+def _header(file: Any, path: str) -> dict[str, Any]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             if archive.getinfo("header.npy").file_size > _MAX_HEADER_BYTES:
                 raise ValueError("its header is too long")
-        with np.load(path, allow_pickle=False) as archive:
-            header = json.loads(archive["header"].tobytes())
+            with archive.open("header.npy") as entry:
+                header = json.loads(np.lib.format.read_array(entry, allow_pickle=False).tobytes())
         if not isinstance(header, dict) or header.get("format") != _FORMAT:
             raise ValueError("it has another format")
         Topology.from_static_kwargs(header["static_kwargs"])
@@ -148,12 +172,15 @@ def read_header(folder: str | Path) -> dict[str, Any]:
 def load_weights(folder: str | Path) -> Weights:
     """The converted weights, every array checked against the settings and the recorded SHA-256.
 
+    Args:
+        folder: path, or URI: the file is then copied once a node, see `node_copy`.
+
     Raises:
         FileNotFoundError: not converted yet, or the published files are missing; the message says which.
         ValueError: the file is damaged.
     """
     header = read_header(folder)
-    path = Path(folder) / CONVERTED
+    path = node_copy(f"{str(folder).rstrip('/')}/{CONVERTED}", header["sha256"])
     try:
         arrays = _read_arrays(path, Topology.from_static_kwargs(header["static_kwargs"]))
         if _content_hash(arrays, header["static_kwargs"]) != header["sha256"]:
@@ -201,6 +228,6 @@ def _content_hash(arrays: Mapping[str, Floats], static_kwargs: Mapping[str, Any]
     return digest.hexdigest()
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    again = f"python -m facelib.synthesis.discofacegan.convert {path.parent}"
+def _damaged(path: str | Path, error: Exception) -> str:
+    again = f"python -m facelib.synthesis.discofacegan.convert {str(path).rpartition('/')[0]}"
     return f"{path}: damaged or not a converted DiscoFaceGAN ({error}); delete it and convert again: {again}"

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from facelib.data import DatasetError, Folder, atomic_file, file_sha256, local_copy
+from facelib.data.storage import node_copy
 
 
 def test_a_full_disk_leaves_nothing_that_looks_complete(tmp_path):
@@ -65,3 +66,21 @@ def test_a_local_copy_of_a_uri(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.bin does not exist"), local_copy(f"file://{tmp_path}/none.bin"):
         pass
     assert file_sha256(tmp_path / "set.bin").startswith("ba7816bf8f01cfea")
+
+
+def test_a_nodes_processes_share_one_copy_of_a_remote_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACELIB_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "weights.npz"
+    source.write_bytes(b"first")
+    assert node_copy(source, "1") == source
+    copy = node_copy(f"file://{source}", "1")
+    assert copy.read_bytes() == b"first"
+    assert copy.suffix == ".npz"
+    source.write_bytes(b"second")
+    assert node_copy(f"file://{source}", "1").read_bytes() == b"first"
+    assert node_copy(f"file://{source}", "2").read_bytes() == b"second"
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        node_copy(f"file://{tmp_path}/other", "1")
+    monkeypatch.setenv("FACELIB_CACHE", str(source))
+    with pytest.raises(DatasetError, match="FACELIB_CACHE"):
+        node_copy(f"file://{source}", "1")

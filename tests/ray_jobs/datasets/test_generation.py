@@ -11,7 +11,8 @@ from facelib.config import load_settings
 from facelib.data import encode_image
 from facelib.synthesis import build_generator
 from ray_jobs.actors import device_options
-from ray_jobs.datasets.generation import Chunk, faces_spec
+from ray_jobs.datasets.generation import Chunk, check_actors, faces_spec
+from ray_jobs.errors import user_error
 from ray_jobs.training.online_faces import FacePool
 
 
@@ -70,3 +71,15 @@ def test_actors_with_a_gpu_use_it():
     assert device_options(cfg.align.options, cfg.align.gpus_per_actor) == {"device": "cpu"}
     defaults = load_settings(None).generate
     assert device_options(defaults.options, defaults.gpus_per_actor) == {}
+
+
+def test_one_actor_of_each_kind_is_tried_where_nodes_are_added(ray_cluster):
+    cfg = load_settings(None, ["ray.autoscaling=true", "generate.cpus_per_actor=0.25", "align.cpus_per_actor=0.25"])
+    check_actors(cfg)
+    broken = load_settings(None, ["ray.autoscaling=true", "align.detector=mtcnn", 'align.options={"device": "cuda"}'])
+    with pytest.raises(Exception, match="PyTorch sees no GPU in this process") as caught:
+        check_actors(broken)
+    assert "PyTorch sees no GPU" in str(user_error(caught.value))
+    check_actors(
+        load_settings(None, ["align.detector=mtcnn", 'align.options={"device": "cuda"}'])
+    )  # one node: not tried

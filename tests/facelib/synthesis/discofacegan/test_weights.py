@@ -86,3 +86,14 @@ def test_missing_and_unconverted_folders(tmp_path, published):
         FileNotFoundError, match=r"not there yet; .*python -m facelib\.synthesis\.discofacegan\.convert"
     ):
         read_header(published)
+
+
+def test_weights_behind_a_uri(converted, tmp_path, monkeypatch):
+    monkeypatch.setenv("FACELIB_CACHE", str(tmp_path / "cache"))
+    uri = f"file://{converted}"
+    assert read_header(uri) == read_header(converted)
+    assert not (tmp_path / "cache").exists()  # the head needs the header only
+    assert load_weights(uri).sha256 == load_weights(converted).sha256
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 1
+    with pytest.raises(FileNotFoundError, match=r"convert the published files on one machine"):
+        read_header(f"file://{tmp_path}/nowhere")
