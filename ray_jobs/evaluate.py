@@ -54,7 +54,13 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
     from facelib.data import Folder
     from facelib.data.lock import directory_lock
     from facelib.evaluation import results_tables
-    from facelib.evaluation.comparison import apply_thresholds, compare_with_baselines, named_metrics, summary_lines
+    from facelib.evaluation.comparison import (
+        apply_thresholds,
+        compare_with_baselines,
+        interval_tags,
+        named_metrics,
+        summary_lines,
+    )
     from ray_jobs.embedding.measuring import measure_sets, save_figures
     from ray_jobs.embedding.models import (
         EmbeddingModel,
@@ -94,6 +100,8 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
     run.log_json(summary, "results.json")
     metrics = named_metrics(results)
     run.log_metrics(metrics)
+    for set_name, resampling in interval_tags(results).items():
+        run.set_tag(f"intervals.{set_name}", resampling)
     output = console()
     for table in results_tables({name: {s: r.report for s, r in by_set.items()} for name, by_set in results.items()}):
         output.print(table)

@@ -24,6 +24,7 @@ class PairSet:
         first, second: int64 [P], the two images of each pair.
         issame: bool [P], True for genuine pairs.
         image_spec: what the pixels mean; a `.bin` does not say its template, which is `arcface` in the published sets.
+        identities: int64 [M], of each image; None where only pairs are known.
     """
 
     name: str
@@ -32,6 +33,7 @@ class PairSet:
     second: np.ndarray
     issame: np.ndarray
     image_spec: ImageSpec
+    identities: np.ndarray | None = None
 
 
 def pairs_from_dataset(name: str, dataset: FaceDataset, pairs: int, seed: int) -> PairSet:
@@ -41,13 +43,15 @@ def pairs_from_dataset(name: str, dataset: FaceDataset, pairs: int, seed: int) -
         DatasetError: too few identities or images.
     """
     table = pa.concat_tables(dataset.tables(["image", "identity"]))
+    identities = table["identity"].to_numpy()
     try:
-        first, second, issame = draw_pairs(table["identity"].to_numpy(), pairs, seed)
+        first, second, issame = draw_pairs(identities, pairs, seed)
     except ValueError as error:
         raise DatasetError(f"{dataset.folder.uri}: {error}") from None
     used, inverse = np.unique(np.concatenate([first, second]), return_inverse=True)
     images = table["image"].take(pa.array(used)).to_pylist()
-    return PairSet(name, images, inverse[: len(first)], inverse[len(first) :], issame, dataset.image_spec)
+    sides = inverse[: len(first)], inverse[len(first) :]
+    return PairSet(name, images, *sides, issame, dataset.image_spec, identities[used])
 
 
 def draw_pairs(identities: np.ndarray, pairs: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

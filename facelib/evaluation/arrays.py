@@ -60,6 +60,20 @@ def as_labels(labels: Any, name: str = "labels") -> BoolArray:
     return np.asarray(same)
 
 
+def as_identities(identities: Any, pairs: int) -> NDArray[Any]:
+    """Identities of both sides of each pair, integers [P, 2].
+
+    Raises:
+        ValueError: another shape or type.
+    """
+    array = as_numpy(identities)
+    if array.shape != (pairs, 2) or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"identities must be whole numbers [P, 2] for {pairs} pairs, got {array.dtype} {list(array.shape)}"
+        )
+    return array
+
+
 def check_finite(values: FloatArray, name: str) -> None:
     """Raise ValueError naming the first row of `values` that holds a NaN or an infinity."""
     finite = np.isfinite(values)

@@ -1,14 +1,9 @@
-"""Confidence intervals of verification measures by the bootstrap over pairs (Efron 1979, percentile intervals).
+"""Confidence intervals of verification measures by the bootstrap (Efron 1979) over identities, or over pairs.
 
-Genuine and impostor pairs are resampled separately, their numbers stay what they are (k-fold: within each fold too).
-
-All measures depend on the scores through counts between thresholds only, so a resample is one multinomial draw over
-bins: with up to `max_bins` distinct scores the bins are the scores and the draw is exactly the classical bootstrap;
-with more (IJB-C has 15.7 million) the bins are single impostor scores at the top, where small FARs are decided, and
-grow toward the bulk.
-
-What the intervals cover: the chance in which pairs were drawn. Pairs of a protocol share people and images, which the
-pair bootstrap does not model; where a few people dominate, the true uncertainty is larger than shown.
+Identities are resampled where they are known, and both models of a comparison see the same resamples; see
+`facelib.evaluation.resampling`. Where only pairs are known, genuine and impostor pairs are resampled separately
+(k-fold: within each fold too). Such intervals treat pairs as independent: pairs of a protocol share identities and
+images, so the true uncertainty is larger than shown, most of all where few identities stand behind many pairs.
 
 Shape legend: P pairs, B resamples, K bins, F false accept rates.
 """
@@ -23,6 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.evaluation.arrays import as_float, as_labels, check_finite, pair_embeddings
+from facelib.evaluation.resampling import (
+    Counts,
+    Interval,
+    PairTable,
+    Resampled,
+    bin_edges,
+    check_resamples,
+    resample,
+    resample_bins,
+)
 from facelib.evaluation.roc import (
     SortedScores,
     TarRule,
@@ -31,20 +36,11 @@ from facelib.evaluation.roc import (
     interpolate_eer,
     nearest_point,
 )
-from facelib.evaluation.verification import accuracies_from_histogram, squared_distances, threshold_histogram
+from facelib.evaluation.verification import right_decisions, squared_distances, threshold_cells, thresholds
 
-# Above this number of pairs `compare_auc` uses DeLong's normal interval instead of resampling.
+# Above this number of pairs without identities `compare_auc` uses DeLong's normal interval instead of resampling.
 MAX_PAIRS_RESAMPLED = 20_000
 CELLS_PER_CHUNK = 2_000_000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Confidence interval [low, high] of a measure at confidence `level`."""
-
-    low: float
-    high: float
-    level: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -57,10 +53,10 @@ class RocSamples:
         thresholds: [B, F], lowest score accepted by the strict rule; infinity where nothing is.
     """
 
-    auc: NDArray[np.float64]
-    eer: NDArray[np.float64]
-    tar: NDArray[np.float64]
-    thresholds: NDArray[np.float64]
+    auc: Resampled
+    eer: Resampled
+    tar: Resampled
+    thresholds: Resampled
     fars: NDArray[np.float64]
 
 
@@ -72,7 +68,8 @@ class AucComparison:
         difference: AUC of the first model minus AUC of the second.
         interval: confidence interval of the difference; it excludes 0 where the models differ beyond chance.
         auc_first, auc_second: the two values.
-        method: "bootstrap" (paired) or "delong" (normal interval for large numbers of pairs).
+        method: "identities" (paired bootstrap over identities); over pairs only "bootstrap" (paired), or "delong"
+            (normal interval for large numbers of pairs).
     """
 
     difference: float
@@ -84,16 +81,19 @@ class AucComparison:
 
 def percentile_interval(samples: NDArray[np.float64], level: float = 0.95) -> Interval:
     """Percentile interval of resampled values [B]."""
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level!r}; a confidence level lies between 0 and 1, e.g. 0.95")
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level)
+    return Resampled(samples).interval(0.0, level)
 
 
 def bootstrap_roc(
-    similarities: Any, labels: Any, fars: Sequence[float], resamples: int = 1000, seed: int = 0, max_bins: int = 8192
+    similarities: Any,
+    labels: Any,
+    fars: Sequence[float],
+    resamples: int = 1000,
+    seed: int = 0,
+    max_bins: int = 8192,
+    identities: Any = None,
 ) -> RocSamples:
-    """AUC, EER and strict TAR@FAR of `resamples` resamples of the pairs; see the module's notes.
+    """AUC, EER and strict TAR@FAR of `resamples` resamples; see the module's notes.
 
     Args:
         similarities, labels: scores and labels [P] (label 1: same person).
@@ -101,8 +101,10 @@ def bootstrap_roc(
         resamples: number of resamples B.
         seed: of the random numbers; equal seeds give equal results.
         max_bins: above this many pairs, scores are binned into about as many bins.
+        identities: identity of each side of each pair, integers [P, 2]; None: only pairs are known.
     """
-    return bootstrap_sorted(SortedScores.of(similarities, labels), check_fars(fars), resamples, seed, max_bins)
+    scores = SortedScores.of(similarities, labels, identities)
+    return bootstrap_sorted(scores, check_fars(fars), resamples, seed, max_bins)
 
 
 def bootstrap_sorted(
@@ -115,55 +117,74 @@ def bootstrap_sorted(
 ) -> RocSamples:
     """`bootstrap_roc` of scores that are split and sorted already; `rule` as in `tar_at_far`; a FAR may be 0."""
     targets = np.atleast_1d(check_fars(fars, zero=True))
-    check_resamples(resamples)
-    rng = np.random.default_rng(seed)
     edges = bin_edges(scores, max_bins)
-    parts = []
-    for size in resample_chunks(resamples, len(edges)):
-        genuine = resample_bins(rng, count_bins(scores.genuine, edges), size)
-        impostors = resample_bins(rng, count_bins(scores.impostors, edges), size)
-        parts.append(_measures(genuine, impostors, targets, rule))
-    auc, eer, tar, accepted = (np.concatenate(column) for column in zip(*parts, strict=True))
     # The lowest of the n highest bins that are accepted; none of them: nothing reaches infinity.
-    thresholds = np.append(edges, np.inf).astype(np.float64)[len(edges) - accepted]
-    return RocSamples(auc=auc, eer=eer, tar=tar, thresholds=thresholds, fars=targets)
+    limits = np.append(edges, np.inf).astype(np.float64)
+
+    def measures(counts: Counts) -> tuple[NDArray[Any], ...]:
+        auc, eer, tar, accepted = _measures(counts[:, 1], counts[:, 0], targets, rule)
+        return auc, eer, tar, limits[len(edges) - accepted]
+
+    return RocSamples(*resample([PairTable.of_scores(scores, edges)], measures, resamples, seed), targets)
 
 
 def bootstrap_kfold(
-    first: Any, second: Any, issame: Any, folds: int = 10, resamples: int = 1000, seed: int = 0
-) -> NDArray[np.float64]:
-    """k-fold accuracy of each resample, float64 [B]; arguments as for `kfold_accuracy`.
+    first: Any,
+    second: Any,
+    issame: Any,
+    folds: int = 10,
+    resamples: int = 1000,
+    seed: int = 0,
+    identities: NDArray[Any] | None = None,
+) -> Resampled:
+    """k-fold accuracy of each resample [B]; arguments as for `kfold_accuracy` and `bootstrap_roc`.
 
-    Pairs are resampled within fold and label; the thresholds are chosen anew on every resample.
+    Without identities pairs are resampled within fold and label. The thresholds are chosen anew on every resample.
     """
     first, second, same = pair_embeddings(first, second, issame)
-    return bootstrap_histogram(threshold_histogram(squared_distances(first, second), same, folds), resamples, seed)
+    cells = threshold_cells(squared_distances(first, second), same, folds)
+    return bootstrap_folds(cells, folds, resamples, seed, identities)
 
 
-def bootstrap_histogram(counts: NDArray[np.int64], resamples: int = 1000, seed: int = 0) -> NDArray[np.float64]:
-    """`bootstrap_kfold` from the histogram [folds, 2, T + 1] of `verification.threshold_histogram`."""
-    check_resamples(resamples)
-    rng = np.random.default_rng(seed)
-    accuracies = []
-    for size in resample_chunks(resamples, counts.size):
-        drawn = np.zeros((size, *counts.shape), dtype=np.int64)
-        for fold, label in np.ndindex(counts.shape[:2]):
-            drawn[:, fold, label] = resample_bins(rng, counts[fold, label], size)
-        accuracies.append(accuracies_from_histogram(drawn)[0].mean(axis=-1))
-    return np.concatenate(accuracies)
+def bootstrap_folds(
+    cells: NDArray[np.int64], folds: int, resamples: int = 1000, seed: int = 0, identities: NDArray[Any] | None = None
+) -> Resampled:
+    """`bootstrap_kfold` from the cells [P] of `verification.threshold_cells`."""
+    width = len(thresholds()) + 1
+    table = PairTable.of_cells(cells, (folds * 2, width), identities)
+    impostors, genuine = table.counts.reshape(folds, 2, width).sum(axis=(0, 2))
+    shares = np.array([impostors, genuine]) // np.gcd(impostors, genuine)
+
+    def accuracy(counts: Counts) -> tuple[NDArray[Any], ...]:
+        counts = counts.reshape(len(counts), folds, 2, width)
+        # A protocol fixes the shares of impostor and genuine pairs, those of resampled identities vary: each kind is
+        # weighted by the number of the other, in whole numbers, so that thresholds that are equally good stay so.
+        drawn = counts.sum(axis=(1, 3))
+        weights = shares * drawn[:, ::-1]
+        right = right_decisions(counts * weights[:, None, :, None])[0].sum(axis=-1)
+        return (right / (weights * drawn).sum(axis=1),)
+
+    return resample([table], accuracy, resamples, seed)[0]
 
 
 def compare_auc(
-    scores_a: Any, scores_b: Any, labels: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    scores_a: Any,
+    scores_b: Any,
+    labels: Any,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    identities: Any = None,
 ) -> AucComparison:
     """AUC of model a minus AUC of model b on the same pairs, with a paired confidence interval.
 
-    Both models see the same resampled pairs, so what makes a pair hard for both cancels. Above 20,000 pairs the
-    interval is DeLong's (1988), which the bootstrap approaches as pairs grow.
+    Both models see the same resamples, so what makes an identity or a pair hard for both cancels. Above 20,000 pairs
+    without identities the interval is DeLong's (1988), which the bootstrap over pairs approaches as pairs grow.
 
     Args:
         scores_a, scores_b: similarities of the two models, [P] each, in the same order of pairs.
         labels: 1 or True for the same person, [P].
+        identities: identity of each side of each pair, integers [P, 2]; None: only pairs are known.
 
     Raises:
         ValueError: shapes that do not match, scores that are not finite, only one kind of pair.
@@ -176,19 +197,17 @@ def compare_auc(
             raise ValueError(f"{name} has shape {list(side.shape)}, labels {list(same.shape)}; both must be [P]")
         check_finite(side, name)
         sides.append(side)
-    auc_a, auc_b = (SortedScores.of(side, same).auc for side in sides)
+    both = [SortedScores.of(side, same, identities) for side in sides]
+    auc_a, auc_b = (scores.auc for scores in both)
     check_resamples(resamples)
-    if len(same) > MAX_PAIRS_RESAMPLED:
+    if identities is not None:
+        drawn = [bootstrap_sorted(scores, [1.0], resamples, seed).auc for scores in both]
+        method, interval = "identities", (drawn[0] - drawn[1]).interval(auc_a - auc_b, level)
+    elif len(same) > MAX_PAIRS_RESAMPLED:
         method, interval = "delong", _delong_interval(sides[0], sides[1], same, level)
     else:
         method, interval = "bootstrap", _paired_interval(sides[0], sides[1], same, resamples, seed, level)
     return AucComparison(auc_a - auc_b, interval, auc_a, auc_b, method)
-
-
-def check_resamples(resamples: int) -> None:
-    """Raise ValueError unless there is at least one resample."""
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}; a bootstrap needs at least 1 (1000 is usual)")
 
 
 def resample_chunks(resamples: int, cells: int) -> Iterator[int]:
@@ -196,43 +215,6 @@ def resample_chunks(resamples: int, cells: int) -> Iterator[int]:
     size = max(1, CELLS_PER_CHUNK // cells)
     for start in range(0, resamples, size):
         yield min(size, resamples - start)
-
-
-def resample_bins(rng: np.random.Generator, counts: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """`size` bootstrap draws of the pairs counted in bins [K] -> [size, K]."""
-    used = np.flatnonzero(counts)
-    total = int(counts.sum())
-    if total <= 4 * len(used):
-        # With few pairs a bin, drawing pairs and counting them is several times faster than a binomial for each bin.
-        bin_of_pair = np.repeat(np.arange(len(counts)), counts)
-        chosen = bin_of_pair[rng.integers(0, max(total, 1), (size, total))]
-        chosen += np.arange(size)[:, None] * len(counts)
-        return np.bincount(chosen.ravel(), minlength=size * len(counts)).reshape(size, len(counts))
-    drawn = np.zeros((size, len(counts)), dtype=np.int64)
-    drawn[:, used] = rng.multinomial(total, counts[used] / total, size=size)
-    return drawn
-
-
-def bin_edges(scores: SortedScores, max_bins: int) -> NDArray[Any]:
-    """Ascending lower edges of the bins [K]; every score lies at or above the first."""
-    everything = (scores.genuine, scores.impostors)
-    if len(scores.genuine) + len(scores.impostors) <= max_bins:
-        return np.unique(np.concatenate(everything))
-    quarter = max_bins // 4
-    count = len(scores.impostors)
-    # The highest impostors one by one (two edges each, so that no genuine score shares a bin), then ever wider steps.
-    single = np.arange(min(count, quarter // 2))
-    ranks = np.unique(np.geomspace(max(1, len(single)), count, quarter).astype(np.int64)) - 1
-    top = scores.impostors[count - 1 - single]
-    tail = scores.impostors[count - 1 - ranks]
-    grids = [part[np.linspace(0, len(part) - 1, quarter).astype(np.int64)] for part in everything]
-    lowest = [part[:1] for part in everything]
-    return np.unique(np.concatenate([top, np.nextafter(top, np.inf, dtype=top.dtype), tail, *grids, *lowest]))
-
-
-def count_bins(scores: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.int64]:
-    """Number of the ascending scores in each bin [edge, next edge)."""
-    return np.diff(np.append(np.searchsorted(scores, edges, side="left"), len(scores)))
 
 
 def _measures(

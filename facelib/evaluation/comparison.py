@@ -11,6 +11,7 @@ from typing import Any
 from facelib.evaluation.bootstrap import compare_auc
 from facelib.evaluation.operating_points import transfer_thresholds
 from facelib.evaluation.protocols.base import EvaluationResult
+from facelib.evaluation.resampling import describe_resampling
 
 Results = Mapping[str, Mapping[str, EvaluationResult]]
 
@@ -23,7 +24,7 @@ def compare_with_baselines(trained: Sequence[str], results: Results, seed: int) 
         seed: of the bootstrap.
 
     Returns:
-        {model: {baseline: {set: {difference, low, high}}}}, for sets that have pairs.
+        {model: {baseline: {set: {difference, low, high, resampling}}}}, for sets that have pairs.
     """
     gains: dict[str, Any] = {}
     for name in trained:
@@ -32,11 +33,15 @@ def compare_with_baselines(trained: Sequence[str], results: Results, seed: int) 
                 theirs = results[baseline].get(set_name)
                 if theirs is None or ours.similarities is None:
                     continue
-                compared = compare_auc(ours.similarities, theirs.similarities, ours.issame, seed=seed)
+                compared = compare_auc(
+                    ours.similarities, theirs.similarities, ours.issame, seed=seed, identities=ours.identities
+                )
+                scores = ours.scores
                 gains.setdefault(name, {}).setdefault(baseline, {})[set_name] = {
                     "difference": compared.difference,
                     "low": compared.interval.low,
                     "high": compared.interval.high,
+                    "resampling": describe_resampling(scores.identities if scores else None),
                 }
     return gains
 
@@ -57,11 +62,11 @@ def apply_thresholds(
     """
     points: dict[str, Any] = {}
     for name, by_set in results.items():
-        calibration = by_set[threshold_set].sorted_scores() if threshold_set in by_set else None
+        calibration = by_set[threshold_set].scores if threshold_set in by_set else None
         if calibration is None:
             continue
         for set_name, result in by_set.items():
-            scores = result.sorted_scores()
+            scores = result.scores
             if set_name != threshold_set and scores is not None:
                 transferred = transfer_thresholds(calibration, scores, fars, resamples, seed)
                 points.setdefault(name, {})[set_name] = [point.to_dict() for point in transferred]
@@ -84,6 +89,16 @@ def named_metrics(results: Results) -> dict[str, float]:
     }
 
 
+def interval_tags(results: Results) -> dict[str, str]:
+    """What the intervals on each set rest on, by set; sets whose reports do not say it are left out."""
+    return {
+        set_name: result.report.resampling  # type: ignore[attr-defined]
+        for by_set in results.values()
+        for set_name, result in by_set.items()
+        if hasattr(result.report, "resampling")
+    }
+
+
 def summary_lines(results: Results, summary: Mapping[str, Any], threshold_set: str) -> list[str]:
     """Lines printed below the tables: training accuracies, gains, transferred thresholds and warnings.
 
@@ -98,7 +113,7 @@ def summary_lines(results: Results, summary: Mapping[str, Any], threshold_set: s
     for name, baselines in summary["gains"].items():
         for baseline, by_set in baselines.items():
             for set_name, gain in by_set.items():
-                interval = f"[{gain['low']:+.4f}, {gain['high']:+.4f}]"
+                interval = f"[{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['resampling']}"
                 lines.append(f"{name} − {baseline} on {set_name}: AUC {gain['difference']:+.4f} {interval}")
     for name, by_set in summary["thresholds"].items():
         for set_name, points in by_set.items():

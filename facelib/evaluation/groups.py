@@ -8,24 +8,24 @@ Shape legend: R groups, K bins, B resamples, F false accept rates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.evaluation.bootstrap import (
-    Interval,
-    accepted_counts,
-    bin_edges,
-    count_bins,
-    percentile_interval,
-    resample_bins,
-    resample_chunks,
-    strictly_accepted,
-)
+from facelib.evaluation.bootstrap import accepted_counts, strictly_accepted
 from facelib.evaluation.report import EvaluationOptions, VerificationReport, bracket, evaluate_sorted, plain_intervals
+from facelib.evaluation.resampling import (
+    Counts,
+    Interval,
+    PairTable,
+    Resampled,
+    bin_edges,
+    describe_resampling,
+    resample,
+)
 from facelib.evaluation.roc import SortedScores, check_fars
 from facelib.utils.optional import require_extra
 
@@ -77,6 +77,11 @@ class GroupsReport:
     skewed_error_ratio: float | None
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def resampling(self) -> str:
+        """What the intervals rest on."""
+        return describe_resampling(self.overall.identities)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
         errors = []
@@ -89,6 +94,7 @@ class GroupsReport:
             "errors": errors,
             "accuracy_std": self.accuracy_std,
             "skewed_error_ratio": self.skewed_error_ratio,
+            "resampling": self.resampling,
             "warnings": self.warnings,
         }
 
@@ -115,7 +121,7 @@ class GroupsReport:
             tables += VerificationReport.tables(f"{name}, {group}", {m: r.groups[group] for m, r in reports.items()})
         gaps = Table(
             title=f"{escape(name)}: error rates of the groups at one threshold",
-            caption="gap: highest minus lowest group, 95 % intervals in brackets",
+            caption=f"gap: highest minus lowest group; brackets: 95 % intervals, {first.resampling}",
         )
         for heading in ("model", "FMR", *(f"FMR / FNMR %\n{escape(group)}" for group in first.groups)):
             gaps.add_column(heading, no_wrap=True)
@@ -146,10 +152,7 @@ def evaluate_groups(
     if len(groups) < 2:
         raise ValueError(f"groups: {', '.join(groups) or 'none'}; comparing needs at least two")
     scores = {name: pair[1] for name, pair in groups.items()}
-    everyone = SortedScores(
-        np.sort(np.concatenate([s.genuine for s in scores.values()])),
-        np.sort(np.concatenate([s.impostors for s in scores.values()])),
-    )
+    everyone = _together(list(scores.values()))
     overall = evaluate_sorted(everyone, measures.fars, measures.bootstrap, measures.seed, measures.rule)
     targets = np.atleast_1d(check_fars(measures.fars))
     targets = targets[targets * len(everyone.impostors) >= 1 - 1e-9]
@@ -167,7 +170,7 @@ def evaluate_groups(
                 fmr_gap=float(np.ptp(fmr)),
                 fnmr_gap=float(np.ptp(fnmr)),
                 fmr_ratio=float(fmr.max() / fmr.min()) if fmr.min() > 0 else None,
-                intervals={} if drawn is None else _intervals(drawn[:, :, :, column], list(scores)),
+                intervals={} if drawn is None else _intervals([kind[column] for kind in drawn], rates.T, list(scores)),
             )
         )
     accuracies = [report.accuracy for report, _ in groups.values() if report.accuracy is not None]
@@ -183,35 +186,47 @@ def evaluate_groups(
     )
 
 
+def _together(groups: Sequence[SortedScores]) -> SortedScores:
+    """The pairs of all groups, whose identities are different ones; unknown where those of any group are."""
+    genuine = np.concatenate([s.genuine for s in groups])
+    impostors = np.concatenate([s.impostors for s in groups])
+    orders = np.argsort(genuine, kind="stable"), np.argsort(impostors, kind="stable")
+    genuine, impostors = genuine[orders[0]], impostors[orders[1]]
+    sides: list[list[NDArray[Any]]] = [[], []]
+    used = 0
+    for s in groups:
+        if s.genuine_identities is None or s.impostor_identities is None:
+            return SortedScores(genuine, impostors)
+        sides[0].append(s.genuine_identities + used)
+        sides[1].append(s.impostor_identities + used)
+        used += int(max(s.genuine_identities.max(), s.impostor_identities.max())) + 1
+    return SortedScores(genuine, impostors, *(np.concatenate(p)[o] for p, o in zip(sides, orders, strict=True)))
+
+
 def _resampled_errors(
     scores: Mapping[str, SortedScores],
     everyone: SortedScores,
     targets: NDArray[np.float64],
     measures: EvaluationOptions,
-) -> NDArray[np.float64]:
-    """FMR and FNMR of every group in every resample, the threshold chosen anew each time: [2, R, B, F]."""
-    rng = np.random.default_rng([measures.seed, 3])
+) -> list[Resampled]:
+    """FMR and FNMR of every group in every resample, the threshold chosen anew each time: [B, F, R] each."""
     edges = bin_edges(everyone, 8192)
-    pieces = []
-    for size in resample_chunks(measures.bootstrap, len(edges) * 2 * len(scores)):
-        accepted = [
-            [accepted_counts(resample_bins(rng, count_bins(part, edges), size)) for part in (s.impostors, s.genuine)]
-            for s in scores.values()
-        ]
+
+    def rates(*groups: Counts) -> list[NDArray[Any]]:
+        accepted = [[accepted_counts(counts[:, kind]) for kind in (0, 1)] for counts in groups]
         bins = strictly_accepted(np.sum([impostors for impostors, _ in accepted], axis=0), targets)
-        rates = [
-            [np.take_along_axis(part, bins, axis=1) / part[:, -1:] for part in (impostors, genuine)]
-            for impostors, genuine in accepted
-        ]
-        pieces.append([[fmr for fmr, _ in rates], [1 - tar for _, tar in rates]])
-    return np.concatenate([np.array(piece) for piece in pieces], axis=2)
+        shares = [[np.take_along_axis(part, bins, axis=1) / part[:, -1:] for part in group] for group in accepted]
+        return [np.stack([fmr for fmr, _ in shares], axis=2), np.stack([1 - tar for _, tar in shares], axis=2)]
+
+    tables = [PairTable.of_scores(s, edges) for s in scores.values()]
+    return resample(tables, rates, measures.bootstrap, measures.seed)
 
 
-def _intervals(drawn: NDArray[np.float64], names: list[str]) -> dict[str, Interval]:
-    """Intervals of the gaps and of each group's rates, from resampled rates [2, R, B]."""
+def _intervals(drawn: Sequence[Resampled], rates: NDArray[np.float64], names: list[str]) -> dict[str, Interval]:
+    """Intervals of the gaps and of each group's rates [2, R], from resampled rates [B, R] of each kind."""
     found = {}
-    for kind, rates in zip(("fmr", "fnmr"), drawn, strict=True):
-        found[f"{kind}_gap"] = percentile_interval(np.ptp(rates, axis=0))
-        for name, values in zip(names, rates, strict=True):
-            found[f"{kind}:{name}"] = percentile_interval(values)
+    for kind, samples, values in zip(("fmr", "fnmr"), drawn, rates, strict=True):
+        found[f"{kind}_gap"] = samples.map(lambda part: np.ptp(part, axis=1)).interval(float(np.ptp(values)))
+        for number, name in enumerate(names):
+            found[f"{kind}:{name}"] = samples[number].interval(values[number])
     return found

@@ -19,8 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.evaluation.arrays import as_float, as_numpy, check_finite
-from facelib.evaluation.bootstrap import Interval, bootstrap_sorted, percentile_interval
+from facelib.evaluation.bootstrap import accepted_counts, strictly_accepted
 from facelib.evaluation.report import EvaluationOptions, bracket, plain_intervals
+from facelib.evaluation.resampling import (
+    Counts,
+    Interval,
+    PairTable,
+    Resampled,
+    bin_edges,
+    describe_resampling,
+    resample,
+    resampling_warnings,
+)
 from facelib.evaluation.roc import SortedScores, allowed_false_accepts
 from facelib.utils.arrays import l2_normalize
 from facelib.utils.optional import require_extra
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 64 * 2**20
 # Below every cosine: the score of a mate that does not come first, which no threshold may accept.
 NOT_FIRST = -2.0
+MAX_BINS = 8192  # Of scores, in resamples.
 
 
 @dataclass(frozen=True)
@@ -42,12 +53,20 @@ class GallerySearch:
         ranks: of the mate among mated searches, 1 is best, int64 [mated]. Equal scores count against the mate.
         mates: score of the mate, float [mated].
         strangers: best score of each non-mated search, float [non-mated].
+        mate_subjects, stranger_subjects: subject of each search, integers; None: unknown.
     """
 
     gallery: int
     ranks: NDArray[np.int64]
     mates: NDArray[Any]
     strangers: NDArray[Any]
+    mate_subjects: NDArray[Any] | None = None
+    stranger_subjects: NDArray[Any] | None = None
+
+    def first_scores(self) -> SortedScores:
+        """Scores of mates that come first against the best candidates of strangers, both ascending."""
+        mates = np.where(self.ranks == 1, self.mates, np.asarray(NOT_FIRST, self.mates.dtype))
+        return SortedScores(np.sort(mates), np.sort(self.strangers))
 
 
 @dataclass(frozen=True)
@@ -58,7 +77,8 @@ class IdentificationReport:
         gallery, mated, nonmated: sizes, one number per gallery.
         rank: identification rate by rank k.
         tpir_at_fpir: TPIR by target FPIR; empty without non-mated searches.
-        intervals: 95 % bootstrap intervals over probes: "rank1", "tpir@fpir=0.01" and so on.
+        intervals: 95 % bootstrap intervals: "rank1", "tpir@fpir=0.01" and so on.
+        identities: subjects of the probes, which intervals resample; None: unknown, intervals resample probes.
         warnings: what a reader must know before trusting a number.
     """
 
@@ -68,12 +88,19 @@ class IdentificationReport:
     rank: dict[int, float]
     tpir_at_fpir: dict[float, float]
     intervals: dict[str, Interval] = field(default_factory=dict)
+    identities: int | None = None
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def resampling(self) -> str:
+        """What the intervals rest on."""
+        return describe_resampling(self.identities)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
+        names = ("gallery", "mated", "nonmated", "identities", "resampling", "warnings")
         return {
-            **{name: getattr(self, name) for name in ("gallery", "mated", "nonmated", "warnings")},
+            **{name: getattr(self, name) for name in names},
             "rank": {str(rank): value for rank, value in self.rank.items()},
             "tpir_at_fpir": {f"{fpir:g}": value for fpir, value in self.tpir_at_fpir.items()},
             "intervals": plain_intervals(self.intervals),
@@ -95,7 +122,7 @@ class IdentificationReport:
         first = next(iter(reports.values()))
         sizes = ", ".join(f"{m:,} mated and {n:,} non-mated searches in {g:,}" for g, m, n in zip(
             first.gallery, first.mated, first.nonmated, strict=True))  # fmt: skip
-        table = Table(title=f"{escape(name)}: {sizes}", caption="brackets: 95 % intervals over probes")
+        table = Table(title=f"{escape(name)}: {sizes}", caption=f"brackets: 95 % intervals, {first.resampling}")
         table.add_column("model", no_wrap=True)
         for rank in first.rank:
             table.add_column(f"rank-{rank} %", justify="right", no_wrap=True)
@@ -160,11 +187,15 @@ def search_gallery(gallery: Any, gallery_subjects: Any, probes: Any, probe_subje
         np.concatenate([np.empty(0, np.int64), *ranks]),
         np.concatenate([empty, *mates]),
         np.concatenate([empty, *strangers]),
+        wanted[mated],
+        wanted[~mated],
     )
 
 
 def evaluate_identification(galleries: Sequence[GallerySearch], measures: EvaluationOptions) -> IdentificationReport:
-    """Rates of the searches, averaged over galleries, with intervals; galleries are resampled separately.
+    """Rates of the searches, averaged over galleries, with intervals over the probes' subjects.
+
+    A resample draws subjects, each with all its probes, the same ones for every gallery; galleries stay as they are.
 
     Raises:
         ValueError: no gallery, a gallery without a mated search, a rank below 1 or an FPIR outside (0, 1).
@@ -173,45 +204,74 @@ def evaluate_identification(galleries: Sequence[GallerySearch], measures: Evalua
         raise ValueError("galleries: each needs at least one probe whose subject it holds")
     if min(measures.ranks, default=1) < 1 or not all(0 < fpir < 1 for fpir in measures.fpirs):
         raise ValueError(f"ranks {measures.ranks} must be 1 or more, fpirs {measures.fpirs} between 0 and 1")
-    parts = [_gallery_rates(g, measures, seed) for seed, g in enumerate(galleries)]
-    keys = [key for key in parts[0] if all(key in part for part in parts)]
-    values = {key: float(np.mean([part[key][0] for part in parts])) for key in keys}
-    intervals = {}
+    fpirs = measures.fpirs if all(len(g.strangers) for g in galleries) else ()
+    rank = {k: float(np.mean([np.mean(g.ranks <= k) for g in galleries])) for k in measures.ranks}
+    tpir = np.mean([g.first_scores().strict_tar(np.array(fpirs)) for g in galleries], axis=0) if fpirs else []
+    tpir_at_fpir = dict(zip(fpirs, map(float, tpir), strict=True))
+    intervals, warnings = {}, _warnings(galleries, measures.fpirs)
+    table, cells = _table(galleries, measures.ranks)
     if measures.bootstrap:
-        for key in keys:
-            intervals[key] = percentile_interval(np.mean([part[key][1] for part in parts], axis=0))
-    fpirs = [fpir for fpir in measures.fpirs if f"tpir@fpir={fpir:g}" in values]
+        ranks, tpirs = _resampled_rates(table, cells, list(rank), fpirs, measures)
+        intervals = {f"rank{k}": ranks[column].interval(value) for column, (k, value) in enumerate(rank.items())}
+        for column, (fpir, value) in enumerate(tpir_at_fpir.items()):
+            intervals[f"tpir@fpir={fpir:g}"] = tpirs[column].interval(value)
+        if table.identities is not None:
+            warnings += resampling_warnings(table.identities, 0, 0)
     return IdentificationReport(
         gallery=[g.gallery for g in galleries],
         mated=[len(g.ranks) for g in galleries],
         nonmated=[len(g.strangers) for g in galleries],
-        rank={rank: values[f"rank{rank}"] for rank in measures.ranks},
-        tpir_at_fpir={fpir: values[f"tpir@fpir={fpir:g}"] for fpir in fpirs},
+        rank=rank,
+        tpir_at_fpir=tpir_at_fpir,
         intervals=intervals,
-        warnings=_warnings(galleries, measures.fpirs),
+        identities=table.identities,
+        warnings=warnings,
     )
 
 
-def _gallery_rates(
-    searches: GallerySearch, measures: EvaluationOptions, number: int
-) -> dict[str, tuple[float, NDArray[Any]]]:
-    """Rate and its resamples [B] by name, of one gallery."""
-    seed = measures.seed * 1000 + number
-    rng = np.random.default_rng([seed, 2])
-    rates = {}
-    count = len(searches.ranks)
-    for rank in measures.ranks:
-        rate = float(np.mean(searches.ranks <= rank))
-        rates[f"rank{rank}"] = (rate, rng.binomial(count, rate, max(1, measures.bootstrap)) / count)
-    if len(searches.strangers):
-        # TPIR at FPIR is TAR at FAR of mates that come first against the best candidates of strangers.
-        mates = np.where(searches.ranks == 1, searches.mates, np.asarray(NOT_FIRST, searches.mates.dtype))
-        scores = SortedScores(np.sort(mates), np.sort(searches.strangers))
-        targets = np.array(measures.fpirs)
-        drawn = bootstrap_sorted(scores, targets, max(1, measures.bootstrap), seed).tar
-        for column, (fpir, tpir) in enumerate(zip(measures.fpirs, scores.strict_tar(targets), strict=True)):
-            rates[f"tpir@fpir={fpir:g}"] = (float(tpir), drawn[:, column])
-    return rates
+def _table(galleries: Sequence[GallerySearch], ranks: Sequence[int]) -> tuple[PairTable, int]:
+    """Searches in cells: non-mated and mated ones of each gallery by score, mates that are not first by rank, below.
+
+    Returns:
+        The table [2 * galleries, K], and the number of cells for ranks: one more than there are `ranks` above 1.
+    """
+    later = [k for k in ranks if k > 1]
+    below = len(later) + 1
+    cells, subjects = [], []
+    edges = [bin_edges(g.first_scores(), MAX_BINS) if len(g.strangers) else np.zeros(1) for g in galleries]
+    width = below + max(map(len, edges))
+    for number, (g, limits) in enumerate(zip(galleries, edges, strict=True)):
+        by_rank = np.sum([g.ranks <= k for k in later], axis=0) if later else np.zeros(len(g.ranks), np.int64)
+        bins = [below + np.maximum(np.searchsorted(limits, s, "right") - 1, 0) for s in (g.strangers, g.mates)]
+        bins[1] = np.where(g.ranks == 1, bins[1], by_rank)
+        cells += [bins[kind] + (2 * number + kind) * width for kind in (0, 1)]
+        subjects += [g.stranger_subjects, g.mate_subjects]
+    known = [s for s in subjects if s is not None]
+    sides = np.repeat(np.concatenate(known)[:, None], 2, axis=1) if len(known) == len(subjects) else None
+    shape = (2 * len(galleries), width)
+    return PairTable.of_cells(np.concatenate(cells), shape, sides, kinds=shape[0]), below
+
+
+def _resampled_rates(
+    table: PairTable, below: int, ranks: Sequence[int], fpirs: Sequence[float], measures: EvaluationOptions
+) -> tuple[Resampled, Resampled]:
+    """Rank rates [B, ranks] and TPIR [B, fpirs], averaged over galleries, of resampled searches."""
+    width = table.counts.shape[1]
+    starts = [below if k == 1 else sum(later >= k for later in ranks) for k in ranks]
+
+    def rates(counts: Counts) -> tuple[NDArray[Any], NDArray[Any]]:
+        found = []
+        for number in range(0, counts.shape[1], 2):
+            mates = accepted_counts(counts[:, number + 1])
+            strangers = accepted_counts(counts[:, number])
+            by_rank = mates[:, [width - start for start in starts]] / mates[:, -1:]
+            accepted = np.minimum(strictly_accepted(strangers, np.array(fpirs)), width - below)
+            found.append((by_rank, np.take_along_axis(mates, accepted, axis=1) / mates[:, -1:]))
+        by_rank, tpir = (np.mean(column, axis=0) for column in zip(*found, strict=True))
+        return by_rank, tpir
+
+    drawn = resample([table], rates, measures.bootstrap, measures.seed)
+    return drawn[0], drawn[1]
 
 
 def _warnings(galleries: Sequence[GallerySearch], fpirs: Sequence[float]) -> list[str]:

@@ -1,8 +1,7 @@
 """A threshold fixed on one set of pairs and applied to another: what a deployed system does.
 
-The threshold keeps the FAR of the calibration set at or below a target (strict rule). Intervals resample the pairs of
-both sets: each resample of the calibration set has a threshold of its own, and given a threshold the number of pairs
-accepted in a resample of the other set is binomial, so no scores have to be drawn.
+The threshold keeps the FAR of the calibration set at or below a target (strict rule). Intervals resample both sets:
+each resample of the calibration set has a threshold of its own, which is applied to a resample of the other set.
 
 Shape legend: B resamples, F false accept rates.
 """
@@ -14,11 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from facelib.evaluation.arrays import FloatArray
-from facelib.evaluation.bootstrap import Interval, bootstrap_sorted, percentile_interval
+from facelib.evaluation.bootstrap import accepted_counts, strictly_accepted
 from facelib.evaluation.report import plain_intervals
+from facelib.evaluation.resampling import Counts, Interval, PairTable, Resampled, bin_edges, resample
 from facelib.evaluation.roc import SortedScores, check_fars
+
+MAX_BINS = 8192  # Of the calibration set's scores, between which resampled thresholds lie.
 
 
 @dataclass(frozen=True)
@@ -61,25 +63,38 @@ def transfer_thresholds(
     targets = np.atleast_1d(check_fars(fars))
     targets = targets[targets * len(calibration.impostors) >= 1 - 1e-9]
     thresholds = calibration.strict_threshold(targets)
-    drawn = bootstrap_sorted(calibration, targets, bootstrap, seed).thresholds if bootstrap and len(targets) else None
-    rng = np.random.default_rng([seed, 1])
+    drawn = _resampled_rates(calibration, applied, targets, bootstrap, seed) if bootstrap and len(targets) else None
     points = []
     for column, (far, threshold) in enumerate(zip(targets.tolist(), thresholds.tolist(), strict=True)):
         fmr, fnmr = applied.errors(threshold)
+        rates = {"fmr": fmr, "fnmr": fnmr, "accuracy": float(_accuracy(applied, fmr, fnmr))}
         intervals = {}
         if drawn is not None:
-            fmrs = _resampled(rng, applied.impostors, drawn[:, column])
-            fnmrs = 1 - _resampled(rng, applied.genuine, drawn[:, column])
-            samples = {"fmr": fmrs, "fnmr": fnmrs, "accuracy": _accuracy(applied, fmrs, fnmrs)}
-            intervals = {name: percentile_interval(values) for name, values in samples.items()}
-        points.append(OperatingPoint(far, threshold, fmr, fnmr, float(_accuracy(applied, fmr, fnmr)), intervals))
+            intervals = {name: samples[column].interval(rates[name]) for name, samples in drawn.items()}
+        points.append(OperatingPoint(far, threshold, **rates, intervals=intervals))
     return points
 
 
-def _resampled(rng: np.random.Generator, scores: FloatArray, thresholds: FloatArray) -> Any:
-    """Share of resampled scores accepted at each threshold, [B]."""
-    accepted = len(scores) - np.searchsorted(scores, thresholds, side="left")
-    return rng.binomial(len(scores), accepted / len(scores)) / len(scores)
+def _resampled_rates(
+    calibration: SortedScores, applied: SortedScores, targets: NDArray[np.float64], resamples: int, seed: int
+) -> dict[str, Resampled]:
+    """FMR, FNMR and accuracy [B, F] of resamples of `applied` at the thresholds of resamples of `calibration`."""
+    edges = bin_edges(calibration, MAX_BINS)
+    lowest = min(applied.genuine[0], applied.impostors[0], edges[0])
+    # The bins of `applied` lie between possible thresholds, so that counts of them are exact.
+    limits = np.unique(np.append(edges.astype(np.float64), lowest))
+    skipped = len(limits) - len(edges)
+
+    def measures(fixed: Counts, counts: Counts) -> tuple[NDArray[Any], ...]:
+        accepted = strictly_accepted(accepted_counts(fixed[:, 0]), targets)
+        # Where every bin of the calibration set is accepted there is no threshold.
+        accepted = accepted + skipped * (accepted == len(edges))
+        below = [np.take_along_axis(accepted_counts(counts[:, kind]), accepted, axis=1) for kind in (0, 1)]
+        fmr, tar = (part / counts[:, kind].sum(axis=1)[:, None] for kind, part in enumerate(below))
+        return fmr, 1 - tar, _accuracy(applied, fmr, 1 - tar)
+
+    tables = [PairTable.of_scores(calibration, edges), PairTable.of_scores(applied, limits)]
+    return dict(zip(("fmr", "fnmr", "accuracy"), resample(tables, measures, resamples, seed), strict=True))
 
 
 def _accuracy(scores: SortedScores, fmr: Any, fnmr: Any) -> Any:

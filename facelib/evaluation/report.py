@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from facelib.evaluation.arrays import pair_embeddings
-from facelib.evaluation.bootstrap import (
-    Interval,
-    bootstrap_histogram,
-    bootstrap_sorted,
-    percentile_interval,
-)
+from facelib.evaluation.bootstrap import bootstrap_folds, bootstrap_sorted
+from facelib.evaluation.resampling import Interval, describe_resampling, resampling_warnings
 from facelib.evaluation.roc import SortedScores, TarRule, check_fars, far_warnings
-from facelib.evaluation.verification import kfold_from_distances, squared_distances, threshold_histogram
+from facelib.evaluation.verification import kfold_from_distances, squared_distances, threshold_cells
 from facelib.utils.optional import require_extra
 
 if TYPE_CHECKING:
@@ -78,6 +74,7 @@ class VerificationReport:
 
     Attributes:
         genuine, impostors: number of pairs of one person and of two people.
+        identities: number of identities on them, which intervals resample; None: unknown, intervals resample pairs.
         auc: area under the ROC.
         eer: equal error rate.
         tar_at_far: TAR by target FAR.
@@ -100,6 +97,7 @@ class VerificationReport:
     fmr1000: float
     zero_fmr: float
     minimum_measurable_far: float
+    identities: int | None = None
     rule: str = "strict"
     accuracy: float | None = None
     accuracy_std: float | None = None
@@ -108,9 +106,14 @@ class VerificationReport:
     intervals: dict[str, Interval] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def resampling(self) -> str:
+        """What the intervals rest on."""
+        return describe_resampling(self.identities)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and strings, as JSON takes them (FARs become keys like "0.001")."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__} | {"resampling": self.resampling}
         plain["tar_at_far"] = {f"{far:g}": tar for far, tar in self.tar_at_far.items()}
         plain["intervals"] = plain_intervals(self.intervals)
         return plain
@@ -137,6 +140,7 @@ def evaluate_pairs(
     seed: int = 0,
     folds: int = 10,
     rule: TarRule = "strict",
+    identities: Any = None,
 ) -> VerificationReport:
     """Judge embeddings on the pairs of a verification set; similarity is the cosine.
 
@@ -148,6 +152,7 @@ def evaluate_pairs(
         seed: of the resampling.
         folds: of the k-fold accuracy.
         rule: of TAR at FAR, see `tar_at_far`.
+        identities: identity of each side of each pair, integers [P, 2], which is resampled; None: unknown.
 
     Raises:
         ValueError: shapes that do not match, values that are not finite, only one kind of pair, fewer pairs than folds.
@@ -157,10 +162,10 @@ def evaluate_pairs(
     kfold = kfold_from_distances(distances, same, folds)
     intervals = {}
     if bootstrap:
-        samples = bootstrap_histogram(threshold_histogram(distances, same, folds), bootstrap, seed)
-        intervals["accuracy"] = percentile_interval(samples)
+        samples = bootstrap_folds(threshold_cells(distances, same, folds), folds, bootstrap, seed, identities)
+        intervals["accuracy"] = samples.interval(kfold.accuracy)
     scores = np.einsum("pd,pd->p", first, second)
-    report = evaluate_scores(scores, same, fars, bootstrap, seed, rule)
+    report = evaluate_scores(scores, same, fars, bootstrap, seed, rule, identities)
     warnings = list(report.warnings)
     if not first.any() or np.ptp(scores) < 1e-6:
         warnings.insert(0, "all pairs have the same similarity: the model has collapsed to one embedding")
@@ -183,13 +188,14 @@ def evaluate_scores(
     bootstrap: int = 1000,
     seed: int = 0,
     rule: TarRule = "strict",
+    identities: Any = None,
 ) -> VerificationReport:
     """The same from similarities [P] alone, e.g. template scores of IJB: no k-fold accuracy.
 
     Raises:
         ValueError: shapes that do not match, scores that are not finite, only one kind of pair, a FAR outside (0, 1].
     """
-    return evaluate_sorted(SortedScores.of(similarities, labels), fars, bootstrap, seed, rule)
+    return evaluate_sorted(SortedScores.of(similarities, labels, identities), fars, bootstrap, seed, rule)
 
 
 def evaluate_sorted(
@@ -203,28 +209,33 @@ def evaluate_sorted(
     targets = np.atleast_1d(check_fars(fars))
     tar = scores.tar(targets, rule)
     points = np.array(list(FMR_POINTS.values()))
+    strict = scores.strict_tar(points)
     intervals = {}
     if bootstrap:
         samples = bootstrap_sorted(scores, np.concatenate([targets, points]), bootstrap, seed)
-        intervals = {"auc": percentile_interval(samples.auc), "eer": percentile_interval(samples.eer)}
-        for column, name in enumerate(FMR_POINTS, start=len(targets)):
-            intervals[name] = percentile_interval(1 - samples.tar[:, column])
+        intervals = {"auc": samples.auc.interval(scores.auc), "eer": samples.eer.interval(float(scores.eer))}
+        for column, (name, value) in enumerate(zip(FMR_POINTS, strict, strict=True), start=len(targets)):
+            intervals[name] = samples.tar[column].map(lambda rates: 1 - rates).interval(1 - value)
         if rule != "strict":
             samples = bootstrap_sorted(scores, targets, bootstrap, seed, rule=rule)
-        for column, far in enumerate(targets):
-            intervals[f"tar@far={far:g}"] = percentile_interval(samples.tar[:, column])
-    fnmr = dict(zip(FMR_POINTS, (1 - scores.strict_tar(points)).tolist(), strict=True))
+        for column, (far, value) in enumerate(zip(targets, tar, strict=True)):
+            intervals[f"tar@far={far:g}"] = samples.tar[column].interval(value)
+    genuine, impostors = len(scores.genuine), len(scores.impostors)
+    warnings = far_warnings(targets, impostors)
+    if bootstrap:
+        warnings += resampling_warnings(scores.identities, genuine, impostors)
     return VerificationReport(
-        genuine=len(scores.genuine),
-        impostors=len(scores.impostors),
+        genuine=genuine,
+        impostors=impostors,
+        identities=scores.identities,
         auc=scores.auc,
         eer=float(scores.eer),
         tar_at_far={float(far): float(value) for far, value in zip(targets, tar, strict=True)},
-        **fnmr,
-        minimum_measurable_far=1 / len(scores.impostors),
+        **dict(zip(FMR_POINTS, (1 - strict).tolist(), strict=True)),
+        minimum_measurable_far=1 / impostors,
         rule=rule,
         intervals=intervals,
-        warnings=far_warnings(targets, len(scores.impostors)),
+        warnings=warnings,
     )
 
 
@@ -288,7 +299,11 @@ def _tar_cell(report: VerificationReport, far: float) -> str:
 
 
 def _caption(report: VerificationReport) -> str:
-    notes = ["brackets: 95 % intervals", "dim: fewer than ten false accepts", "*: FAR below one impostor pair"]
+    notes = [
+        f"brackets: 95 % intervals, {report.resampling}",
+        "dim: fewer than ten false accepts",
+        "*: FAR below one impostor pair",
+    ]
     return "; ".join(["TAR at the nearest FAR, which may exceed the target"] * (report.rule == "nearest") + notes)
 
 

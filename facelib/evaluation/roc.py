@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.evaluation.arrays import FloatArray, as_float, as_labels, check_finite
+from facelib.evaluation.arrays import FloatArray, as_float, as_identities, as_labels, check_finite
 
 TarRule = Literal["strict", "nearest"]
 
@@ -44,14 +44,24 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class SortedScores:
-    """Genuine [G] and impostor [I] scores, each ascending: the common input of every measure here."""
+    """Genuine [G] and impostor [I] scores, each ascending: the common input of every measure here.
+
+    Attributes:
+        genuine_identities, impostor_identities: identity of each side of each pair, [G, 2] and [I, 2], in the order of
+            the scores; None: unknown. Intervals resample them.
+    """
 
     genuine: FloatArray
     impostors: FloatArray
+    genuine_identities: NDArray[Any] | None = None
+    impostor_identities: NDArray[Any] | None = None
 
     @classmethod
-    def of(cls, similarities: Any, labels: Any) -> SortedScores:
+    def of(cls, similarities: Any, labels: Any, identities: Any = None) -> SortedScores:
         """Split and sort similarities [P] by labels [P] (1 or True: same person).
+
+        Args:
+            identities: identity of each side of each pair, integers [P, 2]; None: only pairs are known.
 
         Raises:
             ValueError: shapes that do not match, scores that are not finite, labels other than 0 and 1, no genuine or
@@ -68,8 +78,20 @@ class SortedScores:
         for name, part in (("genuine (label 1)", genuine), ("impostor (label 0)", impostors)):
             if len(part) == 0:
                 raise ValueError(f"labels holds no {name} pair: verification rates need pairs of both kinds")
-            part.sort()
-        return cls(genuine, impostors)
+        if identities is None:
+            genuine.sort()
+            impostors.sort()
+            return cls(genuine, impostors)
+        sides = as_identities(identities, len(scores))
+        orders = [np.argsort(part) for part in (genuine, impostors)]
+        return cls(genuine[orders[0]], impostors[orders[1]], sides[same][orders[0]], sides[~same][orders[1]])
+
+    @cached_property
+    def identities(self) -> int | None:
+        """Number of identities on the pairs; None: unknown."""
+        if self.genuine_identities is None or self.impostor_identities is None:
+            return None
+        return len(np.unique(np.concatenate([self.genuine_identities, self.impostor_identities])))
 
     @cached_property
     def auc(self) -> float:

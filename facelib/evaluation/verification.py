@@ -79,7 +79,14 @@ def squared_distances(first: FloatArray, second: FloatArray) -> Any:
 
 
 def threshold_histogram(distances: FloatArray, issame: BoolArray, folds: int) -> NDArray[np.int64]:
-    """Pairs per fold, label (0 different, 1 same) and bin, int64 [folds, 2, T + 1].
+    """Pairs per fold, label (0 different, 1 same) and bin, int64 [folds, 2, T + 1]; see `threshold_cells`."""
+    width = len(thresholds()) + 1
+    cells = threshold_cells(distances, issame, folds)
+    return np.bincount(cells, minlength=folds * 2 * width).reshape(folds, 2, width)
+
+
+def threshold_cells(distances: FloatArray, issame: BoolArray, folds: int) -> NDArray[np.int64]:
+    """Cell of each pair [P] in the raveled histogram [folds, 2, T + 1].
 
     A pair in bin b is accepted (distance < threshold) by thresholds b, b+1, ...; bin T is accepted by none.
 
@@ -92,9 +99,7 @@ def threshold_histogram(distances: FloatArray, issame: BoolArray, folds: int) ->
         )
     grid = thresholds()
     bins = np.searchsorted(grid, distances, side="right")
-    width = len(grid) + 1
-    cell = (fold_of_pair(len(distances), folds) * 2 + issame) * width + bins
-    return np.bincount(cell, minlength=folds * 2 * width).reshape(folds, 2, width)
+    return (fold_of_pair(len(distances), folds) * 2 + issame) * (len(grid) + 1) + bins
 
 
 def fold_of_pair(pairs: int, folds: int) -> NDArray[np.int64]:
@@ -109,10 +114,15 @@ def accuracies_from_histogram(counts: NDArray[np.int64]) -> tuple[NDArray[np.flo
 
     Ties between thresholds go to the lowest one. Returns float64 [..., folds] and int64 [..., folds].
     """
+    right, chosen = right_decisions(counts)
+    return right / counts.sum(axis=(-2, -1)), chosen
+
+
+def right_decisions(counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Pairs of each fold decided rightly, and the index of the threshold that decides them, each [..., folds]."""
     accepted = np.cumsum(counts[..., :-1], axis=-1)
     totals = counts.sum(axis=-1)
     correct = accepted[..., 1, :] + totals[..., 0, None] - accepted[..., 0, :]
     # Counts are whole numbers over one denominator: their argmax is the argmax of the accuracies, ties included.
     chosen = np.argmax(correct.sum(axis=-2, keepdims=True) - correct, axis=-1)
-    right = np.take_along_axis(correct, chosen[..., None], axis=-1)[..., 0]
-    return right / totals.sum(axis=-1), chosen
+    return np.take_along_axis(correct, chosen[..., None], axis=-1)[..., 0], chosen

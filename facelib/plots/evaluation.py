@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from facelib.evaluation.arrays import as_labels, as_numpy
 from facelib.evaluation.bootstrap import bootstrap_sorted
+from facelib.evaluation.resampling import describe_resampling
 from facelib.evaluation.roc import RocCurve, SortedScores
 from facelib.plots.style import COLORS, PathLike
 from facelib.plots.style import save as _save
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ScoredPairs = Mapping[str, tuple[Any, Any]]
+ScoredPairs = Mapping[str, SortedScores | tuple[Any, Any]]
 
 MARKS = ("o", "s", "^", "D")
 GENUINE, IMPOSTOR = COLORS[0], COLORS[1]
@@ -39,7 +40,7 @@ def plot_roc(models: ScoredPairs, path: PathLike, title: str = "ROC", bootstrap:
     """TAR against FAR on a logarithmic axis, one line per model, its 95 % bootstrap band shaded.
 
     Args:
-        models: (similarities [P], labels [P]) by model name.
+        models: (similarities [P], labels [P]) by model name, or `SortedScores`, whose identities the band resamples.
         path: file to write.
         title: text above the plot.
         bootstrap: resamples behind the bands; 0 draws none.
@@ -58,8 +59,9 @@ def plot_roc(models: ScoredPairs, path: PathLike, title: str = "ROC", bootstrap:
         if bootstrap:
             grid = np.geomspace(1 / curve.impostors, 1, 80)
             samples = bootstrap_sorted(scores, grid, bootstrap, seed)
-            low, high = np.quantile(samples.tar, [0.025, 0.975], axis=0)
-            axes.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0, step="post")
+            low, high = samples.tar.bounds(scores.strict_tar(grid))
+            band = f"bands: 95 %, {describe_resampling(scores.identities)}" if number == 0 else None
+            axes.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0, step="post", label=band)
         label = f"{name}: AUC {scores.auc:.4f}, EER {100 * scores.eer:.1f} % ({_counts(curve)})"
         axes.plot(far, tar, color=color, label=label, drawstyle="steps-post")
     chance = np.geomspace(lowest, 1, 200)
@@ -273,7 +275,7 @@ def _map_members(
 def _sorted(models: ScoredPairs) -> dict[str, SortedScores]:
     if not models:
         raise ValueError("models is empty: give at least one {name: (similarities, labels)}")
-    return {name: SortedScores.of(similarities, labels) for name, (similarities, labels) in models.items()}
+    return {name: s if isinstance(s, SortedScores) else SortedScores.of(*s) for name, s in models.items()}
 
 
 def _counts(curve: RocCurve) -> str:

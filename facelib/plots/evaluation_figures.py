@@ -34,17 +34,17 @@ def draw_evaluation_figures(
         The PNG files, each when it is finished.
     """
     for s in sets:
-        scored: dict[str, tuple[Any, Any]] = {
-            name: (by_set[s.name].similarities, by_set[s.name].issame)
+        scored = {
+            name: scores
             for name, by_set in results.items()
-            if s.name in by_set and by_set[s.name].similarities is not None
+            if s.name in by_set and (scores := by_set[s.name].scores) is not None
         }
         if not scored:
             continue
         yield _drawn(folder / f"roc_{s.name}.png", plot_roc, scored, title=f"ROC on {s.name}")
         yield _drawn(folder / f"det_{s.name}.png", plot_det, scored, title=f"DET on {s.name}")
         for name in trained:
-            similarities, issame = scored[name]
+            similarities, issame = results[name][s.name].similarities, results[name][s.name].issame
             file, title = f"{name}_{s.name}.png", f"{name} on {s.name}"
             yield _drawn(folder / f"scores_{file}", plot_score_histograms, similarities, issame, title=title)
             sides = [PairSide(s, side, len(issame)) for side in (0, 1)]

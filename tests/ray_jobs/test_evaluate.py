@@ -97,6 +97,18 @@ def test_a_model_and_its_baselines(evaluated):
             assert report["intervals"]["auc"]["low"] <= report["auc"] <= report["intervals"]["auc"]["high"]
 
 
+def test_what_intervals_rest_on_is_in_results_and_tracking(evaluated):
+    opened, result = evaluated
+    identities = result["reports"]["ssl"]["heldout"]["identities"]
+    expected = {"heldout": f"over {identities} identities", "real": "pairs only, identities unknown"}
+    assert identities > 2
+    for name, text in expected.items():
+        assert result["reports"]["raw pixels"][name]["resampling"] == text
+        assert result["gains"]["ssl"]["raw pixels"][name]["resampling"] == text
+        assert opened.client.get_run(opened.run_id).data.tags[f"intervals.{name}"] == text
+    assert any("fewer than 300" in warning for warning in result["reports"]["ssl"]["real"]["warnings"])
+
+
 def test_metrics_match_a_brute_force_computation(folder, evaluated):
     _, result = evaluated
     sets = [load_pair_set(f"{folder}/out/heldout", 40), load_pair_set(f"real={folder}/real.bin")]

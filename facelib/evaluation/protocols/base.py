@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,17 +27,22 @@ class EvaluationResult:
     Attributes:
         report: every number.
         similarities, issame: of the protocol's pairs, [P] each, for curves and histograms; None where it has no pairs.
-        curves: (similarities, labels) of parts of the pairs by name, drawn in a picture of their own.
+        identities: identity of each side of each pair, integers [P, 2], which intervals resample; None: unknown.
+        curves: scores of parts of the pairs by name, drawn in a picture of their own.
     """
 
     report: Report
     similarities: NDArray[Any] | None = None
     issame: NDArray[np.bool_] | None = None
-    curves: Mapping[str, tuple[NDArray[Any], NDArray[np.bool_]]] = field(default_factory=dict)
+    identities: NDArray[Any] | None = None
+    curves: Mapping[str, SortedScores] = field(default_factory=dict)
 
-    def sorted_scores(self) -> SortedScores | None:
+    @cached_property
+    def scores(self) -> SortedScores | None:
         """Genuine and impostor scores; None where the protocol has no pairs."""
-        return None if self.similarities is None else SortedScores.of(self.similarities, self.issame)
+        if self.similarities is None:
+            return None
+        return SortedScores.of(self.similarities, self.issame, self.identities)
 
 
 class EvaluationSet(abc.ABC):
@@ -86,16 +92,27 @@ class FacePairs(EvaluationSet):
     Attributes:
         first, second: numbers of the faces of each pair, [P].
         issame: whether a pair is genuine, [P].
+        known_identities: identity of each face, integers [N], where the set names them; None: only pairs are known.
     """
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     issame: NDArray[np.bool_]
+    known_identities: NDArray[np.int64] | None = None
 
     @property
     def identities(self) -> NDArray[np.int64]:
-        """People, as far as genuine pairs tell."""
+        """Identities, known or as far as genuine pairs tell."""
+        if self.known_identities is not None:
+            return self.known_identities
         return identities_of_pairs(self.first, self.second, self.issame, len(self.faces))
+
+    @property
+    def pair_identities(self) -> NDArray[np.int64] | None:
+        """Identity of each side of each pair, [P, 2]; None: unknown."""
+        if self.known_identities is None:
+            return None
+        return np.stack([self.known_identities[side] for side in (self.first, self.second)], axis=1)
 
     def pair_images(self, pair: int) -> tuple[int, int]:
         """The pair's own faces."""

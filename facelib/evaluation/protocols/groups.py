@@ -73,12 +73,25 @@ class GroupsProtocol(EvaluationSet):
             name: group.measure(embeddings[begin : begin + len(group.faces)], measures)
             for (name, group), begin in zip(self.groups.items(), self._starts, strict=False)
         }
-        scored = {name: (part.similarities, part.issame) for name, part in parts.items()}
-        report = evaluate_groups(
-            {n: (cast(VerificationReport, p.report), SortedScores.of(*scored[n])) for n, p in parts.items()}, measures
-        )
-        similarities, issame = (np.concatenate(column) for column in zip(*scored.values(), strict=True))
-        return EvaluationResult(report, similarities, issame, scored)  # type: ignore[arg-type]
+        scored = {name: cast(SortedScores, part.scores) for name, part in parts.items()}
+        reports = {name: cast(VerificationReport, part.report) for name, part in parts.items()}
+        report = evaluate_groups({name: (reports[name], scored[name]) for name in parts}, measures)
+        pairs = [(part.similarities, part.issame) for part in parts.values()]
+        similarities, issame = (np.concatenate(column) for column in zip(*pairs, strict=True))  # type: ignore[arg-type]
+        identities = self.pair_identities
+        return EvaluationResult(report, similarities, issame, identities, scored)
+
+    @property
+    def pair_identities(self) -> NDArray[np.int64] | None:
+        """Identity of each side of each pair, [P, 2]; None where those of any group are unknown."""
+        parts, used = [], 0
+        for group in self.groups.values():
+            identities = group.pair_identities
+            if identities is None:
+                return None
+            parts.append(identities + used)
+            used += int(identities.max()) + 1
+        return np.concatenate(parts)
 
 
 def _members(path: str) -> dict[str, str]:

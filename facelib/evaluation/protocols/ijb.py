@@ -20,10 +20,11 @@ from facelib.evaluation import (
     template_features,
 )
 from facelib.evaluation.arrays import FloatArray
-from facelib.evaluation.protocols.base import EvaluationResult, EvaluationSet, identities_of_pairs
+from facelib.evaluation.protocols.base import EvaluationResult, EvaluationSet
 from facelib.evaluation.protocols.faces import ImageFiles
 from facelib.evaluation.protocols.registry import register_protocol
 from facelib.sources import IJBMetadata
+from facelib.sources.groups import joined_groups
 from facelib.utils.arrays import l2_normalize
 
 CROPS = "loose_crop"
@@ -88,12 +89,21 @@ class IJBVerification(IJBTemplates):
     def identities(self) -> NDArray[np.int64]:
         """One identity per template; genuine template pairs join their templates."""
         numbers, rows = np.unique(self.metadata.templates, return_inverse=True)
+        return self._template_identities(numbers)[rows]
+
+    @property
+    def pair_identities(self) -> NDArray[np.int64]:
+        """Identity of each side of each template pair, [P, 2]."""
+        numbers = np.unique(self.metadata.templates)
+        identities = self._template_identities(numbers)
+        sides = (self.metadata.first, self.metadata.second)
+        return np.stack([identities[np.searchsorted(numbers, side)] for side in sides], axis=1)
+
+    def _template_identities(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Identity of each template, numbers [T] ascending."""
         same = self.metadata.labels
         pairs = [np.searchsorted(numbers, side[same]) for side in (self.metadata.first, self.metadata.second)]
-        identities = identities_of_pairs(pairs[0], pairs[1], np.ones(len(pairs[0]), bool), len(numbers))
-        single = identities < 0
-        identities[single] = len(numbers) + np.flatnonzero(single)
-        return identities[rows]
+        return joined_groups(len(numbers), np.stack(pairs, axis=1))
 
     def pair_images(self, pair: int) -> tuple[int, int]:
         """The first image of each template."""
@@ -104,5 +114,8 @@ class IJBVerification(IJBTemplates):
         features, ids = self.pool(embeddings)
         scores = score_templates(features, ids, self.metadata.first, self.metadata.second)
         same = self.metadata.labels
-        report = evaluate_scores(scores, same, measures.fars, measures.bootstrap, measures.seed, measures.rule)
-        return EvaluationResult(report, scores, same)
+        identities = self.pair_identities
+        report = evaluate_scores(
+            scores, same, measures.fars, measures.bootstrap, measures.seed, measures.rule, identities
+        )
+        return EvaluationResult(report, scores, same, identities)

@@ -60,15 +60,17 @@ class KFaceQ1(FacePairs):
         self.name, self.image_spec = name, ImageSpec(template=template, size=size)
         self.first, self.second = place[: len(first)], place[len(first) :]
         paths = names.tolist()
+        self.known_identities = np.unique([path.split("/")[0] for path in paths], return_inverse=True)[1]
         landmarks = None if _is_crop(path, paths[0], size) else _landmarks(path, paths, detector)
         self.faces = ImageFiles(path, paths, landmarks, template, size)
 
     def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
         similarities = pair_similarities(embeddings, self.first, self.second)
+        identities = self.pair_identities
         report = evaluate_scores(
-            similarities, self.issame, measures.fars, measures.bootstrap, measures.seed, measures.rule
+            similarities, self.issame, measures.fars, measures.bootstrap, measures.seed, measures.rule, identities
         )
-        return EvaluationResult(report, similarities, self.issame)
+        return EvaluationResult(report, similarities, self.issame, identities)
 
 
 @register_protocol("kface-q2")

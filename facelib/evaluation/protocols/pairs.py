@@ -32,13 +32,16 @@ class PairsProtocol(FacePairs):
         pairs: genuine, and as many impostor, pairs drawn from a face dataset.
         seed: of that drawing.
         template: what the faces of a `.bin` are aligned to; the file does not say it.
+        names: LFW pair file (`pairs.txt`) that a `.bin` was made from, for intervals over its identities.
 
     Raises:
         FileNotFoundError, ValueError: missing or damaged, or fewer pairs than folds.
     """
 
-    def __init__(self, name: str, path: str, pairs: int = 3000, seed: int = 0, template: str = "arcface") -> None:
-        found = load_pair_set(path, pairs, seed, template, name)
+    def __init__(
+        self, name: str, path: str, pairs: int = 3000, seed: int = 0, template: str = "arcface", names: str = ""
+    ) -> None:
+        found = load_pair_set(path, pairs, seed, template, name, names)
         if len(found.issame) < FOLDS:
             raise ValueError(
                 f"{name} has {len(found.issame)} pairs, k-fold accuracy needs at least {FOLDS}; for held-out faces, "
@@ -49,6 +52,8 @@ class PairsProtocol(FacePairs):
         self.name, self.image_spec = name, found.image_spec
         self.faces = EncodedImages(list(number), name)
         self.first, self.second, self.issame = place[found.first], place[found.second], found.issame
+        if found.identities is not None:
+            self.known_identities = found.identities[np.unique(place, return_index=True)[1]]
 
     @classmethod
     def files(cls, path: str) -> list[str]:
@@ -56,10 +61,20 @@ class PairsProtocol(FacePairs):
 
     def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
         first, second = embeddings[self.first], embeddings[self.second]
+        identities = self.pair_identities
         report = evaluate_pairs(
-            first, second, self.issame, measures.fars, measures.bootstrap, measures.seed, FOLDS, measures.rule
+            first,
+            second,
+            self.issame,
+            measures.fars,
+            measures.bootstrap,
+            measures.seed,
+            FOLDS,
+            measures.rule,
+            identities,
         )
-        return EvaluationResult(report, pair_similarities(embeddings, self.first, self.second), self.issame)
+        similarities = pair_similarities(embeddings, self.first, self.second)
+        return EvaluationResult(report, similarities, self.issame, identities)
 
 
 def pair_similarities(

@@ -37,7 +37,7 @@ def resampled_by_index(scores, labels, resamples, seed):
 
 def test_smallest_example():
     scores, labels = scores_and_labels()
-    interval = percentile_interval(bootstrap_roc(scores, labels, [0.1], resamples=200).auc)
+    interval = percentile_interval(bootstrap_roc(scores, labels, [0.1], resamples=200).auc.values)
     assert interval.low < roc_auc(scores, labels) < interval.high
     assert interval.level == 0.95
 
@@ -68,7 +68,7 @@ def test_distribution_equals_the_classical_bootstrap():
     scores, labels = scores_and_labels()
     fast = bootstrap_roc(scores, labels, FARS, resamples=2000, seed=1)
     slow = resampled_by_index(scores, labels, resamples=1000, seed=2)
-    columns = np.column_stack([fast.auc, fast.eer, fast.tar])
+    columns = np.column_stack([fast.auc.values, fast.eer.values, fast.tar.values])
     np.testing.assert_allclose(columns.mean(axis=0), slow.mean(axis=0), atol=5 * slow.std(axis=0).max() / np.sqrt(1000))
     np.testing.assert_allclose(columns.std(axis=0), slow.std(axis=0), rtol=0.15)
 
@@ -78,11 +78,12 @@ def test_binned_scores_give_the_intervals_of_exact_ones():
     exact = bootstrap_roc(scores, labels, [0.1, 2e-3], resamples=1000, max_bins=6_000)
     binned = bootstrap_roc(scores, labels, [0.1, 2e-3], resamples=1000, max_bins=1024)
     for name in ("auc", "eer"):
-        a, b = getattr(exact, name), getattr(binned, name)
+        a, b = getattr(exact, name).values, getattr(binned, name).values
         assert b.mean() == pytest.approx(a.mean(), abs=0.2 * a.std())
         assert b.std() == pytest.approx(a.std(), rel=0.2)
-    np.testing.assert_allclose(binned.tar.mean(axis=0), exact.tar.mean(axis=0), atol=0.3 * exact.tar.std(axis=0).min())
-    np.testing.assert_allclose(binned.tar.std(axis=0), exact.tar.std(axis=0), rtol=0.2)
+    tars = [samples.tar.values for samples in (exact, binned)]
+    np.testing.assert_allclose(tars[1].mean(axis=0), tars[0].mean(axis=0), atol=0.3 * tars[0].std(axis=0).min())
+    np.testing.assert_allclose(tars[1].std(axis=0), tars[0].std(axis=0), rtol=0.2)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
@@ -90,7 +91,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     hits = 0
     for seed in range(200):
         scores, labels = scores_and_labels(pairs=300, seed=seed, decimals=12)
-        interval = percentile_interval(bootstrap_roc(scores, labels, [0.1], resamples=200, seed=seed).auc)
+        interval = percentile_interval(bootstrap_roc(scores, labels, [0.1], resamples=200, seed=seed).auc.values)
         hits += interval.low <= 0.80193 <= interval.high
     assert 176 <= hits <= 199
 
@@ -98,7 +99,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 def test_equal_seeds_give_equal_samples_and_the_global_generator_is_left_alone():
     scores, labels = scores_and_labels()
     state = np.random.get_state()[1].copy()
-    first, second, other = (bootstrap_roc(scores, labels, FARS, 20, seed=seed).auc for seed in (3, 3, 4))
+    first, second, other = (bootstrap_roc(scores, labels, FARS, 20, seed=seed).auc.values for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, second)
     assert (first != other).any()
     np.testing.assert_array_equal(np.random.get_state()[1], state)
@@ -109,7 +110,7 @@ def test_kfold_distribution_equals_resampling_pairs_within_fold_and_label():
     same = np.arange(300) % 2 == 0
     first = rng.normal(size=(300, 8))
     second = np.where(same[:, None], first, 0) + 1.5 * rng.normal(size=(300, 8))
-    fast = bootstrap_kfold(first, second, same, folds=5, resamples=1000)
+    fast = bootstrap_kfold(first, second, same, folds=5, resamples=1000).values
     slow = []
     strata = [np.flatnonzero((np.arange(300) // 60 == fold) & (same == label)) for fold in range(5) for label in (0, 1)]
     for _ in range(400):
@@ -127,7 +128,7 @@ def test_compare_auc_uses_the_same_pairs_for_both():
     assert comparison.difference == pytest.approx(roc_auc(scores, labels) - roc_auc(scores + noise, labels))
     assert comparison.interval.low <= comparison.difference <= comparison.interval.high
     # Nearly the same model: far narrower than the interval of one AUC.
-    single = percentile_interval(bootstrap_roc(scores, labels, [0.1]).auc)
+    single = percentile_interval(bootstrap_roc(scores, labels, [0.1]).auc.values)
     assert (comparison.interval.high - comparison.interval.low) < 0.3 * (single.high - single.low)
     identical = compare_auc(scores, scores, labels)
     assert (identical.difference, identical.interval.low, identical.interval.high) == (0, 0, 0)

@@ -1,5 +1,7 @@
 """Gains over baselines, thresholds applied to other sets, metrics by name."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,21 @@ def test_gains_of_trained_models_over_baselines(results):
     assert set(gains["ssl"]["raw pixels"]) == {"lfw", "cfp"}
     gain = gains["ssl"]["raw pixels"]["lfw"]
     assert 0 < gain["low"] < gain["difference"] < gain["high"]
+    assert gain["resampling"] == "pairs only, identities unknown"
+
+
+def test_gains_on_known_identities_resample_them(results):
+    rng = np.random.default_rng(0)
+    numbers = rng.integers(0, 25, (400, 2))
+    numbers[::2, 1] = numbers[::2, 0]
+    numbers[1::2, 1] = (numbers[1::2, 0] + rng.integers(1, 25, 200)) % 25
+    known = {name: {"lfw": dataclasses.replace(by_set["lfw"], identities=numbers)} for name, by_set in results.items()}
+    gain = compare_with_baselines(["ssl"], known, seed=0)["ssl"]["raw pixels"]["lfw"]
+    assert gain["resampling"] == "over 25 identities"
+    assert gain["low"] < gain["difference"] < gain["high"]
+    (line,) = [x for x in summary_lines(known, {"models": {}, "gains": {"ssl": {"raw pixels": {"lfw": gain}}},
+                                                "thresholds": {}}, "") if "AUC" in x]  # fmt: skip
+    assert line.endswith("], over 25 identities")
 
 
 def test_thresholds_of_one_set_on_the_others(results):

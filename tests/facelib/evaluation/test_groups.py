@@ -51,7 +51,10 @@ def test_intervals_are_those_of_resampling_every_group_by_hand():
 def test_a_report_is_json_tables_and_metrics():
     groups = {"a": group(0, 2.0), "b": group(1, 2.0)}
     report = evaluate_groups(groups, EvaluationOptions(fars=(0.1,), bootstrap=20))
-    assert set(report.to_dict()) == {"overall", "groups", "errors", "accuracy_std", "skewed_error_ratio", "warnings"}
+    assert set(report.to_dict()) == {
+        "overall", "groups", "errors", "accuracy_std", "skewed_error_ratio", "resampling", "warnings"
+    }  # fmt: skip
+    assert report.resampling == "pairs only, identities unknown"
     assert {"auc", "a/auc", "b/auc", "fmr_gap_0.1", "fnmr_gap_0.1"} <= set(report.metrics())
     tables = results_tables({"model": {"rfw": report}})
     assert [t.row_count for t in tables] == [1, 1, 1, 1]  # all, a, b, gaps
@@ -60,3 +63,27 @@ def test_a_report_is_json_tables_and_metrics():
 def test_one_group_cannot_be_compared():
     with pytest.raises(ValueError, match="groups: a; comparing needs at least two"):
         evaluate_groups({"a": group(0, 1.0)}, EvaluationOptions())
+
+
+def test_identities_of_groups_are_resampled_within_each_group():
+    rng = np.random.default_rng(0)
+    groups = {}
+    for name in ("a", "b"):
+        hard = 0.8 * rng.normal(size=15)  # Each identity has its own difficulty.
+        numbers = rng.integers(0, 15, (600, 2))
+        numbers[:300, 1] = numbers[:300, 0]
+        labels = numbers[:, 0] == numbers[:, 1]
+        scores = rng.normal(size=600) * 0.3 + 2 * labels + hard[numbers].mean(axis=1)
+        groups[name] = evaluate_scores(scores, labels, bootstrap=0), SortedScores.of(scores, labels, numbers)
+    measures = EvaluationOptions(fars=(0.05,), bootstrap=300)
+    known = evaluate_groups(groups, measures)
+    unknown = evaluate_groups(
+        {name: (report, SortedScores(s.genuine, s.impostors)) for name, (report, s) in groups.items()}, measures
+    )
+    assert known.overall.identities == 30
+    assert known.overall.auc == unknown.overall.auc
+    for key in ("fnmr:a", "fnmr_gap"):
+        widths = [
+            report.errors[0].intervals[key].high - report.errors[0].intervals[key].low for report in (known, unknown)
+        ]
+        assert widths[0] > 1.2 * widths[1]

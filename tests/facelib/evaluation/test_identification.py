@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -75,13 +77,42 @@ def test_galleries_are_averaged_and_intervals_hold_the_rates():
     assert both.tpir_at_fpir[0.2] == pytest.approx(np.mean([r.tpir_at_fpir[0.2] for r in single]))
     for key, value in {"rank1": both.rank[1], "tpir@fpir=0.2": both.tpir_at_fpir[0.2]}.items():
         assert both.intervals[key].low <= value <= both.intervals[key].high
-    # Binomial: two galleries of about 65 mated searches.
-    width = both.intervals["rank1"].high - both.intervals["rank1"].low
-    rate, count = both.rank[1], sum(both.mated)
-    assert width == pytest.approx(2 * 1.96 * np.sqrt(rate * (1 - rate) / count), rel=0.25)
     (table,) = results_tables({"model": {"ijbc": both}})
     assert table.row_count == 1
     assert set(both.metrics()) == {"rank_1", "rank_5", "tpir_at_fpir_0.2"}
+
+
+def test_intervals_resample_subjects_with_all_their_probes_for_every_gallery():
+    searches = [search_gallery(*people(seed)) for seed in (1, 2)]
+    report = evaluate_identification(searches, EvaluationOptions(ranks=(1, 5), fpirs=(0.2,), bootstrap=2000))
+    subjects = np.unique(np.concatenate([s for g in searches for s in (g.mate_subjects, g.stranger_subjects)]))
+    assert report.identities == len(subjects)
+    assert report.resampling == f"over {len(subjects)} identities"
+    rng = np.random.default_rng(5)
+    rates = []
+    for _ in range(2000):
+        times = np.bincount(rng.integers(0, len(subjects), len(subjects)), minlength=len(subjects))
+        each = []
+        for g in searches:
+            mates, strangers = (
+                np.repeat(np.arange(len(s)), times[np.searchsorted(subjects, s)])
+                for s in (g.mate_subjects, g.stranger_subjects)
+            )
+            allowed = int(0.2 * len(strangers) + 1e-9)
+            limit = np.sort(g.strangers[strangers])[::-1][allowed]
+            tpir = np.mean((g.ranks[mates] == 1) & (g.mates[mates] > limit))
+            each.append([np.mean(g.ranks[mates] <= 1), np.mean(g.ranks[mates] <= 5), tpir])
+        rates.append(np.mean(each, axis=0))
+    for column, key in enumerate(("rank1", "rank5", "tpir@fpir=0.2")):
+        low, high = np.quantile(np.array(rates)[:, column], [0.024, 0.976])
+        found = report.intervals[key]
+        assert (found.low, found.high) == pytest.approx((low, high), abs=0.012), key
+    without = [dataclasses.replace(g, mate_subjects=None, stranger_subjects=None) for g in searches]
+    pairs = evaluate_identification(without, EvaluationOptions(ranks=(1,), bootstrap=300))
+    assert pairs.resampling == "pairs only, identities unknown"
+    assert pairs.intervals["rank1"].high - pairs.intervals["rank1"].low < (
+        report.intervals["rank1"].high - report.intervals["rank1"].low
+    )
 
 
 @pytest.mark.parametrize(

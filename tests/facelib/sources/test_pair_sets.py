@@ -121,3 +121,36 @@ def test_what_cannot_be_read_is_named(tmp_path):
     write_bin(tmp_path / "empty.bin", [], [])
     with pytest.raises(ValueError, match=r"empty\.bin: holds no pairs"):
         load_pair_set(str(tmp_path / "empty.bin"))
+
+
+def test_identities_of_a_bin(tmp_path):
+    """Unknown; from the file that an import writes beside it; from LFW's pair file, in the same order."""
+    path = bin_file(tmp_path / "lfw.bin", (1, 2))
+    assert load_pair_set(str(path)).identities is None
+    lines = ["1\t1", "Ann 1 2", "Ann 3 Bob 1"]
+    (tmp_path / "one.txt").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"one\.txt: 2 pairs, .*lfw\.bin holds 4"):
+        load_pair_set(str(path), names=str(tmp_path / "one.txt"))
+    pairs = ["2\t1", "Ann 1 2", "Ann 3 Bob 1", "Cy 1 2", "Cy 3 Ann 1"]
+    (tmp_path / "pairs.txt").write_text("\n".join(pairs) + "\n")
+    named = load_pair_set(str(path), names=str(tmp_path / "pairs.txt"))
+    assert named.identities.tolist() == [0, 0, 0, 1, 2, 2, 2, 0]
+    (tmp_path / "lfw.identities.txt").write_text("7 7\n7 8\n9 9\n9 7\n")
+    assert load_pair_set(str(path)).identities.tolist() == [0, 0, 0, 1, 2, 2, 2, 0]
+    (tmp_path / "lfw.identities.txt").write_text("7 7\n7 8\n9 9\n9 9\n")
+    with pytest.raises(ValueError, match=r"pair 3 is of 9 and 9, in .*lfw\.bin it is an impostor pair"):
+        load_pair_set(str(path))
+    both = f"{path}+{bin_file(tmp_path / 'other.bin', (3,))}"
+    (tmp_path / "lfw.identities.txt").unlink()
+    assert load_pair_set(both).identities is None
+    with pytest.raises(ValueError, match=r"pairs\.txt: 4 pairs, .*lfw\.bin and .*other\.bin holds 6"):
+        load_pair_set(both, names=str(tmp_path / "pairs.txt"))
+
+
+def test_identities_of_a_dataset(tmp_path):
+    write_dataset(tmp_path / "heldout", identities=12, images=4, first=1000)
+    found = load_pair_set(str(tmp_path / "heldout"), pairs=50)
+    assert np.array_equal(found.identities[found.first] == found.identities[found.second], found.issame)
+    assert found.identities.min() >= 1000
+    with pytest.raises(ValueError, match=r"names=x is for \.bin files"):
+        load_pair_set(str(tmp_path / "heldout"), names="x")

@@ -34,6 +34,8 @@ def test_ijb_verification_aligns_by_the_landmarks(tmp_path):
     measured = opened.measure(pixels(opened.faces), FEW)
     assert measured.report.auc > 0.9
     assert measured.report.genuine == 9
+    assert measured.report.identities == 9
+    assert np.array_equal(measured.identities[:, 0] == measured.identities[:, 1], measured.issame)
     assert opened.flip is True
     people = opened.identities
     assert (people == np.repeat(np.arange(9), 4)).all()

@@ -20,6 +20,7 @@ def test_ijb_identification(tmp_path):
     report = opened.measure(pixels(opened.faces), EvaluationOptions(ranks=(1, 2), fpirs=(0.4,), bootstrap=20)).report
     assert (report.gallery, report.mated, report.nonmated) == ([6], [6], [3])
     assert report.rank[1] > 0.6
+    assert report.identities == 9
     expected = np.repeat(np.arange(100, 109), 4)
     expected[[24, 25, 28, 29, 32, 33]] = -1  # the first templates of the last three identities are in no list
     assert opened.identities.tolist() == expected.tolist()

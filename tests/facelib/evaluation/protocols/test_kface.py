@@ -39,6 +39,8 @@ def test_kface_pairs_of_crops(kface):
     assert measured.report.auc > 0.7
     assert measured.report.accuracy is None
     assert len(set(opened.identities.tolist())) == 3
+    assert measured.report.identities == 3
+    assert any("rest on 3 identities" in warning for warning in measured.report.warnings)
     with pytest.raises(FileNotFoundError, match=r"kface\.Q4\.txt"):
         open_set(f"kface-q4:{kface}")
     (kface / "19081/S001/L1/E01/C3.jpg").unlink()

@@ -1,6 +1,7 @@
 """Verification pairs of a .bin file."""
 
 import numpy as np
+from support.datasets import write_dataset
 
 from facelib.data import ImageSpec, decode_image
 from facelib.evaluation import EvaluationOptions, kfold_accuracy, roc_auc
@@ -32,3 +33,26 @@ def test_pairs_of_a_bin(people_bin):
     assert (people[opened.first] == people[opened.second])[opened.issame].all()
     assert np.sum(people < 0) == 15
     assert opened.image_spec == ImageSpec(template="arcface", size=112)
+    assert measured.report.resampling == "pairs only, identities unknown"
+    assert any("15 genuine pairs, fewer than 300" in warning for warning in measured.report.warnings)
+
+
+def test_pairs_of_a_dataset_know_their_identities(tmp_path):
+    write_dataset(tmp_path / "heldout", identities=24, images=4)
+    opened = open_set(f"{tmp_path}/heldout", {"pairs": 40})
+    measured = opened.measure(pixels(opened.faces), FEW)
+    assert measured.report.identities == 24
+    assert measured.report.to_dict()["resampling"] == "over 24 identities"
+    same = measured.identities[:, 0] == measured.identities[:, 1]
+    assert np.array_equal(same, measured.issame)
+    assert not any("intervals rest" in warning for warning in measured.report.warnings)
+
+
+def test_pairs_of_a_bin_by_the_names_of_lfws_pair_file(people_bin):
+    names = people_bin.with_name("pairs.txt")
+    lines = [line for p in range(15) for line in (f"P{p} 1 2", f"P{p} 1 Q{p} 1")]
+    names.write_text("\n".join(["15 1", *lines]))
+    opened = open_set(f"lfw=pairs(names={names}):{people_bin}")
+    measured = opened.measure(pixels(opened.faces), FEW)
+    assert measured.report.identities == 30
+    assert len(set(opened.identities.tolist())) == 30
