@@ -20,7 +20,7 @@ from ray_jobs.results import JobResult
 
 if TYPE_CHECKING:
     from facelib.tracking import Run
-    from facelib.tuning.statistics import FinalistComparison, Importance
+    from facelib.tuning.statistics import ComparableTrials, FinalistComparison, Importance
     from facelib.tuning.trials import Trial
     from ray_jobs.tuning.state import Sweep
 
@@ -93,13 +93,13 @@ def tune(settings: Settings, run: Run) -> JobResult:
 def write_report(sweep: Sweep, winner: Trial, comparison: FinalistComparison | None) -> None:
     """Write the report, best.yaml and the plots to the sweep's folder and its MLflow run."""
     from facelib.tuning.report import render_json, render_markdown, render_settings, summary
-    from facelib.tuning.statistics import importance
+    from facelib.tuning.statistics import sweep_importance
     from facelib.tuning.trial_settings import best_settings
 
     settings, trials = sweep.settings, sweep.store.trials
     search = sweep.store.of_kind("search")
-    scored = [t for t in search if t.score is not None and t.parameters and t.state != "failed"]
-    fields = importance(sweep.space, [t.parameters for t in scored], [float(t.score or 0) for t in scored])
+    use_last = settings.train.selection == "last"
+    fields, compared = sweep_importance(sweep.space, search, settings.tune.mode, use_last)
     result = summary(trials, comparison, winner, settings.tune)
     best = best_settings(settings, winner, f"{sweep.folder.uri}/best")
     comment = f"Found by the sweep {settings.name} ({sweep.folder.uri}).\n{result}\n" + (
@@ -113,7 +113,7 @@ def write_report(sweep: Sweep, winner: Trial, comparison: FinalistComparison | N
     with tempfile.TemporaryDirectory() as temporary:
         for name, text in texts.items():
             (Path(temporary) / name).write_text(text, encoding="utf-8")
-        drawn = _draw(sweep, Path(temporary), fields, comparison)
+        drawn = _draw(sweep, Path(temporary), fields, compared, comparison)
         for path in [*(Path(temporary) / name for name in texts), *drawn]:
             sweep.run.log_file(path, "plots" if path in drawn else "")
             sweep.folder.write(path.name, path.read_bytes())
@@ -123,7 +123,13 @@ def write_report(sweep: Sweep, winner: Trial, comparison: FinalistComparison | N
     print(result, flush=True)
 
 
-def _draw(sweep: Sweep, folder: Path, fields: Importance | None, comparison: FinalistComparison | None) -> list[Path]:
+def _draw(
+    sweep: Sweep,
+    folder: Path,
+    fields: Importance | None,
+    compared: ComparableTrials,
+    comparison: FinalistComparison | None,
+) -> list[Path]:
     """Draw the plots that the sweep has data for."""
     from facelib.plots import tuning as plots
     from facelib.tuning.report import repeat_scores
@@ -135,10 +141,11 @@ def _draw(sweep: Sweep, folder: Path, fields: Importance | None, comparison: Fin
     if scored:
         drawn.append(plots.plot_parallel(space, scored, folder / "parallel.png", metric, fields))
     if fields is not None:
-        drawn.append(plots.plot_importance(fields, folder / "importance.png", metric, len(scored)))
+        drawn.append(plots.plot_importance(fields, folder / "importance.png", metric))
     axes = plots.heatmap_fields(space, tune.heatmap, fields)
-    if axes is not None and scored:
-        drawn.append(plots.plot_heatmap(space, scored, axes, folder / "heatmap.png", metric))
+    if axes is not None and compared.trials:
+        file = folder / "heatmap.png"
+        drawn.append(plots.plot_heatmap(space, compared.trials, axes, file, metric, basis=compared.basis))
     if comparison is not None:
         labels = {t.number: t.label for t in search}
         scores = repeat_scores([*sweep.store.trials.values()])

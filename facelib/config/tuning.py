@@ -73,7 +73,7 @@ class TuneSettings(Section):
         True, description="include the unchanged settings in the comparison, as trial 0 and as a finalist"
     )
     finalists: Index = Field(3, description="best trials that are retrained with other seeds")
-    finalist_seeds: Index = Field(3, description="seeds per finalist (0: no retraining; otherwise 2 or more)")
+    finalist_seeds: Index = Field(3, description="seeds per finalist (0: no retraining; otherwise 3 or more)")
     final_seeds: Index = Field(
         0, description="trainings of the winner with the settings of best.yaml after the sweep, one seed each"
     )

@@ -105,7 +105,7 @@ def plot_parallel(
     return save(figure, path)
 
 
-def plot_importance(importance: Importance, path: PathLike, metric: str, trials: int) -> Path:
+def plot_importance(importance: Importance, path: PathLike, metric: str) -> Path:
     """Bar chart of each field's permutation importance, with the R² of the random forest on held-out trials."""
     require_extra("plots", "plotting", "matplotlib")
 
@@ -119,9 +119,9 @@ def plot_importance(importance: Importance, path: PathLike, metric: str, trials:
     warning = "" if importance.explained > 0 else ", not meaningful"
     axes.set(
         xlabel=f"permutation importance (share of the variance of {metric})",
-        title=f"Importance of fields ({trials} trials, held-out R² {importance.explained:.2f}{warning})",
+        title=f"Importance of fields (held-out R² {importance.explained:.2f}{warning})\n{importance.basis}",
     )
-    axes.title.set_fontsize(10)
+    axes.title.set_fontsize(8)
     tidy(axes)
     return save(figure, path)
 
@@ -142,9 +142,19 @@ def heatmap_fields(
 
 
 def plot_heatmap(
-    space: SearchSpace, trials: Sequence[Trial], fields: tuple[str, str], path: PathLike, metric: str, bins: int = 5
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    fields: tuple[str, str],
+    path: PathLike,
+    metric: str,
+    bins: int = 5,
+    basis: str = "",
 ) -> Path:
-    """Mean score and number of trials in each cell of two fields; continuous ranges are split into `bins`."""
+    """Mean score and number of trials in each cell of two fields; continuous ranges are split into `bins`.
+
+    Args:
+        basis: which trials these are, for the title; see `facelib.tuning.statistics.comparable_trials`.
+    """
     require_extra("plots", "plotting", "matplotlib")
 
     from matplotlib.figure import Figure
@@ -169,7 +179,7 @@ def plot_heatmap(
     axes.set_xticks(range(len(cells[0])), cells[0], fontsize=8)
     axes.set_yticks(range(len(cells[1])), cells[1], fontsize=8)
     axes.set(xlabel=fields[0], ylabel=fields[1])
-    axes.set_title(f"Mean {metric} (number of trials), including stopped trials", fontsize=10)
+    axes.set_title(f"Mean {metric} (number of trials)\n{basis}".strip(), fontsize=8)
     if chosen:
         figure.colorbar(image, ax=axes)
     return save(figure, path)

@@ -11,7 +11,7 @@ import yaml
 from facelib.config import Settings, TuneSettings
 from facelib.config.components import class_name
 from facelib.tuning.space import SearchSpace
-from facelib.tuning.statistics import Estimate, FinalistComparison, Importance, compare_finalists
+from facelib.tuning.statistics import MIN_SEEDS, Estimate, FinalistComparison, Importance, compare_finalists
 from facelib.tuning.trials import Trial, best_first, lineage
 
 
@@ -130,9 +130,14 @@ def summary(
     beaten = [trials[c.other].label for c in comparison.comparisons if c.significant]
     undecided = [trials[c.other].label for c in comparison.comparisons if not c.significant]
     if beaten:
-        text += f" Significantly better than {_listed(beaten)} (p < 0.05, paired t test over seeds, Holm-adjusted)."
+        text += (
+            f" Significantly better than {_listed(beaten)} (p < 0.05 over all pairs of finalists, Tukey's test with "
+            "seeds as blocks)."
+        )
     if undecided:
         text += f" NOT significantly different from {_listed(undecided)} with these seeds."
+        if comparison.seeds < MIN_SEEDS:
+            text += f" (All finalists share {comparison.seeds} seeds; the test needs {MIN_SEEDS}.)"
     return text
 
 
@@ -145,11 +150,12 @@ def _finalist_table(trials: Mapping[int, Trial], comparison: FinalistComparison 
     for number, mean in comparison.finalists.items():
         trial, pair = trials[number], by_trial.get(number)
         score = "–" if trial.score is None else f"{trial.score:.4f}"
-        difference = f"{_interval(pair.difference, sign=True)} | {pair.p:.3f}" if pair else "– | –"
+        difference = f"{_interval(pair.difference, sign=True)} | {_p(pair.p)}" if pair else "– | –"
         lines.append(f"| {trial.label} | {score} | {_interval(mean)} | {difference} |")
     note = (
         "Search scores of finalists are biased upward (the best of many); repeats use seeds not used in the search. "
-        "p: paired t test, Holm-adjusted."
+        "The winner is chosen by these repeats: its differences and p (Tukey's test, seeds as blocks) hold for the "
+        "largest difference of any two finalists; its own mean is still biased upward a little."
     )
     return [*lines, "", note, ""]
 
@@ -169,7 +175,7 @@ def _importance_lines(importance: Importance | None) -> list[str]:
             f"{shares} (permutation importance as a share of the scores' variance; the forest explains "
             f"{importance.explained:.2f} of the variance of held-out trials)."
         )
-    return ["## Importance", "", text, ""]
+    return ["## Importance", "", f"Rests on {importance.basis}. {text}", ""]
 
 
 def _schedule_lines(trials: Mapping[int, Trial], winner: Trial, names: Sequence[str]) -> list[str]:
@@ -180,6 +186,10 @@ def _schedule_lines(trials: Mapping[int, Trial], winner: Trial, names: Sequence[
     lines = ["## Schedule of the winner", "", f"| up to epoch | {' | '.join(names)} |", "|" + "---|" * (1 + len(names))]
     lines += [f"| {s.stop_epoch} | {' | '.join(_short(s.parameters.get(n, '–')) for n in names)} |" for s in segments]
     return [*lines, "", "`best.yaml` has the values of the last row; repeats follow the full schedule.", ""]
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _interval(estimate: Estimate, sign: bool = False) -> str:

@@ -4,6 +4,7 @@ from facelib.config import Settings, SettingsError
 from facelib.config.components import class_name
 from facelib.tuning.optuna_search import propose
 from facelib.tuning.space import SearchSpace
+from facelib.tuning.statistics import MIN_SEEDS
 
 _SECTIONS = {
     "generate": "trials share one dataset: make several and search data.dataset",
@@ -91,9 +92,10 @@ def check_tune(settings: Settings) -> None:
             f"train.evaluate_every: {train.evaluate_every}, but tune.scheduler={class_name(tune.scheduler)} needs "
             f"{tune.metric} after every epoch: set it to 1"
         )
-    if tune.finalist_seeds == 1:
+    if 0 < tune.finalist_seeds < MIN_SEEDS:
         raise SettingsError(
-            "tune.finalist_seeds: one seed gives no confidence interval; use 0 (no repeats) or at least 2"
+            f"tune.finalist_seeds: {tune.finalist_seeds} cannot tell a difference from chance; use 0 (no repeats) or "
+            f"at least {MIN_SEEDS}"
         )
     if tune.grace_epochs > train.epochs:
         raise SettingsError(f"tune.grace_epochs: {tune.grace_epochs} is more than train.epochs={train.epochs}")

@@ -107,7 +107,7 @@ def finished(tmp_path_factory, faces, ray_cluster):
         "ssl.queue_size": {"grid": [16, 32]},
         "train.learning_rate": {"grid": [0.1, 1.0e30]},
     }
-    more = {"space": space, "search": "grid", "scheduler": "none", "trials": 4, "finalists": 1, "finalist_seeds": 2,
+    more = {"space": space, "search": "grid", "scheduler": "none", "trials": 4, "finalists": 1, "finalist_seeds": 3,
             "final_seeds": 1, "final": {"train.epochs": 2}}  # fmt: skip
     return folder, sweep(config(folder, faces, **more))
 
@@ -246,7 +246,7 @@ def test_a_population_learns_a_schedule(faces, tmp_path, ray_cluster):
         "train.learning_rate": {"loguniform": [0.01, 1.0]},
         "ssl.queue_size": {"grid": [16, 24, 32]},
     }
-    more = {"scheduler": "pbt", "trials": 4, "space": space, "base": False, "finalist_seeds": 2}
+    more = {"scheduler": "pbt", "trials": 4, "space": space, "base": False, "finalist_seeds": 3}
     sweep(config(tmp_path, faces, **more), "train.epochs=2")
     known = trials(tmp_path)
     members = [t for t in known.values() if t.kind == "search"]

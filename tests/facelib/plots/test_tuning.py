@@ -28,7 +28,7 @@ def test_every_plot_is_drawn(settings, trials, tmp_path):
     written = [
         plots.plot_history(search, tmp_path / "history.png", "heldout/auc", "max"),
         plots.plot_parallel(space, search, tmp_path / "parallel.png", "heldout/auc", found),
-        plots.plot_importance(found, tmp_path / "importance.png", "heldout/auc", len(scored)),
+        plots.plot_importance(found, tmp_path / "importance.png", "heldout/auc"),
         plots.plot_heatmap(
             space, search, plots.heatmap_fields(space, [], found), tmp_path / "heatmap.png", "heldout/auc"
         ),
