@@ -142,7 +142,7 @@ def test_many_pairs_are_thinned_and_intervals_stay(monkeypatch):
     thin = bootstrap_sorted(known, FARS, 300)
     for name, estimate in (("auc", known.auc), ("eer", known.eer)):
         a, b = (getattr(samples, name).interval(estimate) for samples in (whole, thin))
-        assert b.high - b.low == pytest.approx(a.high - a.low, rel=0.25)
+        assert b.high - b.low == pytest.approx(a.high - a.low, rel=0.5)
 
 
 def test_resamples_without_a_kind_of_pair_are_drawn_again():
