@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from facelib.augmentation import to_network_input
 from facelib.config import Settings, load_settings
 from facelib.data import (
     MANIFEST_NAME,
@@ -79,8 +78,7 @@ def _rate(
         if batch is None:
             break
         images = torch.from_numpy(batch.images.copy()).transpose(0, 1).flatten(0, 1)
-        inputs = to_network_input(images.contiguous(memory_format=torch.channels_last))
-        inputs = inputs.unflatten(0, (2, len(batch.labels)))
+        inputs = images.contiguous(memory_format=torch.channels_last).unflatten(0, (2, len(batch.labels)))
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.train.precision == "bfloat16"):
             result = method(inputs, torch.from_numpy(batch.labels.copy()))
         optimizer.zero_grad()

@@ -1,5 +1,7 @@
 """The tool of tests/support/fake_cuda.py: what it refuses, what it counts, and that its backward is autograd's."""
 
+import copy
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -38,6 +40,14 @@ def test_operations_and_collectives_are_counted():
     assert step.operations == {"_to_copy": 1, "add": 1, "sum": 1}
     assert sum(step.collectives.values()) == 1
     assert not dist.is_initialized()
+
+
+def test_autocast_and_copies_of_modules():
+    with fake_cuda():
+        model = copy.deepcopy(nn.Linear(3, 2)).to("cuda")
+        with StepWatch(), torch.autocast("cuda", torch.bfloat16):
+            assert model(torch.randn(4, 3, device="cuda")).dtype == torch.bfloat16
+        assert model.weight.device.type == "cuda"
 
 
 class Twice(torch.autograd.Function):

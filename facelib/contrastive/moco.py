@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,12 +33,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facelib.utils import distributed
-from facelib.utils.random_streams import Purpose, torch_seed
+from facelib.utils.random_streams import Purpose, random_generator
+from facelib.utils.step_counter import StepCounter
 
 QUEUE_POLICIES = ("fifo", "replace_most_similar", "replace_least_similar")
 
 
-class MoCo(nn.Module):
+class MoCo(StepCounter):
     """Query encoder, momentum (key) encoder and the queue of negatives.
 
     Args:
@@ -57,10 +59,11 @@ class MoCo(nn.Module):
         batch_negatives: append the B keys of this step to the negatives; a row's own column is −inf.
         exclude_same_identity: negatives of the query's own identity get −inf; `forward` then needs identities.
         seed: of the first queue and of the shuffles across ranks.
+        preprocess: applied to images just before an encoder. Images go to other ranks without it: as uint8, say.
 
-    Buffers, all in the state_dict so that a resumed run continues bit for bit: `queue` [D, K] unit columns, at first
-    random normal ones; `queue_pointer`, where the next key goes; `queue_filled`, entries written so far, at most K;
-    `steps`; with exclude_same_identity `queue_identities` [K], −1 for the random ones.
+    All in the state_dict, so that a resumed run continues bit for bit: `queue` [D, K] unit columns, at first random
+    normal ones; `queue_pointer`, where the next key goes; `queue_filled`, entries written so far, at most K; `steps`;
+    with exclude_same_identity `queue_identities` [K], −1 for the random ones.
 
     Raises:
         ValueError: a setting is out of range; the message names it.
@@ -70,7 +73,6 @@ class MoCo(nn.Module):
     queue_pointer: Tensor
     queue_filled: Tensor
     queue_identities: Tensor
-    steps: Tensor
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class MoCo(nn.Module):
         batch_negatives: bool = False,
         exclude_same_identity: bool = False,
         seed: int = 0,
+        preprocess: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         _check_settings(embedding_size, queue_size, momentum, temperature, margin, queue_policy, projection_size)
@@ -99,6 +102,7 @@ class MoCo(nn.Module):
         self.batch_negatives = batch_negatives
         self.exclude_same_identity = exclude_same_identity
         self.seed = seed
+        self.preprocess = preprocess
 
         self.query_encoder = encoder
         self.query_projection = _projection(embedding_size, projection_size)
@@ -113,7 +117,6 @@ class MoCo(nn.Module):
         self.register_buffer("queue", F.normalize(queue, dim=0))
         self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.long))
         self.register_buffer("queue_filled", torch.zeros((), dtype=torch.long))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         if exclude_same_identity:
             self.register_buffer("queue_identities", torch.full((queue_size,), -1))
 
@@ -139,19 +142,20 @@ class MoCo(nn.Module):
             queries.append(self._embed_query(key))
         if self.training:
             self.update_key_encoder()
-        keys = [self._embed_key(key)]
+        keys = [self._embed_key(key)]  # of all ranks, [W·N, D] each
         if self.symmetric:
             keys.append(self._embed_key(query))
 
-        all_keys = torch.cat([distributed.gather(view) for view in keys])  # [B, D]
+        all_keys = torch.cat(keys)  # [B, D]
         all_identities = torch.cat([distributed.gather(identities)] * len(keys)) if identities is not None else None
         # A copy: autograd keeps the negatives for backward, which runs after the queue has moved on.
         negatives = self.queue.clone()
         negative_identities = torch.cat([self.queue_identities, all_identities]) if all_identities is not None else None
         if self.batch_negatives:
             negatives = torch.cat([negatives, all_keys.T], dim=1)
+        mine = slice(distributed.rank() * len(query), (distributed.rank() + 1) * len(query))
         logits = torch.cat(
-            [self._logits(q, k, negatives, identities, negative_identities) for q, k in zip(queries, keys)]
+            [self._logits(q, k[mine], negatives, identities, negative_identities) for q, k in zip(queries, keys)]
         )
         if self.training:
             self._enqueue(all_keys, all_identities)
@@ -161,36 +165,32 @@ class MoCo(nn.Module):
     @torch.no_grad()
     def update_key_encoder(self) -> None:
         """Move every key parameter by 1 − momentum toward its query parameter; BatchNorm statistics stay its own."""
-        for query_module, key_module in (
-            (self.query_encoder, self.key_encoder),
-            (self.query_projection, self.key_projection),
-        ):
-            for query_parameter, key_parameter in zip(query_module.parameters(), key_module.parameters()):
-                key_parameter.mul_(self.momentum).add_(query_parameter, alpha=1.0 - self.momentum)
+        query = [*self.query_encoder.parameters(), *self.query_projection.parameters()]
+        key = [*self.key_encoder.parameters(), *self.key_projection.parameters()]
+        if key:  # one kernel for all of them
+            torch._foreach_lerp_(key, query, 1.0 - self.momentum)
 
     def _embed_query(self, images: Tensor) -> Tensor:
         return self._embed(self.query_encoder, self.query_projection, images)
 
     @torch.no_grad()
     def _embed_key(self, images: Tensor) -> Tensor:
-        """Unit keys of this rank's images, computed among images of all ranks.
+        """Unit keys [W·N, D] of all ranks' images, in rank order.
 
         BatchNorm statistics are per rank. Were a key normalized together with the keys of the same rows as its query,
         the network could find the positive by its batch statistics; so each rank embeds a random share of all images.
         """
-        if distributed.world_size() == 1:
+        ranks = distributed.world_size()
+        if ranks == 1:
             return self._embed(self.key_encoder, self.key_projection, images)
-        count, first = len(images), distributed.rank() * len(images)
         # The permutation is a function of (seed, step): the same on every rank and after a resume.
-        generator = torch.Generator().manual_seed(torch_seed(Purpose.KEY_SHUFFLE, self.seed, int(self.steps)))
-        order = torch.randperm(count * distributed.world_size(), generator=generator).to(images.device)
-        shuffled = distributed.gather(images)[order[first : first + count]]
-        keys = self._embed(self.key_encoder, self.key_projection, shuffled)
-        return distributed.gather(keys)[torch.argsort(order)[first : first + count]]
+        order = random_generator(Purpose.KEY_SHUFFLE, self.seed, self.steps).permutation(ranks * len(images))
+        keys = self._embed(self.key_encoder, self.key_projection, distributed.exchange_rows(images, order))
+        return distributed.restore_rows(distributed.gather(keys), order)
 
     def _embed(self, encoder: nn.Module, projection: nn.Module, images: Tensor) -> Tensor:
         """Unit embeddings, in the queue's precision whatever autocast does to the encoder."""
-        embeddings = encoder(images)
+        embeddings = encoder(images if self.preprocess is None else self.preprocess(images))
         if embeddings.shape != (len(images), self.embedding_size):
             raise ValueError(
                 f"encoder gave embeddings of shape {list(embeddings.shape)}, expected [{len(images)}, "
@@ -220,7 +220,7 @@ class MoCo(nn.Module):
                 rows = torch.arange(count, device=queries.device)[:, None]
                 blocks = torch.arange(2 if self.symmetric else 1, device=queries.device) * ranks + distributed.rank()
                 own = self.queue_size + blocks * count + rows  # keys of this row's identity, in either view
-                negative = negative.index_put((rows, own), negative.new_tensor(-math.inf))
+                negative = negative.scatter(1, own, -math.inf)
             return torch.cat([positive, negative], dim=1) / self.temperature
 
     @torch.no_grad()
@@ -228,7 +228,7 @@ class MoCo(nn.Module):
         """[B, D] keys of all ranks into the queue by the queue policy, without waiting for the device."""
         position = torch.arange(len(keys), device=keys.device)
         entries = (self.queue_pointer + position) % self.queue_size
-        advance = torch.ones_like(self.queue_filled)
+        advance: int | Tensor = 1
         if self.queue_policy != "fifo":
             full = self.queue_filled >= self.queue_size
             similarities = keys @ self.queue
@@ -236,12 +236,13 @@ class MoCo(nn.Module):
             nearest = similarities.argmax(dim=1) if most else similarities.argmin(dim=1)
             entries = torch.where(full, nearest, entries)
             advance = (~full).long()
-        # Keys that chose one entry all write the last one's value: the result does not depend on the order of writing.
-        last = torch.full((self.queue_size,), -1, device=keys.device).scatter_reduce(0, entries, position, "amax")
-        writers = last[entries]
-        self.queue.index_copy_(1, entries, keys[writers].T)
+            # Keys that chose one entry all write the last one's value: the order of writing does not matter.
+            last = torch.full((self.queue_size,), -1, device=keys.device).scatter_reduce(0, entries, position, "amax")
+            keys = keys[last[entries]]
+            identities = identities[last[entries]] if identities is not None else None
+        self.queue.index_copy_(1, entries, keys.T)
         if identities is not None:
-            self.queue_identities.index_copy_(0, entries, identities[writers])
+            self.queue_identities.index_copy_(0, entries, identities)
         self.queue_pointer.copy_((self.queue_pointer + len(keys) * advance) % self.queue_size)
         self.queue_filled.copy_((self.queue_filled + len(keys)).clamp(max=self.queue_size))
 

@@ -21,6 +21,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ class MarginHead(nn.Module):
         """Cosines of embeddings [N, D] (any length) with every class, margin on the class in labels [N] (−1: none).
 
         Raises:
-            ValueError: shapes do not fit, or a label is outside −1..C−1.
+            ValueError: shapes do not fit, or a label on the CPU is outside −1..C−1 (see `check_labels`).
         """
         check_batch(embeddings, labels, self.weight.shape)
         return self.compare(embeddings, labels, self.weight)
@@ -216,7 +217,10 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def check_batch(embeddings: Tensor, labels: Tensor, sizes: Sequence[int]) -> None:
-    """Raise ValueError unless embeddings are [N, D], labels [N] and all labels in −1..C−1, for sizes (C, D)."""
+    """Raise ValueError unless embeddings are [N, D] and labels [N], for sizes (C, D); see `check_labels` for values.
+
+    Values are looked at on the CPU alone: to read one from a GPU the host would wait for all work before it.
+    """
     num_classes, embedding_size = sizes
     if embeddings.ndim != 2 or embeddings.shape[1] != embedding_size:
         raise ValueError(
@@ -224,8 +228,18 @@ def check_batch(embeddings: Tensor, labels: Tensor, sizes: Sequence[int]) -> Non
         )
     if labels.shape != embeddings.shape[:1]:
         raise ValueError(f"labels of shape {list(labels.shape)}, expected [{len(embeddings)}], one per embedding")
+    if labels.device.type == "cpu":
+        check_labels(labels, num_classes)
+
+
+def check_labels(labels: Tensor | np.ndarray, num_classes: int) -> None:
+    """Raise ValueError unless labels [N] are in −1..C−1.
+
+    A loss on a GPU does not check this: call it for the labels of a batch while they are on the CPU. Out of range, they
+    would end the process with no hint.
+    """
     wrong = (labels < -1) | (labels >= num_classes)
-    if wrong.any():  # on a GPU an index out of range would end the process with no hint
+    if wrong.any():
         raise ValueError(
             f"label {int(labels[wrong][0])} is outside −1..{num_classes - 1}: num_classes={num_classes} must exceed "
             "every label of the data"

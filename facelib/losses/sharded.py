@@ -26,17 +26,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from facelib.losses.margins import MarginHead, MarginOutput, at_least_float32, check_batch
-from facelib.losses.unified_negatives import UnifiedNegativeLoss, add_negatives, pair_negatives
+from facelib.losses.unified_negatives import UnifiedNegativeLoss, negative_logsumexp
 from facelib.utils import distributed
 from facelib.utils.random_streams import Purpose, torch_seed
+from facelib.utils.step_counter import StepCounter
 
 INITIAL_BLOCK = 4096  # classes per generator: a rank makes its own first weights without making everybody's
 
 
-class ShardedMarginLoss(nn.Module):
+class ShardedMarginLoss(StepCounter):
     """Margin softmax over classes that live on several ranks, with unified negatives.
 
     Args:
@@ -44,8 +45,9 @@ class ShardedMarginLoss(nn.Module):
         embedding_size: D.
         num_classes: C of the whole data set.
         whisker: as in `UnifiedNegativeLoss`; None: no pair negatives.
-        sample_rate: share of its classes a rank compares with, in 0..1; the batch's true classes are always among them.
-            Classes left out get gradient zero, but the optimizer's momentum and weight decay still move them.
+        sample_rate: share of its classes a rank compares with, in 0..1, but at least as many as the global batch has
+            rows: the batch's true classes are always among them. Classes left out get gradient zero, but the
+            optimizer's momentum and weight decay still move them.
         seed: of the first weights and of the sampling; the same on every rank.
         settings: the head's own, as scale and margin.
 
@@ -53,7 +55,6 @@ class ShardedMarginLoss(nn.Module):
         ValueError: a setting is out of range, or there are fewer classes than ranks.
     """
 
-    steps: Tensor
     accuracy: Tensor
 
     def __init__(
@@ -80,7 +81,6 @@ class ShardedMarginLoss(nn.Module):
         self.first, self.end = _bounds(rank, ranks, num_classes)
         self.head = head(embedding_size, self.end - self.first, **settings)
         self.head.weight.data.copy_(_first_weights(self.first, self.end, embedding_size, seed))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("accuracy", torch.zeros(()), persistent=False)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class ShardedMarginLoss(nn.Module):
             labels: [N] in −1..C−1 of the whole data set; rows of −1 are left out.
 
         Raises:
-            ValueError: shapes do not fit, or a label is outside −1..C−1.
+            ValueError: shapes do not fit, or a label on the CPU is outside −1..C−1.
         """
         check_batch(embeddings, labels, (self.num_classes, self.embedding_size))
         all_embeddings = distributed.gather_with_gradient(at_least_float32(embeddings))  # [B, D]
@@ -110,8 +110,8 @@ class ShardedMarginLoss(nn.Module):
             penalty = _sum_over_ranks(output.penalty * mine.sum()) if isinstance(output.penalty, Tensor) else 0.0
             if self.whisker is not None:
                 # The same on every rank and with the whole gradient on each, so not scaled: it counts once.
-                negatives = pair_negatives(all_embeddings, all_labels, self.whisker)
-                normalizer = add_negatives(normalizer, negatives, output.scale)
+                pairs = negative_logsumexp(all_embeddings, all_labels, self.whisker, output.scale)
+                normalizer = torch.logaddexp(normalizer, pairs)
             rows = torch.where(labeled, normalizer - positives, 0.0)
             return (rows.sum() + penalty) / labeled.sum().clamp(min=1)
 
@@ -140,11 +140,13 @@ class ShardedMarginLoss(nn.Module):
         weight = self.head.weight
         if self.sample_rate == 1 or not self.training:
             return weight, labels
-        seed = torch_seed(Purpose.CLASS_SAMPLING, self.seed, int(self.steps), distributed.rank())
+        seed = torch_seed(Purpose.CLASS_SAMPLING, self.seed, self.steps, distributed.rank())
         generator = torch.Generator(weight.device).manual_seed(seed)
         priority = torch.rand(len(weight), generator=generator, device=weight.device)
-        priority[labels[labels >= 0]] = 2.0
-        count = max(1, round(self.sample_rate * len(weight)), int((priority == 2.0).sum()))
+        true_class = torch.where(labels >= 0, 2.0, 0.0)
+        priority.scatter_reduce_(0, labels.clamp(min=0), true_class, "amax")
+        # The number of true classes is known to the device alone: the bound is one that the host knows.
+        count = min(len(weight), max(round(self.sample_rate * len(weight)), len(labels)))
         chosen = priority.topk(count).indices.sort().values
         self.steps += 1
         return weight[chosen], torch.where(labels >= 0, torch.searchsorted(chosen, labels), -1)

@@ -37,3 +37,10 @@ def actor_device(gpus: float, cpus: float) -> torch.device:
         return torch.device("cuda")
     torch.set_num_threads(max(1, int(cpus)))
     return torch.device("cpu")
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on the device, without waiting for the work that runs there."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # from pageable memory the driver copies before it returns
+    return tensor.to(device, non_blocking=True)

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from facelib.utils.devices import to_device
 
 
 def is_distributed() -> bool:
@@ -39,9 +42,9 @@ def gather(tensor: Tensor) -> Tensor:
     if world_size() == 1:
         return tensor.detach()
     tensor = tensor.detach().contiguous()
-    parts = [torch.empty_like(tensor) for _ in range(world_size())]
-    dist.all_gather(parts, tensor)
-    return torch.cat(parts)
+    result = tensor.new_empty(world_size() * len(tensor), *tensor.shape[1:])
+    dist.all_gather_single(result, tensor)
+    return result
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:
@@ -49,6 +52,41 @@ def gather_with_gradient(tensor: Tensor) -> Tensor:
     if world_size() == 1:
         return tensor
     return _Gather.apply(tensor)
+
+
+@torch.no_grad()
+def exchange_rows(tensor: Tensor, order: np.ndarray) -> Tensor:
+    """[N, ...] of each rank -> [N, ...], this rank's share of all rows in a new order; a row is sent to one rank.
+
+    Without gradient; the memory format is kept.
+
+    Args:
+        order: permutation of 0..W*N-1, the same on every rank: rank r gets rows order[r*N : (r+1)*N] of `gather`'s.
+    """
+    count, ranks, own = len(tensor), world_size(), rank()
+    shares = order.reshape(ranks, count)
+    sent = [share[share // count == own] - own * count for share in shares]
+    source = shares[own] // count  # of each row that comes; they come by rank, and within a rank in order
+    place = np.argsort(np.argsort(source, kind="stable"))
+    rows = tensor.detach().index_select(0, _index(np.concatenate(sent), tensor.device))
+    if ranks > 1:
+        received = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        counts = np.bincount(source, minlength=ranks).tolist()
+        dist.all_to_all_single(received, rows.contiguous(), counts, [len(part) for part in sent])
+        rows = received
+    rows = rows.index_select(0, _index(place, tensor.device))
+    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return rows.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+@torch.no_grad()
+def restore_rows(tensor: Tensor, order: np.ndarray) -> Tensor:
+    """Rows [W*N, ...] in the order of `exchange_rows` -> as they were before it."""
+    return tensor.index_select(0, _index(np.argsort(order), tensor.device))
+
+
+def _index(rows: np.ndarray, device: torch.device) -> Tensor:
+    return to_device(torch.from_numpy(rows), device)
 
 
 def broadcast(tensor: Tensor, source: int = 0) -> Tensor:
@@ -84,5 +122,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        first = rank() * ctx.rows
-        return all_reduce(gradients[0])[first : first + ctx.rows]
+        gradient = gradients[0].contiguous()
+        own = gradient.new_empty(ctx.rows, *gradient.shape[1:])
+        dist.reduce_scatter_single(own, gradient)
+        return own

@@ -1,7 +1,7 @@
 """The two training methods, MoCo and margin softmax with UNPG, behind the one protocol that the trainer knows.
 
-A method is a module: `forward(images [V, N, 3, H, W] in [-1, 1], labels [N]) -> Step`, `backbone` is the network
-that is kept, and its state_dict holds everything. `sampling` says how many views of a sample it needs.
+A method is a module: `forward(images uint8 [V, N, 3, H, W], labels [N]) -> StepOutput`, `backbone` is the network that
+is kept, and its state_dict holds everything. `sampling` says how many views of a sample it needs.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import nn
 
+from facelib.augmentation import to_network_input
 from facelib.config import ModelSettings, Settings
 from facelib.contrastive import MoCo, contrast_accuracy
 from facelib.losses import (
@@ -64,6 +65,7 @@ class MoCoMethod(nn.Module):
             margin=ssl.margin,
             queue_policy=ssl.queue_policy,
             seed=settings.seed,
+            preprocess=to_network_input,
             **ssl.options,
         )
 
@@ -79,8 +81,7 @@ class MoCoMethod(nn.Module):
         loss = nn.functional.cross_entropy(logits, targets)
         with torch.no_grad():
             positive = logits[:, 0].mean() * self.moco.temperature + self.moco.margin
-            negatives = logits[:, 1:]
-            negative = negatives[negatives.isfinite()].mean() * self.moco.temperature
+            negative = _mean_negative(logits[:, 1:], self.moco) * self.moco.temperature
         return StepOutput(
             loss,
             {
@@ -119,7 +120,7 @@ class MarginSoftmaxMethod(nn.Module):
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> StepOutput:
         """Margin-softmax loss of one batch, plus the triplet and contrastive terms if they are on."""
-        embeddings = self.network(images[0])
+        embeddings = self.network(to_network_input(images[0]))
         loss = self.softmax(embeddings, labels)
         metrics = {"train_accuracy": self.softmax.accuracy}
         for weight, term in self.terms:
@@ -127,6 +128,14 @@ class MarginSoftmaxMethod(nn.Module):
             metrics[term.__name__] = value.detach()
             loss = loss + weight * value
         return StepOutput(loss, metrics)
+
+
+def _mean_negative(negatives: torch.Tensor, moco: MoCo) -> torch.Tensor:
+    """Mean of negative logits [N, M], without those that MoCo's options leave out (−inf)."""
+    if not (moco.exclude_same_identity or moco.batch_negatives):
+        return negatives.mean()
+    left_out = negatives.isneginf()
+    return negatives.masked_fill(left_out, 0.0).sum() / (~left_out).sum()
 
 
 HEADS: dict[str, Any] = {"arcface": ArcFace, "cosface": CosFace, "magface": MagFace}

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from facelib.augmentation import to_network_input
+from facelib.losses.margins import check_labels
+from facelib.utils.devices import to_device
 from facelib.utils.process import return_memory
 from facelib.utils.random_streams import Purpose, torch_seed
 from ray_jobs.cluster import configure_data
@@ -150,14 +151,14 @@ class Trainer:
         return nn.parallel.DistributedDataParallel(self.method, device_ids=ids, forward_sync_buffers=False)
 
     def _inputs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Network input [V, N, 3, H, W] and labels [N] on the device."""
-        images = torch.from_numpy(batch.images.copy()).to(self.device, non_blocking=True)  # [N, V, 3, H, W]
+        """Images uint8 [V, N, 3, H, W] and labels [N] on the device."""
+        check_labels(batch.labels, self.faces.identities)  # on a GPU nothing can be checked without waiting for it
+        images = to_device(torch.from_numpy(batch.images.copy()), self.device)  # [N, V, 3, H, W]
         samples, views = images.shape[:2]
         stacked = images.transpose(0, 1).flatten(0, 1)  # [V·N, 3, H, W]
         if self.settings.train.channels_last:
             stacked = stacked.contiguous(memory_format=torch.channels_last)
-        inputs = to_network_input(stacked).unflatten(0, (views, samples))
-        return inputs, torch.from_numpy(batch.labels.copy()).to(self.device)
+        return stacked.unflatten(0, (views, samples)), to_device(torch.from_numpy(batch.labels.copy()), self.device)
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         train = self.settings.train

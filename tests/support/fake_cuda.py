@@ -13,13 +13,13 @@ kernels that synchronize inside.
 
 import collections
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -36,18 +36,17 @@ class HostWaitsError(AssertionError):
 
 
 class StepWatch(TorchDispatchMode):
-    """What ran: `operations` on the device and `collectives`, both by name, as counters."""
+    """What ran: `operations` on the device, `collectives` and the bytes they bring to a rank, by name, as counters."""
 
     def __init__(self) -> None:
         super().__init__()
         self.operations: collections.Counter[str] = collections.Counter()
         self.collectives: collections.Counter[str] = collections.Counter()
+        self.received_bytes: collections.Counter[str] = collections.Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         space, name = func._schema.name.split("::")
-        if name in ("_pin_memory", "pin_memory"):  # not known to fake tensors
-            return args[0].clone()
         if name.startswith("_fused_"):  # optimizers, in place: neither
             self.operations[name] += 1
             return None
@@ -68,6 +67,7 @@ class StepWatch(TorchDispatchMode):
             raise HostWaitsError(f"{name} mixes devices: {[(str(x.device), list(x.shape)) for x in inputs]}")
         if space == "c10d":
             self.collectives[name.removesuffix("_")] += 1
+            self.received_bytes[name.removesuffix("_")] += sum(x.nbytes for x in tree_leaves(args[0]))
         elif func._schema.name not in SILENT and not func.is_view:
             self.operations[name] += 1
         return result
@@ -98,9 +98,35 @@ def fake_cuda(ranks: int = 1) -> Iterator[None]:
             dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
             stack.callback(dist.destroy_process_group)
         stack.enter_context(mock.patch.object(torch.Tensor, "backward", backward))
+        # Autocast asks whether there is a GPU, and whether it knows bfloat16.
+        stack.enter_context(mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False))
+        stack.enter_context(mock.patch("torch.cuda.is_bf16_supported", return_value=True))
+        stack.enter_context(mock.patch.object(torch.Tensor, "pin_memory", torch.Tensor.clone))
+        # PyTorch's own look at the data of a tensor, which a fake one does not have.
+        stack.enter_context(mock.patch.object(torch.Tensor, "__deepcopy__", copied))
+        stack.enter_context(mock.patch.object(nn.Module, "_apply", convert))
         stack.enter_context(mock.patch.object(torch, "Generator", HostGenerator))
-        stack.enter_context(FakeTensorMode())
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield
+
+
+def copied(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+    """copy.deepcopy(tensor)."""
+    copy = tensor.detach().clone()
+    return nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
+
+
+@torch.no_grad()
+def convert(module: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+    """module.to(…)."""
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                part._parameters[name] = nn.Parameter(change(parameter), parameter.requires_grad)
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = change(buffer)
+    return module
 
 
 @torch.no_grad()

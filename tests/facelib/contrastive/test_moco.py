@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.fake_cuda import StepWatch, fake_cuda
 from torch import nn
 
 from facelib.contrastive import MoCo, contrast_accuracy
@@ -316,6 +317,42 @@ def test_keys_are_shuffled_across_ranks_and_put_back(gloo_pool):
         expected[list(rows)] = F.normalize(normalized, dim=1)
     assert torch.allclose(keys, expected, atol=1e-5)
     assert torch.equal(keys, other_keys)
+
+
+@pytest.mark.parametrize("policy", ["fifo", "replace_most_similar", "replace_least_similar"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"symmetric": True, "batch_negatives": True, "exclude_same_identity": True, "projection_size": 3}],
+    ids=["published", "all options"],
+)
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_a_step_on_a_gpu_waits_for_nothing(policy, options, ranks):
+    with fake_cuda(ranks):
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.BatchNorm1d(4))
+        moco = MoCo(encoder, 4, 100, queue_policy=policy, preprocess=lambda x: x / 255, **options).to("cuda")
+        query = torch.zeros(6, 3, 2, 2, dtype=torch.uint8, device="cuda")
+        identities = torch.zeros(6, dtype=torch.long, device="cuda")
+        with StepWatch() as step:
+            logits, targets = moco(query, query, identities)
+            F.cross_entropy(logits, targets).backward()
+    assert all(p.grad is not None for p in moco.query_encoder.parameters())
+    assert step.operations["_foreach_lerp_"] == 1
+    views = 2 if options else 1
+    if ranks == 1:
+        assert not step.collectives
+    else:  # images to one rank each, keys once to all
+        assert step.collectives == {"alltoall_base": views, "_allgather_base": views + bool(options)}
+        assert step.received_bytes["alltoall_base"] == views * 6 * 12  # uint8, before `preprocess`
+
+
+def test_a_state_with_the_counter_of_steps_as_a_buffer_is_loaded():
+    moco = small_moco()
+    moco(*views(0))
+    state = moco.state_dict()
+    assert torch.equal(state["steps"], torch.tensor(1))
+    loaded = small_moco()
+    loaded.load_state_dict({**state, "steps": torch.tensor(7)})
+    assert loaded.steps == 7
 
 
 @pytest.mark.parametrize("steps", [0, 2, 5, 7])

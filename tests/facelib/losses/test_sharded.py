@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.fake_cuda import StepWatch, fake_cuda
 from torch import nn
 
 from facelib.losses import ArcFace, CosFace, MagFace, ShardedMarginLoss, UnifiedNegativeLoss
@@ -187,3 +188,17 @@ def test_first_weights_and_samples_depend_on_the_whole_seed(seed):
         loss(torch.ones(2, 4), torch.tensor([0, 1])).backward()
         compared.append((loss.head.weight.grad.abs().sum(dim=1) > 0).tolist())
     assert compared[0] == compared[1] != compared[2]
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("sample_rate", [1.0, 0.5])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_step_on_a_gpu_waits_for_nothing(name, sample_rate, ranks):
+    with fake_cuda(ranks):
+        loss = ShardedMarginLoss(HEADS[name], 8, 100, sample_rate=sample_rate).to("cuda")
+        embeddings = torch.randn(12, 8, device="cuda", requires_grad=True)
+        labels = torch.zeros(12, dtype=torch.long, device="cuda")
+        with StepWatch():
+            loss(embeddings, labels).backward()
+    assert embeddings.grad.shape == (12, 8)
+    assert loss.head.weight.grad.shape == (100 // ranks, 8)

@@ -7,10 +7,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.fake_cuda import StepWatch, fake_cuda
 from torch import nn
 
-from facelib.losses import ArcFace, CosFace, MagFace, MarginOutput, UnifiedNegativeLoss, filter_negatives
-from facelib.losses.unified_negatives import pair_negatives
+from facelib.losses import (
+    ArcFace,
+    CosFace,
+    MagFace,
+    MarginOutput,
+    MarginSoftmax,
+    UnifiedNegativeLoss,
+    filter_negatives,
+    unified_negatives,
+)
+from facelib.losses.unified_negatives import inside_whiskers, negative_logsumexp
 from facelib.utils import distributed
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "heads_dev.npz"
@@ -56,9 +66,10 @@ def test_published_implementation(case):
     if case == "magface/plain":
         assert output.penalty.item() == pytest.approx(float(golden[f"{case}/loss_g_times_lambda"]), rel=1e-6)
     if f"{case}/kept_negatives" in golden:
-        assert len(pair_negatives(embeddings, labels, whisker)) == int(golden[f"{case}/kept_negatives"])
-        everything = pair_negatives(embeddings, labels, whisker=1e6)
-        assert len(everything) == int(golden[f"{case}/all_negatives"])
+        unit = F.normalize(embeddings.detach())
+        pairs = (labels[:, None] != labels).triu(diagonal=1)
+        assert int(inside_whiskers(unit @ unit.T, pairs, whisker).sum()) == int(golden[f"{case}/kept_negatives"])
+        assert int(inside_whiskers(unit @ unit.T, pairs, 1e6).sum()) == int(golden[f"{case}/all_negatives"])
 
 
 def plain_loop_filter(values, whisker):
@@ -144,6 +155,27 @@ def test_batch_without_negatives_is_the_plain_loss(labels):
     assert embeddings.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("labels", [[2, 2, 2], [1], [-1, 3, -1]])
+def test_logsumexp_of_no_pairs(labels):
+    embeddings = torch.randn(len(labels), 8, requires_grad=True)
+    value = negative_logsumexp(embeddings, torch.tensor(labels), 1.5, 64.0)
+    value.backward()
+    assert value == -math.inf
+    assert embeddings.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 7, 8, 100])
+@pytest.mark.parametrize("whisker", [0.0, 0.5, 1.5])
+def test_one_sort_on_a_device_keeps_what_selection_on_the_host_keeps(monkeypatch, count, whisker):
+    """The form for GPUs, run here: it sees a device that is not called `cpu`."""
+    values = torch.randn(10, 10, generator=torch.Generator().manual_seed(count)) ** 3
+    valid = (torch.arange(100) < count).view(10, 10).flip(1)
+    on_host = inside_whiskers(values, valid, whisker)
+    monkeypatch.setattr(unified_negatives, "_quartiles", unified_negatives._quartiles_by_sort)
+    assert torch.equal(inside_whiskers(values, valid, whisker), on_host)
+    assert on_host.sum() <= count
+
+
 def test_takes_an_output_without_target_cosines():
     cosines = torch.tensor([[0.5, 0.1], [0.2, 0.4]])
     value = UnifiedNegativeLoss(whisker=None)(MarginOutput(cosines, 2.0), torch.randn(2, 3), torch.tensor([0, 1]))
@@ -216,3 +248,21 @@ def test_two_ranks_equal_one_with_the_whole_batch(gloo_pool, name, whisker, labe
     for key, expected in expected_gradients.items():
         assert torch.equal(first_gradients[key], second_gradients[key])
         assert (first_gradients[key] - expected).abs().max() < 1e-5 * expected.abs().max() + 1e-7, key
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("whisker", [None, 1.5])
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_a_step_on_a_gpu_waits_for_nothing(name, whisker, ranks):
+    with fake_cuda(ranks):
+        model = MarginSoftmax(HEADS[name](8, 5), whisker).to("cuda")
+        embeddings = torch.randn(12, 8, device="cuda", requires_grad=True)
+        labels = torch.zeros(12, dtype=torch.long, device="cuda")
+        with StepWatch() as step:
+            model(embeddings, labels).backward()
+    assert embeddings.grad.shape == (12, 8)
+    assert model.head.weight.grad.shape == (5, 8)
+    # Labels, and for the pairs embeddings; the gradient of these is summed.
+    pairs = whisker is not None
+    assert sum(step.collectives.values()) == (0 if ranks == 1 else 3 if pairs else 1)
+    assert step.operations["sort"] == pairs

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from support.fake_cuda import StepWatch, fake_cuda
 
-from facelib.utils.devices import actor_device, check_device
+from facelib.utils.devices import actor_device, check_device, to_device
 
 
 def test_devices_have_three_names():
@@ -19,3 +20,11 @@ def test_an_actor_computes_on_what_it_holds():
         assert actor_device(gpus=0.25, cpus=1) == torch.device("cuda")
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_copy_to_a_gpu_does_not_make_the_host_wait():
+    with fake_cuda():
+        tensor = torch.zeros(3)
+        with StepWatch():
+            assert to_device(tensor, torch.device("cuda")).device.type == "cuda"
+    assert to_device(torch.ones(3), torch.device("cpu")).tolist() == [1, 1, 1]

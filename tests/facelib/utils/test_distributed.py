@@ -1,7 +1,9 @@
 """Collectives without a process group and on two ranks."""
 
+import numpy as np
 import pytest
 import torch
+from support.fake_cuda import StepWatch, fake_cuda
 
 from facelib.utils import distributed
 
@@ -44,3 +46,34 @@ def test_two_ranks(gloo_pool):
         assert reduced.tolist() == [3.0, 1.5, 2.0]
         assert broadcast.tolist() == [2.0]
         assert value.tolist() == [1.0 + rank]
+
+
+def _exchange(order):
+    images = torch.arange(4 * 3 * 2 * 2, dtype=torch.uint8).view(4, 3, 2, 2) + 100 * distributed.rank()
+    images = images.contiguous(memory_format=torch.channels_last)
+    return distributed.exchange_rows(images, order), distributed.gather(images)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_are_exchanged(gloo_pool, seed):
+    order = np.random.default_rng(seed).permutation(8)
+    (first, everything), (second, _) = gloo_pool.run(_exchange, order)
+    assert torch.equal(torch.cat([first, second]), everything[order])
+    assert first.dtype == torch.uint8
+    assert first.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_rows_of_one_process_are_put_in_order():
+    rows, order = torch.randn(5, 2), np.array([3, 0, 4, 1, 2])
+    assert torch.equal(distributed.exchange_rows(rows, order), rows[order])
+
+
+def test_collectives_on_a_gpu_do_not_make_the_host_wait():
+    with fake_cuda(ranks=2):
+        x = torch.randn(4, 3, device="cuda", requires_grad=True)
+        order = np.random.default_rng(0).permutation(8)
+        with StepWatch() as step:
+            assert distributed.exchange_rows(x, order).shape == (4, 3)
+            distributed.gather_with_gradient(x).sum().backward()
+    assert x.grad.shape == (4, 3)
+    assert sum(step.collectives.values()) == 3

@@ -24,7 +24,7 @@ def forward(name, settings, views):
     torch.manual_seed(0)
     method = METHODS[name](settings, 5)
     assert method.sampling.views == views
-    output = method(torch.rand(views, 4, 3, 112, 112) * 2 - 1, torch.tensor([0, 1, 2, 4]))
+    output = method(torch.randint(256, (views, 4, 3, 112, 112), dtype=torch.uint8), torch.tensor([0, 1, 2, 4]))
     output.loss.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in method.backbone.parameters())
     return output

@@ -1,13 +1,18 @@
 """One rank in this process: trained, stopped, resumed, diverged."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from support.datasets import write_dataset
+from support.fake_cuda import StepWatch, fake_cuda
 
 from facelib.config import change_settings, load_settings
 from ray_jobs.errors import JobError
 from ray_jobs.training.checkpoint import newest_checkpoint, read_state
 from ray_jobs.training.context import LocalContext
+from ray_jobs.training.loader import Batch
 from ray_jobs.training.plan import TrainingPlan
 from ray_jobs.training.trainer import MetricAccumulator, Trainer, run_rank
 
@@ -61,6 +66,56 @@ def test_network_input_is_channels_last_only_if_asked_for(settings, ray_cluster,
         assert labels.tolist() == batch.labels.tolist()
         assert inputs[wanted][0].is_contiguous(memory_format=torch.channels_last) == wanted
     assert torch.equal(inputs[True], inputs[False])
+
+
+STEPS = {
+    "fifo": ("ssl", {}),
+    "most similar": ("ssl", {"ssl.queue_policy": "replace_most_similar"}),
+    "least similar": ("ssl", {"ssl.queue_policy": "replace_least_similar", "train.optimizer": "adamw"}),
+    "all options": (
+        "ssl",
+        {
+            "ssl.options": {
+                "exclude_same_identity": True,
+                "batch_negatives": True,
+                "symmetric": True,
+                "projection_size": 8,
+            },
+            "ssl.queue_size": 100,
+        },
+    ),
+    "arcface": ("unpg", {"train.clip_norm": 1.0}),
+    "cosface": ("unpg", {"unpg.head": "cosface", "model.dropout": 0.4}),
+    "magface": ("unpg", {"unpg.head": "magface", "unpg.wisk": None}),
+    "sharded": ("unpg", {"unpg.shard_head": True, "unpg.sample_rate": 0.5, "train.clip_norm": 1.0}),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_step_on_a_gpu_waits_for_nothing(settings, tmp_path, name, ranks):
+    """From the loader's batch to the optimizer: the device is never asked for a value."""
+    method, changes = STEPS[name]
+    changed = change_settings(settings, {"train.precision": "bfloat16", **changes}, "test")
+    context = SimpleNamespace(rank=0, world=1, local_world=1, device=torch.device("cuda", 0))
+    views = 2 if method == "ssl" else 1
+    batch = Batch(np.zeros((8, views, 3, 112, 112), np.uint8), np.arange(8))
+    metrics = MetricAccumulator(8)
+    with fake_cuda(ranks):
+        trainer = Trainer(TrainingPlan.create(changed, method, str(tmp_path)), context)
+        with StepWatch():  # the first step: the optimizer makes its state
+            metrics.add(trainer._train_step(*trainer._inputs(batch)))
+        with StepWatch() as step:
+            metrics.add(trainer._train_step(*trainer._inputs(batch)))
+    assert bool(step.collectives) == (ranks > 1)
+    assert sum(count for name, count in step.operations.items() if name.startswith("_fused_")) > 0
+    print(f"{method} {name}: {step.operations.total()} operations, {dict(step.collectives)}, {step.received_bytes}")
+
+
+def test_a_label_that_the_dataset_does_not_have_is_named(settings, tmp_path):
+    trainer = Trainer(TrainingPlan.create(settings, "unpg", str(tmp_path)), LocalContext(str(tmp_path), 1, []))
+    with pytest.raises(ValueError, match=r"label 16 is outside −1\.\.15"):
+        trainer._inputs(Batch(np.zeros((1, 1, 3, 112, 112), np.uint8), np.array([16])))
 
 
 def test_a_diverged_training_ends_with_advice(settings, ray_cluster, tmp_path):
