@@ -70,11 +70,16 @@ def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
                 f"train.sets: {spec.name} has protocol {spec.protocol}; training validates on pairs only"
             )
     check_checkpoint_exists(settings, "model.init_from", model.init_from, upcoming)
+    if train.use_gpu and train.workers > 1 and train.gpus_per_worker < 1:
+        raise SettingsError(
+            f"train.gpus_per_worker: {train.gpus_per_worker:g} with train.workers={train.workers}: NCCL refuses two "
+            "workers of a training on one GPU; set it to 1, or train.workers to 1"
+        )
 
 
 def check_options(field: str, options: dict[str, Any], target: type) -> None:
     """Check that `target` has a constructor parameter for each option."""
-    known = [name for name in inspect.signature(target).parameters if name != "encoder"]
+    known = [name for name in inspect.signature(target).parameters if name not in ("encoder", "preprocess")]
     for name in options:
         if name not in known:
             raise SettingsError(f"{field}: {target.__name__} has no setting {name!r}; there are {', '.join(known)}")

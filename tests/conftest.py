@@ -1,5 +1,6 @@
 """What all tests share: the support modules on the path, and no word to the outside."""
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -13,8 +14,18 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
 
 
+@functools.cache
+def has_gpu():
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def pytest_collection_modifyitems(items):
-    """Long injections of faults run when they are asked for: `make faults`."""
+    """Long injections of faults run when they are asked for (`make faults`), tests of a GPU where there is one."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not has_gpu():
+            item.add_marker(pytest.mark.skip(reason="no GPU"))
     if not os.environ.get("FACELIB_FAULTS"):
         for item in items:
             if item.get_closest_marker("faults"):

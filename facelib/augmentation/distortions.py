@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from facelib.augmentation.operations import look_up, luminance, put_rows, rows_of
+from facelib.utils.devices import to_device
 
 NOISE_OFFSETS = 1 << 16
 
@@ -77,10 +78,10 @@ def additive_noise(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
     draws [n, 2]: deviation, and which part of a fixed table of normal numbers.
     """
     count = images[0].numel()
-    start = (draws[:, 1] * NOISE_OFFSETS).long().clamp_(max=NOISE_OFFSETS - 1).to(images.device)
+    start = to_device((draws[:, 1] * NOISE_OFFSETS).long().clamp_(max=NOISE_OFFSETS - 1), images.device)
     noise = _normal_table(count + NOISE_OFFSETS, images.device)
     noise = noise[start[:, None] + torch.arange(count, device=images.device)].view(images.shape)
-    sigma = (draws[:, 0] * amplitude).to(images.device, torch.float32)
+    sigma = to_device((draws[:, 0] * amplitude).float(), images.device)
     return _to_uint8(images.to(torch.float32).addcmul_(noise, sigma[:, None, None, None]))
 
 
@@ -94,8 +95,8 @@ def cutout(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
         half = 0.5 * amplitude * draws[:, axis : axis + 1] * side
         center = draws[:, axis + 2 : axis + 3] * side
         inside.append((torch.arange(side) + 0.5 - center).abs() < half)
-    mask = (inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(images.device, torch.uint8)
-    color = (draws[:, 4:7] * 256).to(images.device, torch.uint8)[:, :, None, None]
+    mask = to_device((inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(torch.uint8), images.device)
+    color = to_device((draws[:, 4:7] * 256).to(torch.uint8), images.device)[:, :, None, None]
     return images * (1 - mask) + color * mask
 
 
@@ -104,7 +105,7 @@ def color_jitter(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
 
     draws [n, 5]: brightness, contrast, saturation, and the gains of red and of blue (half as strong).
     """
-    light, contrast, saturation, red, blue = _signed_power(draws.T, amplitude).to(images.device, torch.float32)
+    light, contrast, saturation, red, blue = to_device(_signed_power(draws.T, amplitude).float(), images.device)
     gains = torch.stack([light * red.sqrt(), light, light * blue.sqrt()], dim=1)[:, :, None, None]
     x = images.to(torch.float32).mul_(gains)
     mean = x.mean((1, 2, 3), keepdim=True)
@@ -115,7 +116,7 @@ def color_jitter(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
 
 def gamma(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
     """Values to the power of an exponent in [1/(1+a), 1+a]. draws [n, 1]."""
-    exponents = _signed_power(draws[:, :1], amplitude).to(images.device)
+    exponents = to_device(_signed_power(draws[:, :1], amplitude), images.device)
     values = torch.arange(256, dtype=torch.float64, device=images.device) / 255
     return look_up(images, (255 * values**exponents).round())
 
@@ -150,8 +151,8 @@ def _both_sides(images: Tensor, matrices: Callable[[int], Tensor]) -> tuple[Tens
 
 def _separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """rows @ image @ columns^T for every channel; rows [n, H, H], columns [n, W, W]."""
-    rows = rows.to(images.device, torch.float32).unsqueeze(1)
-    columns = columns.to(images.device, torch.float32).unsqueeze(1)
+    rows = to_device(rows.float(), images.device).unsqueeze(1)
+    columns = to_device(columns.float(), images.device).unsqueeze(1)
     return _to_uint8(rows @ (images.to(torch.float32) @ columns.transpose(2, 3)))
 
 

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facelib.utils.devices import to_device
+
 Operation = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -146,7 +148,7 @@ def rows_of(images: Tensor, rows: Tensor) -> Tensor:
     """images[rows]; rows int64 [n] on the CPU."""
     if images.device.type == "cpu":
         return torch.from_numpy(images.numpy()[rows.numpy()])  # copies whole images where torch goes pixel by pixel
-    return images.index_select(0, rows.to(images.device))
+    return images.index_select(0, to_device(rows, images.device))
 
 
 def put_rows(images: Tensor, rows: Tensor, values: Tensor) -> None:
@@ -154,7 +156,7 @@ def put_rows(images: Tensor, rows: Tensor, values: Tensor) -> None:
     if images.device.type == "cpu":
         images.numpy()[rows.numpy()] = values.numpy()
     else:
-        images.index_copy_(0, rows.to(images.device), values)
+        images.index_copy_(0, to_device(rows, images.device), values)
 
 
 def check_batch(images: Tensor) -> None:
@@ -214,7 +216,7 @@ SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13
 
 def _sharpened(images: Tensor, magnitudes: Tensor) -> Tensor:
     """Sharpness without regard to the border."""
-    kernel = torch.from_numpy(SMOOTH * 13).to(images.device)[None, None]  # whole numbers: sums are exact
+    kernel = to_device(torch.from_numpy(SMOOTH * 13), images.device)[None, None]  # whole numbers: sums are exact
     values = images.to(torch.float32)
     total = torch.nn.functional.conv2d(values.flatten(0, 1)[:, None], kernel, padding=1).view(images.shape)
     smooth = total.add_(6.5).mul_(1 / 13).floor_()  # no sum lies on a tie: 13 is odd
@@ -235,10 +237,19 @@ def _sharpened_planes(images: Tensor, magnitudes: Tensor) -> Tensor:
 
 def _histograms(images: Tensor) -> Tensor:
     """int64 [n, 3, 256]."""
+    if images.device.type != "cpu":
+        return histograms_by_scatter(images)
     channels = images.shape[0] * 3
-    offsets = torch.arange(channels, dtype=torch.int32, device=images.device)[:, None] * 256
+    offsets = torch.arange(channels, dtype=torch.int32)[:, None] * 256
     index = (images.reshape(channels, -1).to(torch.int32) + offsets).view(-1)
     return torch.bincount(index, minlength=channels * 256).view(-1, 3, 256)
+
+
+def histograms_by_scatter(images: Tensor) -> Tensor:
+    """The same in a shape that is known beforehand: `bincount` waits for the largest value. Slower on a CPU."""
+    index = images.flatten(2).to(torch.int64)
+    counts = torch.zeros(*index.shape[:2], 256, dtype=torch.int64, device=images.device)
+    return counts.scatter_add_(2, index, torch.ones_like(index))
 
 
 def _grid(images: Tensor) -> tuple[Tensor, Tensor]:

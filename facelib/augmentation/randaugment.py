@@ -18,6 +18,7 @@ from torch import Tensor
 
 from facelib.augmentation.operations import OPERATIONS, check_batch, put_rows, rows_of
 from facelib.augmentation.rng import new_generator, uniforms
+from facelib.utils.devices import to_device
 
 BINS = 31
 DRAWS_PER_ROUND = 4  # operation, bin, sign, rounding of a fractional magnitude
@@ -96,8 +97,8 @@ class RandAugment:
         if op_name not in OPERATIONS:
             raise ValueError(f"operation {op_name!r} does not exist; choose one of {', '.join(OPERATIONS)}")
         check_batch(images)
-        magnitudes = torch.as_tensor(magnitude, dtype=torch.float64, device=images.device).expand(len(images))
-        return OPERATIONS[op_name](images.contiguous(), magnitudes)
+        magnitudes = to_device(torch.as_tensor(magnitude, dtype=torch.float64), images.device)
+        return OPERATIONS[op_name](images.contiguous(), magnitudes.expand(len(images)))
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later, bit-exact continuation needs."""
@@ -123,7 +124,7 @@ class RandAugment:
                 magnitudes = magnitudes * signs[rows]
             size = CHUNK if images.device.type == "cpu" else len(rows)
             for chunk, strengths in zip(rows.split(size), magnitudes.split(size)):
-                put_rows(images, chunk, OPERATIONS[name](rows_of(images, chunk), strengths.to(images.device)))
+                put_rows(images, chunk, OPERATIONS[name](rows_of(images, chunk), to_device(strengths, images.device)))
 
     def _bins(self, which: Tensor, rounding: Tensor) -> Tensor:
         """Uniform over 1..m, where m is the magnitude rounded at random; 0 where m is 0."""

@@ -153,10 +153,17 @@ class TrainSettings(Section):
     clip_norm: NonNegative = Field(0, description="maximum gradient norm (0: no clipping)")
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast precision")
     channels_last: bool = Field(True, description="channels-last memory format; faster with bfloat16")
-    compile: bool = Field(False, description="torch.compile the backbone (worthwhile on GPUs)")
+    tf32: bool = Field(
+        False, description="GPUs: float32 convolutions and matrix products in TF32 (10 of 23 bits of mantissa); faster"
+    )
+    cudnn_benchmark: bool = Field(True, description="GPUs: cuDNN tries its algorithms in the first steps")
+    compile: bool = Field(False, description="torch.compile the encoders (worthwhile on GPUs)")
     workers: Count = Field(1, description="data-parallel (DDP) workers")
     min_workers: Index = Field(
         0, description="elastic training: continue with this many workers while nodes are missing (0: always `workers`)"
+    )
+    gradient_compression: Literal["none", "bfloat16"] = Field(
+        "none", description="gradients between workers in bfloat16: half the bytes, for workers on several nodes"
     )
     cpus_per_worker: Positive = Field(1, description="CPUs reserved per worker (fractions allowed)")
     threads: Index = Field(
@@ -164,7 +171,8 @@ class TrainSettings(Section):
     )
     use_gpu: bool = Field(False, description="train on GPUs")
     gpus_per_worker: Positive = Field(
-        1, description="GPUs reserved per worker; below 1, several trials of a sweep share a GPU"
+        1,
+        description="GPUs reserved per worker; below 1 (with workers=1), several trials of a sweep share a GPU",
     )
     selection: Literal["heldout", "sets", "last"] = Field(
         "heldout",

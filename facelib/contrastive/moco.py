@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facelib.utils import distributed
-from facelib.utils.random_streams import Purpose, random_generator
+from facelib.utils.random_streams import Purpose, random_generator, torch_seed
 from facelib.utils.step_counter import StepCounter
 
 QUEUE_POLICIES = ("fifo", "replace_most_similar", "replace_least_similar")

@@ -34,13 +34,30 @@ def actor_device(gpus: float, cpus: float) -> torch.device:
     import torch
 
     if gpus > 0:
+        set_cuda_precision(tf32=False)
         return torch.device("cuda")
     torch.set_num_threads(max(1, int(cpus)))
     return torch.device("cpu")
 
 
+def set_cuda_precision(tf32: bool, cudnn_benchmark: bool = False) -> None:
+    """How this process computes on GPUs.
+
+    Args:
+        tf32: float32 convolutions and matrix products with 10 bits of mantissa instead of 23; PyTorch's own choice for
+            convolutions.
+        cudnn_benchmark: try the algorithms for each shape when it first comes; worthwhile where shapes repeat.
+    """
+    import torch
+
+    precision = "tf32" if tf32 else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision
+    torch.backends.cudnn.benchmark = cudnn_benchmark
+
+
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor of the CPU on the device, without waiting for the work that runs there."""
-    if device.type == "cuda":
+    """The tensor on the device, without waiting for the work that runs there; one that is there as it is."""
+    if (tensor.device.type, device.type) == ("cpu", "cuda"):
         tensor = tensor.pin_memory()  # from pageable memory the driver copies before it returns
     return tensor.to(device, non_blocking=True)

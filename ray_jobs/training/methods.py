@@ -4,6 +4,7 @@ A method is a module: `forward(images uint8 [V, N, 3, H, W], labels [N]) -> Step
 is kept, and its state_dict holds everything. `sampling` says how many views of a sample it needs.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -44,6 +45,11 @@ class Method(Protocol):
         """The embedding network that training is for."""
         ...
 
+    @property
+    def encoders(self) -> Sequence[nn.Module]:
+        """All networks that embed images."""
+        ...
+
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> StepOutput:
         """Loss and metrics of one batch."""
         ...
@@ -73,6 +79,11 @@ class MoCoMethod(nn.Module):
     def backbone(self) -> nn.Module:
         """The query encoder."""
         return self.moco.query_encoder
+
+    @property
+    def encoders(self) -> Sequence[nn.Module]:
+        """The query and the key encoder."""
+        return self.moco.query_encoder, self.moco.key_encoder
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> StepOutput:
         """Contrastive loss of one batch."""
@@ -117,6 +128,11 @@ class MarginSoftmaxMethod(nn.Module):
     def backbone(self) -> nn.Module:
         """The embedding network."""
         return self.network
+
+    @property
+    def encoders(self) -> Sequence[nn.Module]:
+        """The embedding network."""
+        return (self.network,)
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> StepOutput:
         """Margin-softmax loss of one batch, plus the triplet and contrastive terms if they are on."""

@@ -62,6 +62,8 @@ def load_state(method: nn.Module, optimizer: torch.optim.Optimizer, states: dict
     for name, module in shards(method).items():
         for holder, key in _entries(states, name, method, optimizer):
             holder[key] = module.own_classes(holder[key])
+    for saved, own in zip(states["optimizer"]["param_groups"], optimizer.param_groups):
+        saved["fused"] = own["fused"]  # of this run's device, not of that of the saved one
     method.load_state_dict(states["method"])
     optimizer.load_state_dict(states["optimizer"])
 

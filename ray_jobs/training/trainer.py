@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from facelib.losses.margins import check_labels
-from facelib.utils.devices import to_device
+from facelib.utils.devices import set_cuda_precision, to_device
 from facelib.utils.process import return_memory
 from facelib.utils.random_streams import Purpose, torch_seed
 from ray_jobs.cluster import configure_data
@@ -29,9 +28,10 @@ from ray_jobs.training.loader import Batch, load_batches
 from ray_jobs.training.methods import METHODS, StepOutput
 from ray_jobs.training.online_faces import training_faces
 from ray_jobs.training.optim import BestCheckpoint, LRScheduler, build_optimizer, resumed_step
+from ray_jobs.training.parallel import compile_encoders, distribute
 from ray_jobs.training.plan import TrainingPlan
 from ray_jobs.training.sampler import DistributedBatchSampler
-from ray_jobs.training.sharded_state import clip_gradients, gather_state, keep_from_ddp, load_state
+from ray_jobs.training.sharded_state import clip_gradients, gather_state, load_state
 from ray_jobs.training.validator import Validator
 
 # Steps leave freed memory scattered in the C library's arenas: 0.4 GB of a trainer's 1.1 after two minutes, and
@@ -60,6 +60,8 @@ class Trainer:
         self.rank, self.world, self.device = context.rank, context.world, context.device
         self.global_batch = train.batch_size * self.world
         configure_data(settings)
+        if self.device.type == "cuda":
+            set_cuda_precision(train.tf32, train.cudnn_benchmark)
         if self.device.type == "cpu":
             # One core is left to the reading tasks: oneDNN's backward kernels wait for each other in busy loops, and a
             # thread that loses its core makes a step ten times longer.
@@ -79,7 +81,9 @@ class Trainer:
             settings.seed,
             self.world,
         )
-        self.wrapped = self._wrap()
+        if train.compile:
+            compile_encoders(self.method)
+        self.wrapped = distribute(self.method, train, self.device) if self.world > 1 else self.method
         self.optimizer = build_optimizer(self.method.parameters(), train)
         self.scheduler = LRScheduler(train, self.sampler.steps_per_epoch, self.global_batch)
         self.best = BestCheckpoint(train.patience)
@@ -139,17 +143,6 @@ class Trainer:
         if self.rank == 0:
             print(f"resumed at epoch {self.step / self.sampler.steps_per_epoch:.2f}", flush=True)
 
-    def _wrap(self) -> nn.Module:
-        if self.settings.train.compile:
-            self.method.compile()
-        if self.world == 1:
-            return self.method
-        keep_from_ddp(self.method)
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        # The method itself keeps queue and key encoder equal on all ranks; broadcasting them would copy the queue every
-        # step. Each rank has its own BatchNorm running statistics; the model that is kept has those of rank 0.
-        return nn.parallel.DistributedDataParallel(self.method, device_ids=ids, forward_sync_buffers=False)
-
     def _inputs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Images uint8 [V, N, 3, H, W] and labels [N] on the device."""
         check_labels(batch.labels, self.faces.identities)  # on a GPU nothing can be checked without waiting for it
@@ -183,7 +176,8 @@ class Trainer:
         self._require_finite()
         if self.validator is not None:
             if epoch % train.evaluate_every == 0 or epoch == train.epochs:
-                result = self.validator.evaluate(self.method.backbone)
+                with torch.compiler.set_stance("force_eager"):  # its shapes would be compiled as well
+                    result = self.validator.evaluate(self.method.backbone)
                 metrics |= result.metrics
                 selected = result.selected if train.selection != "last" else float(epoch)
                 self.best.observe(selected, epoch, self.method.backbone)

@@ -66,6 +66,13 @@ def test_two_validation_sets_of_one_name_are_refused(tmp_path):
         check_training(settings(sets))
 
 
+def test_workers_of_one_training_do_not_share_a_gpu():
+    shared = ("train.use_gpu=true", "train.gpus_per_worker=0.5")
+    check_training(settings(*shared))  # several trials of a sweep may
+    with pytest.raises(SettingsError, match=r"^train\.gpus_per_worker: 0\.5 with train\.workers=2: NCCL"):
+        check_training(settings(*shared, "train.workers=2"))
+
+
 def test_a_checkpoint_may_be_upcoming_or_remote(tmp_path):
     chosen = settings(f"output={tmp_path}")
     check_checkpoint_exists(chosen, "model.init_from", "ssl/model.pt", {f"{tmp_path}/ssl/model.pt"})

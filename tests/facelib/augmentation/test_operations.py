@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.fake_cuda import StepWatch, fake_cuda
 
 from facelib.augmentation import RandAugment, operations
 from facelib.augmentation.operations import OPERATIONS, luminance
@@ -141,9 +142,19 @@ def test_the_forms_for_cpu_and_gpu_agree():
         tables = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0))
         expected = operations.look_up_by_gather(images, tables.byte().view(9, -1, 256))
         assert torch.equal(operations.look_up(images, tables), expected)
+    assert torch.equal(operations.histograms_by_scatter(images), operations._histograms(images))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", list(OPERATIONS))
+def test_no_operation_makes_the_host_wait_for_a_gpu(name):
+    with fake_cuda():
+        images, magnitudes = _random_images(5, 112, 112), _magnitudes(name, 5)
+        images, magnitudes = images.to("cuda"), magnitudes.to("cuda")
+        with StepWatch():
+            assert OPERATIONS[name](images, magnitudes).shape == images.shape
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", list(OPERATIONS))
 def test_gpu_gives_the_same_pixels(name):
     images, magnitudes = _random_images(5, 112, 112), _magnitudes(name, 5)

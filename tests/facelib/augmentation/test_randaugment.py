@@ -170,7 +170,7 @@ def test_errors_name_the_setting(arguments, message):
         RandAugment(**arguments)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 def test_gpu_draws_the_same():
     images = _random_images(64)
     difference = (RandAugment(seed=0)(images.cuda()).cpu().int() - RandAugment(seed=0)(images).int()).abs()

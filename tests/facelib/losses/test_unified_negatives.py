@@ -266,3 +266,17 @@ def test_a_step_on_a_gpu_waits_for_nothing(name, whisker, ranks):
     pairs = whisker is not None
     assert sum(step.collectives.values()) == (0 if ranks == 1 else 3 if pairs else 1)
     assert step.operations["sort"] == pairs
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("labels", [list(range(12)), [0, 1, -1, 3] * 3, [2] * 12])
+def test_gpu_gives_the_same_loss_and_gradient(labels):
+    torch.manual_seed(0)
+    results = []
+    for device in ("cpu", "cuda"):
+        embeddings = torch.linspace(-3, 3, 96, dtype=torch.float64, device=device).sin().view(12, 8).requires_grad_()
+        value = negative_logsumexp(embeddings, torch.tensor(labels, device=device), 1.0, 64.0)
+        value.backward()
+        results.append((value.detach().cpu(), embeddings.grad.cpu()))
+    assert torch.allclose(results[0][0], results[1][0])
+    assert torch.allclose(results[0][1], results[1][1])

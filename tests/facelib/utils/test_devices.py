@@ -2,7 +2,7 @@ import pytest
 import torch
 from support.fake_cuda import StepWatch, fake_cuda
 
-from facelib.utils.devices import actor_device, check_device, to_device
+from facelib.utils.devices import actor_device, check_device, set_cuda_precision, to_device
 
 
 def test_devices_have_three_names():
@@ -20,6 +20,17 @@ def test_an_actor_computes_on_what_it_holds():
         assert actor_device(gpus=0.25, cpus=1) == torch.device("cuda")
     finally:
         torch.set_num_threads(threads)
+
+
+def test_precision_of_gpus_is_as_asked_for():
+    try:
+        for tf32, precision in ((True, "tf32"), (False, "ieee")):
+            set_cuda_precision(tf32, cudnn_benchmark=tf32)
+            assert torch.backends.cuda.matmul.fp32_precision == precision
+            assert torch.backends.cudnn.conv.fp32_precision == precision
+            assert torch.backends.cudnn.benchmark == tf32
+    finally:
+        set_cuda_precision(tf32=False)
 
 
 def test_a_copy_to_a_gpu_does_not_make_the_host_wait():

@@ -113,3 +113,13 @@ def test_without_a_sharded_head_nothing_is_special():
     fresh = MarginSoftmax(ArcFace(SIZE, CLASSES))
     load_state(fresh, torch.optim.SGD(fresh.parameters(), lr=0.1, momentum=0.9), states)
     assert torch.equal(fresh.head.weight, softmax.head.weight)
+
+
+def test_a_state_saved_on_a_gpu_is_loaded_on_a_cpu():
+    """Whether an optimizer is fused is of the device that it runs on."""
+    method = nn.Linear(3, 2)
+    for own, saved in ((None, True), (True, None)):
+        states = gather_state(method, torch.optim.AdamW(method.parameters(), fused=saved))
+        optimizer = torch.optim.AdamW(method.parameters(), fused=own)
+        load_state(method, optimizer, states)
+        assert [group["fused"] for group in optimizer.param_groups] == [own]

@@ -1,0 +1,32 @@
+"""benchmarks/gpu.py at its toy size on a CPU: every part runs, and the table has the figures of every step."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from support.commands import ROOT
+
+
+def run(*parts):
+    command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--only", *parts]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=540)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_steps_of_both_methods_eager_and_compiled():
+    text = run("steps")
+    number = r"[\d,.]+"
+    rows = re.findall(
+        rf"^\| (\w+) \| iresnet \| 4 \| (\w+) \| {number} \| {number} \| {number}% \| .* \|$", text, re.MULTILINE
+    )
+    assert rows == [("ssl", "eager"), ("unpg", "eager"), ("ssl", "compiled"), ("unpg", "compiled")]
+    assert re.match(r".+; torch [\d.]+", text)
+
+
+@pytest.mark.slow
+def test_stages_and_the_tests_of_devices():
+    text = run("tests", "stages")
+    assert re.search(r"\d+ (passed|skipped)", text)
+    assert re.findall(r"^\| (\w+) \| [\d,]+ \|$", text, re.MULTILINE) == ["generation", "alignment", "reading"]
