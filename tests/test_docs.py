@@ -247,7 +247,7 @@ class TestPage:
     def test_settings(self, page):
         sections = {n: f.annotation for n, f in Settings.model_fields.items() if hasattr(f.annotation, "model_fields")}
         text = "\n".join([*code_spans(page), *(b for _, b in blocks(page, "sh", "bash", "console"))])
-        for section, field, more in re.findall(r"(?<![\w./-])(?:--)?([a-z_]+)\.([a-z_]+)(\.\w+)?", text):
+        for section, field, more in re.findall(r"(?<![\w./-])(?:--)?([a-z_]+)\.([a-z_][a-z0-9_]*)(\.\w+)?", text):
             if section in sections and field not in NOT_FIELDS:
                 assert field in sections[section].model_fields, f"no setting {section}.{field}{more}"
 

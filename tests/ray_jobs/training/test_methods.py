@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from support.commands import ROOT
+from support.fake_cuda import StepWatch, fake_cuda
 
 from facelib.config import change_settings, load_settings
 from facelib.models import save_backbone
 from ray_jobs.training.methods import METHODS, backbone_kwargs, initial_backbone, new_backbone
+from ray_jobs.training.optim import build_optimizer
 
 TINY = {
     "model.name": "iresnet",
@@ -52,3 +55,34 @@ def test_training_starts_from_the_weights_of_a_checkpoint(settings, tmp_path):
     other = change_settings(chosen, {"model.embedding_size": 32}, "test")
     with pytest.raises(ValueError, match=r"model\.init_from: .* does not fit iresnet with these settings"):
         initial_backbone(other.model)
+
+
+STEPS = {
+    "MoCo, fifo": ("ssl", {}),
+    "MoCo, replace_most_similar": ("ssl", {"ssl.queue_policy": "replace_most_similar"}),
+    "ArcFace, UNPG": ("unpg", {}),
+    "MagFace, UNPG": ("unpg", {"unpg.head": "magface"}),
+    "ArcFace, UNPG, sharded, sample_rate 0.1": ("unpg", {"unpg.shard_head": True, "unpg.sample_rate": 0.1}),
+}
+
+
+@pytest.mark.parametrize("title", STEPS)
+def test_operations_of_a_step_are_those_of_the_documentation(title):
+    """IResNet-50, 128 samples on each of 8 GPUs, 85,742 classes: the row of docs/results.md."""
+    name, changes = STEPS[title]
+    chosen = change_settings(load_settings(None, []), changes, "test")
+    with fake_cuda(ranks=8):
+        method = METHODS[name](chosen, 85_742).to("cuda")
+        optimizer = build_optimizer(method.parameters(), chosen.train)
+        images = torch.zeros(method.sampling.views, 128, 3, 112, 112, dtype=torch.uint8, device="cuda")
+        labels = torch.zeros(128, dtype=torch.long, device="cuda")
+        with StepWatch() as step:
+            with torch.autocast("cuda", torch.bfloat16):
+                output = method(images, labels)
+            output.loss.backward()
+            optimizer.step()
+    collectives = ", ".join(f"{count} {name.strip('_')}" for name, count in step.collectives.items())
+    collectives = collectives.replace("_base", "").replace("_", "-")
+    megabytes = step.received_bytes.total() / 1e6
+    row = f"| {title} | {step.operations.total():,} | {collectives} | {megabytes:.2f} |"
+    assert row in (ROOT / "docs" / "results.md").read_text(), row
