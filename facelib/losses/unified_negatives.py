@@ -165,20 +165,22 @@ class _NegativeLogsumexp(torch.autograd.Function):
     def forward(ctx: Any, unit: Tensor, labels: Tensor, whisker: float, scale: float) -> Tensor:
         cosines = unit @ unit.T
         pairs = (labels[:, None] != labels[None, :]) & (labels >= 0)[:, None] & (labels >= 0)[None, :]
-        kept = inside_whiskers(cosines, pairs.triu(diagonal=1), whisker)
-        logits = torch.where(kept, scale * cosines, -math.inf)
-        result = torch.logsumexp(logits.flatten(), dim=0)
+        kept = inside_whiskers(cosines, pairs.triu_(diagonal=1), whisker)
+        # exp(scale · (cosine − largest)), 0 for the others; without any pair the largest would be −inf.
+        weights = cosines.masked_fill_(~kept, -math.inf)
+        largest = weights.amax().clamp(min=-2)
+        weights.sub_(largest).mul_(scale).exp_()
+        total = weights.sum()
         ctx.scale = scale
-        ctx.save_for_backward(unit, kept, logits, result)
-        return result
+        ctx.save_for_backward(unit, weights, total)
+        return scale * largest + total.log()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        unit, kept, logits, result = ctx.saved_tensors
-        upper = torch.where(kept, (logits - result).exp_(), 0.0).mul_(gradients[0] * ctx.scale)
-        both = upper.T.contiguous().add_(upper)
-        return both @ unit, None, None, None
+        unit, weights, total = ctx.saved_tensors
+        both = weights.T.contiguous().add_(weights)
+        return both @ unit * (gradients[0] * ctx.scale / torch.where(total > 0, total, 1.0)), None, None, None
 
 
 def _check_whisker(whisker: float) -> None:
