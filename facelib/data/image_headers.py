@@ -5,6 +5,8 @@ A few kilobytes can declare gigapixels, and a decoder allocates them before it l
 
 from __future__ import annotations
 
+from facelib.utils.file_kinds import HEAD_BYTES, describe_content
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Start-of-frame markers hold the size; the four others of their range are tables.
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -28,7 +30,9 @@ def declared_size(data: bytes) -> tuple[int, int]:
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         size = _webp_size(data)
     else:
-        raise ValueError(f"image: {len(data)} bytes that are not a decodable image (no JPEG, PNG, BMP or WebP)")
+        kind = describe_content(data[:HEAD_BYTES])
+        found = f"it is {kind}" if kind else "no JPEG, PNG, BMP or WebP"
+        raise ValueError(f"image: {len(data)} bytes that are not a decodable image ({found})")
     if min(size) < 1:
         raise ValueError("image: its header holds no size (truncated or damaged)")
     return size

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.data.storage import atomic_file, local_copy
+from facelib.utils.file_kinds import HEAD_BYTES, describe_content
 from facelib.utils.safe_pickle import DamagedPickleError, Name, UnsafePickleError, read_pickle
 
 
@@ -50,16 +51,26 @@ def _read_local(path: Path) -> tuple[list[bytes], NDArray[np.bool_]]:
     try:
         content = read_pickle(path.read_bytes(), _bytes_name, max_opcodes=None)
     except DamagedPickleError as error:
+        if kind := _kind(path):
+            raise BinError(f"{path}: not a verification set (.bin), it is {kind}") from None
         raise BinError(
             f"{path}: damaged or not a verification set (.bin): {error}; copy or download it again"
         ) from None
     except UnsafePickleError as error:
+        if kind := _kind(path):
+            raise BinError(f"{path}: not a verification set (.bin), it is {kind}") from None
         raise BinError(f"{path}: refused, {error}; {_advice(error.name or '')}") from None
     except Exception as error:
         raise BinError(
             f"{path}: damaged verification set ({type(error).__name__}: {error}); copy or download it again"
         ) from None
     return _check_content(content, path)
+
+
+def _kind(path: Path) -> str:
+    """What else the file is; "" if unknown."""
+    with open(path, "rb") as file:
+        return describe_content(file.read(HEAD_BYTES))
 
 
 def is_bin(path: str) -> bool:

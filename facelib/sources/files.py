@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 from facelib.data.listing import is_inside, printable
@@ -26,15 +28,14 @@ def locate(root: Path, path: str, follow_links: bool = False) -> str:
     Args:
         root: resolved folder.
         path: relative to it, or absolute and below it; `./a.jpg`, `b/../a.jpg` and links within the folder are the
-            `a.jpg` that they lead to. Lists from Windows may have backslashes.
+            `a.jpg` that they lead to. Lists from Windows may have backslashes, and those from macOS, or its archives,
+            accents as characters of their own.
         follow_links: take links that lead out of the folder, too.
 
     Raises:
         UnreadableImageError: it leaves the folder, or does not exist.
     """
-    given = root / path
-    if "\\" in path and not given.exists():
-        given = root / path.replace("\\", "/")
+    given = next((p for p in (root / text for text in _spellings(path)) if os.path.lexists(p)), root / path)
     real = os.path.realpath(given)
     if is_inside(real, root):
         place = os.path.relpath(real, root)
@@ -45,6 +46,15 @@ def locate(root: Path, path: str, follow_links: bool = False) -> str:
     if not os.path.isfile(real):
         raise UnreadableImageError("missing_file", "")
     return place
+
+
+def _spellings(path: str) -> Iterator[str]:
+    """The path as it stands, and as other systems write it."""
+    for text in (path, path.replace("\\", "/")):
+        yield text
+        if not text.isascii():
+            yield unicodedata.normalize("NFC", text)
+            yield unicodedata.normalize("NFD", text)
 
 
 def read_picture(root: Path, place: str, follow_links: bool = False) -> bytes:

@@ -6,13 +6,15 @@ folder as on Kaggle), in scikit-learn's `lfw_home`, or all in one folder; with a
 them or above: View 1 (`pairsDevTrain.txt`, `pairsDevTest.txt`) for development, View 2 (`pairs.txt`) for reporting.
 
 A pair file starts with the number of pairs of a kind ("10 300": ten folds of 300). "name 1 4" is a genuine pair,
-"name 1 other 2" an impostor pair.
+"name 1 other 2" an impostor pair. Files of lines "path path 1" (or 0) without such a start are read too.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ VIEWS = {
     "view2": ("pairs.txt",),
 }
 FOLDS = 10
+Pair = tuple[str, str, bool]  # names of two images, and whether they show one identity
 _PICTURE = re.compile(r"(?:.*/)?(?P<name>[^/]+)_(?P<number>\d{4,})(?:_(?P<face>\d+))?\.\w+", re.DOTALL)
 
 
@@ -113,6 +116,29 @@ def read_lfw_pairs(path: str | Path) -> PairList:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such LFW pair file")
     lines = list(read_lines(path))
+    rows = _path_pairs(path, lines) or _official_pairs(path, lines)
+    if not _mixed(rows):
+        rows = [row for block in _folds([r for r in rows if r[2]], [r for r in rows if not r[2]]) for row in block]
+    return PairList(path.stem, [r[0] for r in rows], [r[1] for r in rows], np.array([r[2] for r in rows], bool))
+
+
+def _path_pairs(path: Path, lines: Sequence[tuple[int, str]]) -> list[Pair]:
+    """Pairs of a file of lines "path path 1" (or 0); none where its first line is of another form."""
+    rows: list[Pair] = []
+    for number, line in lines:
+        fields = line.split()
+        matches = [_PICTURE.fullmatch(field) for field in fields[:2]]
+        if len(fields) != 3 or fields[2] not in ("0", "1") or not all(matches):
+            if not rows:
+                return []
+            raise SourceError(f"{path}: line {number} is {line[:80]!r}; expected: Name_0001.jpg Name_0002.jpg 1 (or 0)")
+        first, second = (_key(match["name"], int(match["number"])) for match in matches if match)
+        rows.append((first, second, fields[2] == "1"))
+    return rows
+
+
+def _official_pairs(path: Path, lines: Sequence[tuple[int, str]]) -> list[Pair]:
+    """Pairs of a file in the official form."""
     head = lines[0][1].split() if lines else []
     if not 1 <= len(head) <= 2 or not all(field.isdecimal() for field in head):
         number = lines[0][0] if lines else 1
@@ -120,7 +146,7 @@ def read_lfw_pairs(path: str | Path) -> PairList:
             f"{path}: line {number} is {' '.join(head)[:60]!r}; expected the number of pairs, or of folds and pairs"
         )
     per_kind, blocks = int(head[-1]), int(head[0]) if len(head) == 2 else 1
-    rows: list[tuple[str, str, bool]] = []
+    rows: list[Pair] = []
     for number, line in lines[1:]:
         fields = line.split()
         if len(fields) == 3 and fields[1].isdecimal() and fields[2].isdecimal():
@@ -131,19 +157,24 @@ def read_lfw_pairs(path: str | Path) -> PairList:
             raise SourceError(f"{path}: line {number} is {line[:80]!r}; expected: name 1 2, or: name 1 name 2")
     if len(rows) != 2 * per_kind * blocks:
         raise SourceError(f"{path}: {len(rows)} pairs, its first line announces {2 * per_kind * blocks}")
-    if blocks == 1:
-        rows = [row for block in _folds([r for r in rows if r[2]], [r for r in rows if not r[2]]) for row in block]
-    return PairList(path.stem, [r[0] for r in rows], [r[1] for r in rows], np.array([r[2] for r in rows], bool))
+    return rows
 
 
-def _folds(*kinds: list[tuple[str, str, bool]]) -> Iterable[list[tuple[str, str, bool]]]:
+def _mixed(rows: Sequence[Pair]) -> bool:
+    """Whether each tenth holds both kinds already."""
+    cuts = [len(rows) * fold // FOLDS for fold in range(FOLDS + 1)]
+    return all(len({row[2] for row in rows[a:b]}) == 2 for a, b in itertools.pairwise(cuts))
+
+
+def _folds(*kinds: list[Pair]) -> Iterable[list[Pair]]:
     """Tenths that hold a tenth of each kind."""
     for fold in range(FOLDS):
         yield [r for k in kinds for r in k[len(k) * fold // FOLDS : len(k) * (fold + 1) // FOLDS]]
 
 
 def _key(name: str, number: int) -> str:
-    return f"{name}/{number}"
+    """An image's name in pairs; macOS writes accents as characters of their own."""
+    return f"{unicodedata.normalize('NFC', name)}/{number}"
 
 
 def _find_pictures(root: Path) -> Path:

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from facelib.utils.file_kinds import HEAD_BYTES, describe_content
+
 MAGIC_NUMBER = 0xCED7230A
 MAGIC = struct.pack("<I", MAGIC_NUMBER)
 PART_HEADER = struct.Struct("<4sI")
@@ -69,6 +71,10 @@ class RecordFile:
         """Bytes in the file."""
         return self.path.stat().st_size
 
+    def kind(self) -> str:
+        """What else the file is, by its first bytes; "" if it may be RecordIO."""
+        return describe_content(self._read(0, HEAD_BYTES))
+
     def record(self, offset: int, name: str = "") -> tuple[NDArray[np.float32], bytes]:
         """Labels [n] and image bytes of the record that starts at byte `offset`; `name` is what messages call it.
 
@@ -94,6 +100,8 @@ class RecordFile:
         if offset + PART_HEADER.size + length > self.size:
             raise RecordIOError(f"{self.path}: {name} at byte {offset:,} is truncated: {length:,} bytes announced")
         flag, label, _, _ = IMAGE_HEADER.unpack_from(data, PART_HEADER.size)
+        if length < IMAGE_HEADER.size + 4 * flag:
+            raise RecordIOError(f"{self.path}: {name} at byte {offset:,} announces {flag} labels in {length} bytes")
         if flag:
             label = struct.unpack_from("<f", data, needed - 4)[0]
         return RecordHead(float(label), max(flag, 1), length > IMAGE_HEADER.size + 4 * flag)

@@ -44,7 +44,7 @@ class RecordIOSource(FaceSource):
 
     Raises:
         FileNotFoundError: no such file.
-        SourceError: a folder with several `.rec` files.
+        SourceError: a folder with several `.rec` files, or a file of another kind.
     """
 
     alignment = "none"
@@ -57,6 +57,8 @@ class RecordIOSource(FaceSource):
                 raise SourceError(f"{path}: {len(found)} .rec files here; give the path of one")
             rec = found[0]
         self.file = RecordFile(rec)
+        if kind := self.file.kind():
+            raise SourceError(f"{rec}: not a RecordIO file, it is {kind}")
         self.idx = Path(idx) if idx else rec.with_suffix(".idx")
         if not idx and not self.idx.is_file():
             self.idx = rec.with_suffix(".IDX")

@@ -12,6 +12,8 @@ import os
 import re
 from collections.abc import Iterator
 
+from facelib.utils.file_kinds import describe_content
+
 BYTE_ORDER_MARK = "\ufeff"
 _HEAD_BYTES = 4096
 _MARKS = {
@@ -87,7 +89,9 @@ def decode_text(data: bytes, name: str | os.PathLike[str]) -> str:
 
 
 def _check_head(head: bytes, name: str | os.PathLike[str]) -> None:
-    """Refuse text that is UTF-16 or UTF-32, with a byte-order mark or without."""
+    """Refuse text that is UTF-16 or UTF-32, with a byte-order mark or without, and files that are something else."""
+    if kind := describe_content(head):
+        raise TextFileError(f"{name}: not a text file, it is {kind}")
     encoding = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
     if encoding is None and b"\0" in head:
         # ASCII in UTF-16 has a zero in every second byte.

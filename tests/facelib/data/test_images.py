@@ -1,5 +1,8 @@
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from facelib.data import IMAGE_SUFFIXES, decode_image, encode_image
 
@@ -17,6 +20,51 @@ def test_the_codec_keeps_colors_and_refuses_other_data():
         decode_image(b"")
     with pytest.raises(ValueError, match="uint8"):
         encode_image(image.astype(np.float32))
+
+
+def encoded(image, kind, mode="RGB", **options):
+    data = io.BytesIO()
+    Image.fromarray(image).convert(mode).save(data, kind, **options)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("JPEG", "CMYK", {"quality": 95}),  # opencv 25274
+        ("JPEG", "RGB", {"progressive": True}),
+        ("MPO", "RGB", {}),  # what phones write for depth
+        ("PNG", "RGBA", {}),
+        ("PNG", "P", {}),
+        ("BMP", "RGB", {}),
+        ("WEBP", "RGB", {}),
+    ],
+)
+def test_what_cameras_and_editors_write(kind, mode, options):
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, :30], image[:, 30:] = (204, 51, 0), (0, 51, 204)
+    decoded = decode_image(encoded(image, kind, mode, **options)).astype(int)
+    assert np.abs(decoded[5:-5, 5:25] - image[5, 5]).max() < 20
+    assert np.abs(decoded[5:-5, 35:55] - image[5, 40]).max() < 20
+
+
+def test_a_photo_is_turned_as_its_orientation_says():
+    """Phones store what the sensor saw, and which side is up (face_recognition 917, detectron2 262)."""
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, :30] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn right
+    decoded = decode_image(encoded(image, "JPEG", exif=exif.tobytes()))
+    assert decoded.shape == (60, 40, 3)
+    assert decoded[:25].min() > 200
+    assert decoded[35:].max() < 50
+
+
+def test_sixteen_bits_are_read_by_their_upper_half():
+    depth = np.arange(2400, dtype=np.uint16).reshape(40, 60) * 27
+    data = io.BytesIO()
+    Image.fromarray(depth).save(data, "PNG")
+    assert np.abs(decode_image(data.getvalue())[..., 0].astype(int) - depth / 256).max() <= 1
 
 
 def test_a_pixel_bomb_is_refused_before_it_is_decoded():

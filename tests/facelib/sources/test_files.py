@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 
 from facelib.sources.files import check_folder, locate, read_picture
@@ -16,6 +18,15 @@ def test_one_image_has_one_place(tmp_path):
     (tmp_path / "link.jpg").symlink_to("b/a.jpg")
     for path in ("./b/a.jpg", "b//a.jpg", "b/../b/a.jpg", f"{tmp_path}/b/a.jpg", "b\\a.jpg", "link.jpg"):
         assert locate(tmp_path, path) == "b/a.jpg"
+
+
+@pytest.mark.parametrize("listed", ["NFC", "NFD"])
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_accents_in_either_form(tmp_path, listed, stored):
+    place = unicodedata.normalize(stored, "josé/ü.jpg")
+    (tmp_path / place).parent.mkdir()
+    (tmp_path / place).write_bytes(b"x")
+    assert locate(tmp_path, unicodedata.normalize(listed, "josé\\ü.jpg")) == place
 
 
 def test_paths_out_of_the_folder_are_refused(tmp_path):

@@ -1,3 +1,5 @@
+import unicodedata
+
 import numpy as np
 import pytest
 from support.listing import accounted, random_tree
@@ -86,6 +88,34 @@ def test_what_aligners_write(tmp_path, flat, ending):
     (tmp_path / "pairs.txt").write_bytes("\ufeff1\t1\r\nAnna_B\t1\t1\r\nAnna_B\t1\tCarl\t1\r\n".encode())
     source = build_source("lfw", str(tmp_path), view="view2")
     assert source.pair_lists()[0].second[1] == index.places[1].as_py()
+
+
+def test_pairs_of_paths(tmp_path):
+    """lfw_test_pair.txt of several codebases (Pytorch_Face_Recognition 6): "path path label", ten folds or not."""
+    make(tmp_path / "lfw")
+    genuine, impostor = "Ann_Lee/Ann_Lee_0001.jpg Ann_Lee/Ann_Lee_0002.jpg 1\n", "Bob/Bob_0002.jpg Bob/Bob_0001.png 0\n"
+    for text, order in ((genuine * 10 + impostor * 10, [True, False]), ((impostor + genuine) * 10, [False, True])):
+        (tmp_path / "pairs.txt").write_text(text)
+        source = build_source("lfw", str(tmp_path), view=str(tmp_path / "pairs.txt"))
+        assert len(source.index()) == 4
+        pairs = source.pair_lists()[0]
+        assert pairs.issame.tolist() == order * 10
+        assert pairs.second[order.index(False)] == "Bob/Bob_0001.jpg"
+    (tmp_path / "pairs.txt").write_text(genuine + "Bob/Bob_0002.jpg 1\n")
+    with pytest.raises(SourceError, match=r"line 2 is .*expected: Name_0001\.jpg Name_0002\.jpg 1"):
+        read_lfw_pairs(tmp_path / "pairs.txt")
+
+
+def test_names_as_macos_writes_them(tmp_path):
+    """Its archives hold accents as characters of their own, lists do not (paperbanana 240)."""
+    name = unicodedata.normalize("NFD", "José_Lee")
+    (tmp_path / name).mkdir()
+    for number in (1, 2):
+        (tmp_path / name / f"{name}_000{number}.jpg").write_bytes(b"x")
+    (tmp_path / "mine.txt").write_text(view1([("José_Lee", 1, 2)], [("José_Lee", 1, "José_Lee", 2)]))
+    index = build_source("lfw", str(tmp_path), view=str(tmp_path / "mine.txt")).index()
+    assert index.names == ["José_Lee"]
+    assert (len(index), count_skipped(index.skipped)) == (2, {"not_a_picture_file": 1})
 
 
 def test_one_image_in_two_files(tmp_path):

@@ -157,6 +157,36 @@ def test_a_stale_header_is_said_and_loses_no_image(tmp_path):
     assert [s.reason for s in index.skipped] == ["stale_header"]
 
 
+def test_headers_that_other_tools_write(tmp_path):
+    """No record 0 (insightface 357, 1166: numbers start at 1), a header with one label (Insightface-tensorflow 4)."""
+    rec = write_set(tmp_path, (0, 0), SIX)
+    lines = rec.with_suffix(".idx").read_text().splitlines()
+    rec.with_suffix(".idx").write_text("\n".join(lines[1:]) + "\n")
+    found, index = listed(build_source("recordio", str(rec)))
+    assert (len(found), index.skipped) == (6, [])
+    data, index_text = frame_record(struct.pack("<IfQQ", 0, 7.0, 0, 0)), "0\t0\n"
+    for key, (label, image) in enumerate(SIX, 1):
+        index_text += f"{key}\t{len(data)}\n"
+        data += image_record(key, label, image)
+    rec.write_bytes(data)
+    rec.with_suffix(".idx").write_text(index_text)
+    found, index = listed(build_source("recordio", str(rec)))
+    assert found == [(str(label), image) for label, image in SIX]
+    assert count_skipped(index.skipped) == {"no_image": 1, "stale_header": 1}
+
+
+def test_a_record_with_fewer_bytes_than_labels(tmp_path):
+    """insightface 122: "buffer is smaller than requested size"."""
+    rec = write_set(tmp_path, (0, 0), SIX[:2])
+    offset = rec.stat().st_size
+    rec.write_bytes(rec.read_bytes() + frame_record(struct.pack("<IfQQ", 900, 1.0, 3, 0) + b"abcd"))
+    with rec.with_suffix(".idx").open("a") as file:
+        file.write(f"3\t{offset}\n")
+    found, index = listed(build_source("recordio", str(rec)))
+    assert len(found) == 2
+    assert {(s.reason, s.place) for s in index.skipped} >= {("damaged_record", "record 3")}
+
+
 def test_large_numbers_are_read_as_small_ones(tmp_path):
     """insightface 662 and 1589: numbers with gaps, above 2^24, and a damaged record."""
     first = 17186137
