@@ -1,7 +1,7 @@
 """All short benchmarks: `python -m benchmarks`. Each is also a script with more options.
 
 Not included: detectability.py, discofacegan.py, face_actors.py, stages.py and sharded_head.py (they take minutes), and
-memory.py, which measures any job.
+memory.py, which measures any job, and gpu.py, which is for a GPU.
 """
 
 import subprocess
