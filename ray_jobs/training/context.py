@@ -12,6 +12,7 @@ import ray.train
 import ray.train.torch
 import torch
 
+from facelib.utils.devices import resolve_device
 from ray_jobs.training.checkpoint import keep_checkpoint
 
 
@@ -49,12 +50,13 @@ class LocalContext:
     Args:
         storage: folder or URI for checkpoints, laid out as Ray Train does.
         keep: checkpoints kept.
-        listeners: called after every report, as Ray Train's callbacks are (`after_report`).
+        callbacks: called after every report, as Ray Train's callbacks are (`after_report`).
+        use_gpu: train on the GPU that the process reserved; without a share it may see those of others.
     """
 
-    def __init__(self, storage: str, keep: int, callbacks: Sequence[Any]) -> None:
+    def __init__(self, storage: str, keep: int, callbacks: Sequence[Any], use_gpu: bool = False) -> None:
         self.rank, self.world, self.local_world = 0, 1, 1
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = resolve_device("cuda" if use_gpu else "cpu")
         self.storage, self.keep, self.callbacks = storage, keep, callbacks
 
     def report(self, metrics: dict[str, Any], folder: str | Path | None = None) -> None:

@@ -61,7 +61,8 @@ def fit(plan: TrainingPlan, callbacks: Sequence[Any]) -> dict[str, Any]:
     check_training_resources(plan.settings)
     discard_stale_bookkeeping(plan.storage)
     if plan.in_process:
-        run_rank(plan, LocalContext(plan.storage, plan.settings.train.keep_checkpoints, callbacks))
+        train = plan.settings.train
+        run_rank(plan, LocalContext(plan.storage, train.keep_checkpoints, callbacks, train.use_gpu))
     else:
         _fit_worker_group(plan, [*callbacks, FailFastCallback()])
     newest = newest_checkpoint(plan.storage)

@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from ray_jobs.training.checkpoint import newest_checkpoint, read_state, write_state
@@ -21,3 +22,13 @@ def test_a_process_of_its_own_keeps_the_newest_checkpoints_and_tells_who_listens
     place.report({"note": "no checkpoint"})
     assert len(list(storage.glob("checkpoint_*/state.pt"))) == 2
     assert told == [[{"step": s}] for s in (1, 1, 2, 2, 3, 3)] + [[{"note": "no checkpoint"}]] * 2
+
+
+def test_a_gpu_is_used_only_where_one_was_reserved(tmp_path, monkeypatch):
+    """A process without a share of a GPU sees all of them."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert LocalContext(str(tmp_path), 1, []).device == torch.device("cpu")
+    assert LocalContext(str(tmp_path), 1, [], use_gpu=True).device == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="PyTorch sees no GPU in this process"):
+        LocalContext(str(tmp_path), 1, [], use_gpu=True)

@@ -17,8 +17,8 @@ TINY = {
 }
 
 
-def settings():
-    return change_settings(load_settings(None, []), TINY, "test")
+def settings(**changes):
+    return change_settings(load_settings(None, []), {**TINY, **changes}, "test")
 
 
 def images(views, count):
@@ -66,9 +66,9 @@ def test_two_ranks_learn_what_one_learns_from_the_whole_batch(gloo_pool, compres
         assert (first - model.network.weight).abs().max() > 1e-6
 
 
-def _method_trained(name):
+def _method_trained(name, changes):
     torch.manual_seed(0)
-    method = METHODS[name](settings(), 8)
+    method = METHODS[name](settings(**changes), 8)
     wrapped = distribute(method, TrainSettings(), torch.device("cpu"))
     rank = torch.distributed.get_rank()
     views = method.sampling.views
@@ -81,10 +81,22 @@ def _method_trained(name):
     return losses, next(method.backbone.parameters()).grad
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_methods_are_distributed(gloo_pool, name):
-    (first, first_gradient), (second, second_gradient) = gloo_pool.run(_method_trained, name)
-    assert first != second
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("ssl", {}),
+        ("ssl", {"ssl.options": {"symmetric": True, "batch_negatives": True}}),
+        ("unpg", {}),
+        ("unpg", {"unpg.shard_head": True}),
+    ],
+    ids=str,
+)
+def test_methods_are_distributed(gloo_pool, name, changes):
+    (first, first_gradient), (second, second_gradient) = gloo_pool.run(_method_trained, name, changes)
+    if "unpg.shard_head" in changes:  # its loss is that of the global batch
+        assert first == pytest.approx(second)
+    else:
+        assert first != second
     assert first_gradient.abs().sum() > 0
     assert torch.equal(first_gradient, second_gradient)
 
