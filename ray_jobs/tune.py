@@ -38,19 +38,16 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     """
     from facelib.tuning.space import SearchSpace, check_space
     from facelib.tuning.validation import check_fields, check_search, check_tune
-    from ray_jobs.tuning.hosted_scheduler import build_scheduler
-    from ray_jobs.tuning.hosted_searcher import build_searcher
+    from ray_jobs.tuning.validation import check_components
 
     check_training = {"ssl": train_ssl.validate, "unpg": train_unpg.validate}[settings.tune.method]
     if settings.data.stream:
         raise SettingsError("data.stream: trials are compared on one stored dataset; make it with ray_jobs.generate")
     check_tune(settings)
-    build_scheduler(settings.tune, settings.train.epochs)
     space = SearchSpace(settings.tune.space, settings)
     check_fields(space, settings)
     check_search(space, settings)
-    if isinstance(settings.tune.search, dict):
-        build_searcher(settings.tune, space)
+    check_components(space, settings)
     check_training(settings, upcoming)
     check_space(space, lambda corner: check_training(corner, upcoming))
     change_settings(settings, settings.tune.final, "tune.final")
@@ -60,6 +57,7 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
 def tune(settings: Settings, run: Run) -> JobResult:
     """Search, train the finalists again with other seeds, choose the best, write the report."""
     from facelib.data.lock import directory_lock
+    from facelib.tuning.optuna_search import export_study
     from facelib.tuning.report import finalists, winner_of
     from ray_jobs.tuning.driver import run_trials
     from ray_jobs.tuning.spec import sweep_folder
@@ -80,6 +78,10 @@ def tune(settings: Settings, run: Run) -> JobResult:
             sweep.add("final", winner, settings.seed + settings.tune.finalist_seeds + 1 + seed)
         run_trials(sweep, "final")
         write_report(sweep, winner, comparison)
+        if settings.tune.export_optuna:
+            path = settings.path(settings.tune.export_optuna)
+            export_study(settings.tune, sweep.space, sweep.store.of_kind("search"), path, settings.name)
+            print(f"exported to Optuna: optuna-dashboard sqlite:///{path}", flush=True)
         if left_out := sweep.left_out():
             print(left_out, flush=True)
     history = [

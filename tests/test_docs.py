@@ -35,6 +35,7 @@ ELSEWHERE = {
     "aws": "needs an AWS account; policies: tests/cluster/test_cluster_files.py",
     "vpc=": "needs an AWS account",
     "group=": "needs an AWS account",
+    "tensorboard": "not installed here; its event files: tests/ray_jobs/test_tune.py",
     "echo": "prints a value",
     "for": "shell",
     "do": "shell",
@@ -76,7 +77,7 @@ OWN_DATA = {
     "runs/facelib/ssl/model.pt": "",
 }
 # What follows a section's name and a point in file and host names: `train.rec`, `ray.io/node-type`.
-NOT_FIELDS = {"io", "json", "md", "pt", "py", "rec", "yaml"}
+NOT_FIELDS = {"air", "io", "json", "md", "pt", "py", "rec", "tune", "yaml"}
 
 
 class Command(NamedTuple):
@@ -151,6 +152,9 @@ def own_data(tmp_path, monkeypatch):
         if content is not None:
             path.write_text(content)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
+    [classes] = [text for _, text in blocks(ROOT / "docs" / "tuning.md", "python") if "class Mutate(" in text]
+    (tmp_path / "my_tuning.py").write_text(classes)
+    monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -51,6 +51,13 @@ class TuneSettings(Section):
     median_trials: Count = Field(
         4, description="median: trials that must have reached an epoch before a trial can be stopped there"
     )
+    callbacks: list[Annotated[str | dict[str, Any], class_or()]] = Field(
+        [],
+        description="callbacks of Ray Tune, such as loggers: package.module:Class, or {class: ..., options: {...}}",
+    )
+    export_optuna: str = Field(
+        "", description="SQLite file to export the search to, as a study of Optuna; relative to `output`"
+    )
     stop: dict[str, float] = Field(
         default_factory=dict,
         description="{metric: value}: a trial has finished once it reports at least this value of any of them",

@@ -158,12 +158,8 @@ class TrialStore:
 
     def __init__(self, uri: str) -> None:
         self.folder = Folder(uri).create()
-        self.trials: dict[int, Trial] = {}
         self.folder.clean_temp_files()
-        for name in self.folder.names():
-            if name.endswith(".json"):
-                trial = read_trial(self.folder, name)
-                self.trials[trial.number] = trial
+        self.trials = read_trials(self.folder)
         orders = [(t.start_order or 0, t.end_order or 0, *(r.order for r in t.reports)) for t in self.trials.values()]
         self._last_order = max((max(several) for several in orders), default=0)
 
@@ -216,6 +212,16 @@ def in_order(trials: Iterable[Trial]) -> list[Event]:
 def file_name(number: int) -> str:
     """Name of a trial's file."""
     return f"{number:04d}.json"
+
+
+def read_trials(folder: Folder) -> dict[int, Trial]:
+    """All trials of a folder by number.
+
+    Raises:
+        DatasetError: a file is damaged.
+    """
+    trials = [read_trial(folder, name) for name in folder.names() if name.endswith(".json")]
+    return {trial.number: trial for trial in trials}
 
 
 def read_trial(folder: Folder, name: str) -> Trial:

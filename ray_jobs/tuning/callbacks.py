@@ -10,10 +10,12 @@ from ray.train import UserCallback
 from ray.tune.callback import Callback
 from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS, DEFAULT_EXPERIMENT_INFO_KEYS, DONE, SHOULD_CHECKPOINT
 
+from facelib.config.components import build_component
 from ray_jobs.errors import user_error
 from ray_jobs.training.callbacks import LOGGED
 
 if TYPE_CHECKING:
+    from facelib.config import TuneSettings
     from ray_jobs.tuning.state import Sweep
 
 FAILURE, EPOCH = "failure", "epoch"  # keys of a trial's reports
@@ -52,6 +54,15 @@ class SweepCallback(WithoutSweep, Callback):
         with keep_error(self.sweep):
             message = f"{type(cause).__name__}: {lines[-1]}"
             self.sweep.end_segment(trial.config["number"], trial.config["segment"], message)
+
+
+def build_callbacks(tune: TuneSettings) -> list[Callback]:
+    """The callbacks of Tune that `tune.callbacks` names.
+
+    Raises:
+        SettingsError: one cannot be imported or built.
+    """
+    return [build_component("tune.callbacks", component, Callback) for component in tune.callbacks]
 
 
 class ReportCallback(UserCallback):

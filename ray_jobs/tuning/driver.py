@@ -1,20 +1,20 @@
 """Runs a sweep's trials on Ray Tune.
 
 Tune starts the trials' processes, restarts those that die and stops those that the sweep wants stopped. What to try,
-which trial to stop and all results are kept by the sweep (`ray_jobs.tuning.state`), so Tune's own experiment state is
-thrown away.
+which trial to stop and all results are kept by the sweep (`ray_jobs.tuning.state`). Tune's experiment folder, a new one
+for each start, is a view of it for Tune's own tools: nothing is read from it.
 """
 
 import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import ray.tune
 
 from ray_jobs.errors import JobError
-from ray_jobs.tuning.callbacks import SweepCallback
+from ray_jobs.tuning.callbacks import SweepCallback, build_callbacks
 from ray_jobs.tuning.schedulers import SweepScheduler
 from ray_jobs.tuning.searchers import SweepSearcher
 from ray_jobs.tuning.state import Sweep
@@ -32,7 +32,7 @@ def run_trials(sweep: Sweep, kind: str) -> None:
     if first is None:
         return
     resources = ray.tune.PlacementGroupFactory([trial_resources(sweep.settings)])
-    with tempfile.TemporaryDirectory() as scratch, _quiet_tune():
+    with _quiet_tune():
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(train_segment, resources),
             tune_config=ray.tune.TuneConfig(
@@ -41,13 +41,13 @@ def run_trials(sweep: Sweep, kind: str) -> None:
                 num_samples=-1,  # The searcher ends the search.
                 # The next trial in the same process does not import PyTorch again.
                 reuse_actors=sweep.tune.in_process,
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
+                trial_dirname_creator=trial_dirname,
             ),
             run_config=ray.tune.RunConfig(
-                name="trials",
-                storage_path=scratch,
+                name=experiment_name(sweep, kind),
+                storage_path=f"{sweep.folder.uri}/tune",
                 failure_config=ray.tune.FailureConfig(max_failures=sweep.tune.max_failures),
-                callbacks=[SweepCallback(sweep)],
+                callbacks=[SweepCallback(sweep), *build_callbacks(sweep.tune)],
                 verbose=0,
             ),
         )
@@ -59,14 +59,23 @@ def run_trials(sweep: Sweep, kind: str) -> None:
     sweep.delete_checkpoints()
 
 
+def experiment_name(sweep: Sweep, kind: str) -> str:
+    """Name of Tune's experiment: when the sweep was started, and the kind of trials unless they are the search's."""
+    return sweep.started_at if kind == "search" else f"{sweep.started_at}_{kind}"
+
+
+def trial_dirname(trial: Any) -> str:
+    """Name of a trial's folder in Tune's experiment: its number, and its segment if that is not the first."""
+    segment = trial.config["segment"]
+    return f"{trial.config['number']:04d}" + (f"_segment-{segment}" if segment else "")
+
+
 @contextlib.contextmanager
 def _quiet_tune() -> Iterator[None]:
-    """Tune without its tables, log files and signal handler inside the block."""
+    """Tune without its tables and signal handler inside the block."""
     variables = {
         "RAY_AIR_NEW_OUTPUT": "0",  # The old output respects verbose=0.
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_GLOBAL_CHECKPOINT_S": "86400",
         "TUNE_WARN_THRESHOLD_S": "60",
     }
     before = {name: os.environ.get(name) for name in variables}

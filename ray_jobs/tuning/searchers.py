@@ -35,7 +35,13 @@ class SweepSearcher(WithoutSweep, Searcher):
         if work is None:
             return None if self.sweep.live else Searcher.FINISHED
         number, segment = work
-        return {"number": number, "segment": segment, "folder": self.sweep.store.segment_uri(number, segment)}
+        return {
+            "number": number,
+            "segment": segment,
+            "folder": self.sweep.store.segment_uri(number, segment),
+            # Not read by the trial, which reads all its settings from the folder: for loggers and tables of Tune.
+            **self.sweep.store.trials[number].segments[segment].parameters,
+        }
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """Nothing to set: the sweep knows metric, mode and space."""

@@ -10,7 +10,7 @@ from ray_jobs.training.plan import training_spec
 # Settings that may change when a sweep is continued: more trials or finalists can be added.
 CHANGEABLE = (
     "folder", "trials", "concurrency", "in_process", "max_failures", "finalists", "finalist_seeds", "final_seeds",
-    "final", "heatmap", "time_budget",
+    "final", "heatmap", "time_budget", "callbacks", "export_optuna",
 )  # fmt: skip
 
 

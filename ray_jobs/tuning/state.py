@@ -73,6 +73,7 @@ class Sweep:
             self._stop(self.store.trials[number], stop)
         self.error: Exception | None = None
         self._segment_started: dict[int, float] = {}
+        self.started_at = time.strftime("%Y-%m-%d_%H-%M-%S")
         self._started = time.monotonic()
         self._previous_seconds = max((r.seconds for t in self.store.trials.values() for r in t.reports), default=0.0)
 

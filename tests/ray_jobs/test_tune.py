@@ -1,76 +1,37 @@
 """Sweeps on a Ray cluster: search, early stopping, failures, killed and continued sweeps."""
 
 import json
+import os
 import signal
 import threading
+import time
 
+import optuna
 import psutil
 import pytest
 import ray
 import yaml
 from mlflow import MlflowClient
+from ray.tune import ExperimentAnalysis
 from support.commands import start, wait_for
-from support.datasets import write_dataset
+from support.docs import blocks
+from support.tiny_sweep import config, sweep, trials, write_faces
 
 from facelib.config import SettingsError, load_settings
 from facelib.data import DatasetError
 from facelib.models import read_checkpoint
 from facelib.tracking import Run
-from facelib.tuning.trials import TrialStore
 from ray_jobs import train_ssl as train_ssl_job
 from ray_jobs import tune as tune_job
 from ray_jobs.errors import JobError
 from ray_jobs.train_ssl import train_ssl
-from ray_jobs.tune import tune
-
-TINY = {
-    "name": "sweep",
-    "model": {
-        "name": "iresnet", "embedding_size": 16,
-        "options": {"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2},
-    },
-    "ssl": {"queue_size": 24},
-    "train": {
-        "epochs": 3, "batch_size": 8, "learning_rate": 0.1, "precision": "float32", "threads": 1,
-        "cpus_per_worker": 0.5, "max_failures": 1,
-    },
-    "data": {"window_row_groups": 2, "readers": 1},
-    "evaluate": {"pairs": 40},
-    "tracking": {"system_metrics": False},
-    "tune": {
-        "space": {"ssl.queue_size": {"grid": [16, 32]}, "augment.strength": {"uniform": [0.0, 1.0]}},
-        "trials": 3, "startup_trials": 2, "finalists": 1, "finalist_seeds": 0, "in_process": True,
-    },
-}  # fmt: skip
+from ray_jobs.tuning.state import Sweep
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     """Settings that name a training dataset of 32 identities and a held-out one."""
-    folder = tmp_path_factory.mktemp("data")
-    write_dataset(folder / "faces", identities=32, images=3, per_part=16, per_group=4)
-    write_dataset(folder / "heldout", identities=8, images=3, first=1000)
-    return {"dataset": f"{folder}/faces", "heldout": f"{folder}/heldout"}
-
-
-def config(folder, faces, **changed):
-    """A config file with other `tune` settings."""
-    tree = {**TINY, "output": f"{folder}/out", "data": {**TINY["data"], **faces}}
-    tree["tracking"] = {**TINY["tracking"], "uri": f"sqlite:///{folder}/mlflow.db"}
-    (folder / "tune.yaml").write_text(yaml.safe_dump({**tree, "tune": {**TINY["tune"], **changed}}))
-    return folder / "tune.yaml"
-
-
-def sweep(path, *overrides):
-    """Run the job in this process, on the tests' cluster."""
-    settings = load_settings(path, overrides)
-    tune_job.validate(settings)
-    with Run.open(settings, "tune") as run:
-        return tune(settings, run)
-
-
-def trials(folder):
-    return TrialStore(f"{folder}/out/sweep/trials").trials
+    return write_faces(tmp_path_factory.mktemp("data"))
 
 
 def runs(folder):
@@ -108,7 +69,8 @@ def finished(tmp_path_factory, faces, ray_cluster):
         "train.learning_rate": {"grid": [0.1, 1.0e30]},
     }
     more = {"space": space, "search": "grid", "scheduler": "none", "trials": 4, "finalists": 1, "finalist_seeds": 3,
-            "final_seeds": 1, "final": {"train.epochs": 2}}  # fmt: skip
+            "final_seeds": 1, "final": {"train.epochs": 2}, "export_optuna": "study.db",
+            "callbacks": [{"class": "own_tuning:CountResults", "options": {"path": f"{folder}/results"}}]}  # fmt: skip
     return folder, sweep(config(folder, faces, **more))
 
 
@@ -174,6 +136,134 @@ def test_the_same_command_again_trains_nothing_twice_and_more_can_be_asked_for(f
     assert len(after) == len(before) + 1
     with pytest.raises(DatasetError, match=r"train\.epochs: 3, now 4"):
         sweep(folder / "tune.yaml", "train.epochs=4")
+
+
+def test_tunes_own_tools_read_the_experiment(finished):
+    folder, _ = finished
+    known = trials(folder)
+    experiments = {path.name[len("2030-01-02_03-04-05") :]: path for path in (folder / "out/sweep/tune").iterdir()}
+    assert {"", "_repeat", "_final"} <= set(experiments)
+    analysis = ExperimentAnalysis(str(experiments[""]))
+    table = analysis.dataframe().set_index("config/number")
+    search = {number: trial for number, trial in known.items() if trial.kind == "search"}
+    assert set(table.index) == set(search)
+    for number, trial in search.items():
+        if trial.state == "finished":
+            assert table.loc[number, "heldout/auc"] == pytest.approx(trial.reports[-1].value)
+            assert (
+                not trial.parameters or table.loc[number, "config/ssl.queue_size"] == trial.parameters["ssl.queue_size"]
+            )
+    for frame in analysis.trial_dataframes.values():
+        trial = search[frame["config/number"].iloc[0]]
+        if trial.state == "finished":
+            assert frame["epoch"].dropna().tolist() == [1, 2, 3]
+            assert frame["heldout/auc"].tolist() == pytest.approx([r.value for r in trial.reports])
+    for number in search:
+        files = {path.name.partition(".")[0] for path in (experiments[""] / f"{number:04d}").iterdir()}
+        assert {"events", "progress", "result"} <= files
+    assert sum(path.stat().st_size for path in (folder / "out/sweep/tune").rglob("*") if path.is_file()) < 3_000_000
+    lines = (folder / "results").read_text().splitlines()  # a callback of the user's
+    epochs = [f"{number} {report.epoch}" for number, trial in known.items() for report in trial.reports]
+    assert set(epochs) <= set(lines)
+
+
+def test_the_search_is_exported_for_optunas_dashboard(finished):
+    folder, _ = finished
+    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{folder}/out/study.db")
+    assert [t.state.name for t in study.trials].count("FAIL") == 2
+    assert study.best_value == max(t.score for t in trials(folder).values() if t.kind == "search" and t.score)
+
+
+def test_from_python_as_in_the_docs(faces, tmp_path, ray_cluster, monkeypatch):
+    """Also a sweep without repeats and without the base trial, and three more trials than before."""
+    path = config(tmp_path, faces, finalists=0, base=False, search="random", scheduler="none")
+    [example] = [block for block in blocks("tuning.md", "python") if "import load_sweep, sweep" in block]
+    example = example.replace("tune_ssl", str(path)).replace("runs/tune/sweep_ssl", f"{tmp_path}/out/sweep")
+    example = example.replace("tune.trials=8", 'tune.trials=4", "train.epochs=1')
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(example, "docs/tuning.md", "exec"), names)
+    assert [t.state for t in names["result"]] == ["finished"] * 4
+    assert names["again"].best == names["result"].best
+    assert (tmp_path / "trials.csv").read_text().count("\n") == 5
+    assert "Best: trial" in (tmp_path / "out/sweep/report.md").read_text()
+    before = {t.number: t for t in names["result"]}
+    more = names["sweep"](load_settings(path, ["tune.trials=7", "train.epochs=1"]))
+    assert [t.number for t in more] == list(range(7))
+    assert all(more[number] == trial for number, trial in before.items())
+
+
+@pytest.mark.faults
+def test_classes_of_the_docs_survive_a_kill(faces, tmp_path, ray_cluster, monkeypatch):
+    """The user's file of the docs as it is, found through PYTHONPATH alone."""
+    [classes] = [block for block in blocks("tuning.md", "python") if "class Mutate(Searcher)" in block]
+    (tmp_path / "my_tuning.py").write_text(classes)
+    [settings] = [yaml.safe_load(b)["tune"] for b in blocks("tuning.md", "yaml") if "my_tuning:Mutate" in b]
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+    path = config(tmp_path, faces, **settings, trials=6, concurrency=1)
+    driver = start("tune", "--config", path, "--ray.address", ray.get_runtime_context().gcs_address, folder=tmp_path)
+
+    def halfway():
+        assert driver.poll() is None, (tmp_path / "tune.log").read_text()
+        found = trials(tmp_path) if (tmp_path / "out/sweep/trials").is_dir() else {}
+        return sum(t.state in ("finished", "stopped") for t in found.values()) >= 3
+
+    wait_for(halfway, what="three trials")
+    driver.kill()
+    driver.wait()
+    wait_for(lambda: not trial_processes(), what="the end of the driver's trials")
+    before = trials(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sweep(path)
+    after = trials(tmp_path)
+    assert sorted(after) == list(range(7))
+    assert {t.state for t in after.values()} <= {"finished", "stopped"}
+    assert all(after[n].parameters == trial.parameters for n, trial in before.items())
+    assert all([r.epoch for r in t.reports] == list(range(1, t.epoch + 1)) for t in after.values())
+    assert len({repr(t.parameters) for t in after.values()}) == 7
+
+
+@pytest.mark.faults
+def test_a_killed_driver_stops_the_same_trials(faces, tmp_path, ray_cluster):
+    """ASHA over real trainings, one at a time: with and without a kill."""
+    more = {"search": "random", "trials": 6, "reduction": 2, "base": False, "concurrency": 1}
+    (tmp_path / "whole").mkdir()
+    sweep(config(tmp_path / "whole", faces, **more))
+    whole = trials(tmp_path / "whole")
+    path = config(tmp_path, faces, **more)
+    for reports in (4, 8):
+        driver = start("tune", "--config", path, "--ray.address", ray.get_runtime_context().gcs_address,
+                       folder=tmp_path)  # fmt: skip
+
+        def there(driver=driver, reports=reports):
+            assert driver.poll() is None, (tmp_path / "tune.log").read_text()
+            found = trials(tmp_path) if (tmp_path / "out/sweep/trials").is_dir() else {}
+            return sum(len(t.reports) for t in found.values()) >= reports
+
+        wait_for(there, what=f"{reports} reports")
+        driver.kill()
+        driver.wait()
+        wait_for(lambda: not trial_processes(), what="the end of the driver's trials")
+    sweep(path)
+    ends = [{n: (t.state, t.epoch) for n, t in known.items()} for known in (whole, trials(tmp_path))]
+    assert ends[0] == ends[1]
+    assert {state for state, _ in ends[0].values()} == {"finished", "stopped"}
+
+
+@pytest.mark.faults
+def test_a_busy_driver_loses_no_report(faces, tmp_path, ray_cluster, monkeypatch):
+    """Three seconds for every report: the worker group has ended when the first one has been handled."""
+    handle = Sweep.report
+
+    def slowly(self, *arguments):
+        time.sleep(3)
+        return handle(self, *arguments)
+
+    monkeypatch.setattr(Sweep, "report", slowly)
+    path = config(tmp_path, faces, in_process=False, trials=1, base=False, scheduler="none", search="random")
+    sweep(path, "data.cpus_per_reader=0.1")
+    [trial] = trials(tmp_path).values()
+    assert (trial.state, [r.epoch for r in trial.reports]) == ("finished", [1, 2, 3])
 
 
 @pytest.mark.faults

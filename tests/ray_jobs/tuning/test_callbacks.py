@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import cloudpickle
 import pytest
 
+from facelib.config import SettingsError, TuneSettings
 from ray_jobs.errors import JobError
 from ray_jobs.tuning.callbacks import (
     ReportCallback,
     SweepCallback,
     WithoutSweep,
+    build_callbacks,
     epoch_report,
     keep_error,
     logged_metrics,
@@ -55,6 +57,14 @@ def test_every_end_of_a_trial_reaches_the_sweep(capsys):
     assert [end[2] for end in sweep.ended][:2] == ["", "JobError: lower train.learning_rate"]
     callback.on_trial_recover(0, [], trial())
     assert "trial 7: its process died; restarting it" in capsys.readouterr().out
+
+
+def test_callbacks_of_the_user_are_built():
+    named = ["own_tuning:CountResults", {"class": "own_tuning:CountResults", "options": {"path": "a.txt"}}]
+    callbacks = build_callbacks(TuneSettings(callbacks=named))
+    assert [callback.path for callback in callbacks] == ["results.txt", "a.txt"]
+    with pytest.raises(SettingsError, match=r"tune\.callbacks: own_tuning:StopWorst is not a subclass"):
+        build_callbacks(TuneSettings(callbacks=["own_tuning:StopWorst"]))
 
 
 def test_the_sweeps_own_error_is_kept():

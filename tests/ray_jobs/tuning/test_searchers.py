@@ -10,7 +10,10 @@ class Queue:
 
     def __init__(self, *segments):
         self.waiting, self.live = list(segments), set()
-        self.store = SimpleNamespace(segment_uri=lambda number, segment: f"trials/{number}/{segment}")
+        trial = SimpleNamespace(segments=[SimpleNamespace(parameters={"ssl.margin": 0.1})] * 2)
+        self.store = SimpleNamespace(
+            segment_uri=lambda number, segment: f"trials/{number}/{segment}", trials={0: trial, 1: trial}
+        )
 
     def next_segment(self, kind):
         assert kind == "search"
@@ -22,8 +25,8 @@ class Queue:
 
 def test_segments_are_suggested_as_they_come():
     searcher = SweepSearcher(Queue((1, 0)), "search", slots=2, first=(0, 0))
-    assert searcher.suggest("a") == {"number": 0, "segment": 0, "folder": "trials/0/0"}
-    assert searcher.suggest("b") == {"number": 1, "segment": 0, "folder": "trials/1/0"}
+    assert searcher.suggest("a") == {"number": 0, "segment": 0, "folder": "trials/0/0", "ssl.margin": 0.1}
+    assert searcher.suggest("b") == {"number": 1, "segment": 0, "folder": "trials/1/0", "ssl.margin": 0.1}
 
 
 def test_no_more_than_fit_at_a_time_and_the_end():
