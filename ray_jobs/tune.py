@@ -103,12 +103,13 @@ def write_report(sweep: Sweep, winner: Trial, comparison: FinalistComparison | N
     use_last = settings.train.selection == "last"
     fields, compared = sweep_importance(sweep.space, search, settings.tune.mode, use_last)
     result = summary(trials, comparison, winner, settings.tune)
+    left_out = f"\n{sentence}\n" if (sentence := sweep.left_out()) else ""
     best = best_settings(settings, winner, f"{sweep.folder.uri}/best")
     comment = f"Found by the sweep {settings.name} ({sweep.folder.uri}).\n{result}\n" + (
         f"Train with it: python -m ray_jobs.train_{settings.tune.method} --config {sweep.folder.uri}/{BEST_NAME}"
     )
     texts = {
-        "report.md": render_markdown(settings, trials, comparison, winner, fields),
+        "report.md": render_markdown(settings, trials, comparison, winner, fields) + left_out,
         "results.json": render_json(trials, comparison, winner, fields),
         BEST_NAME: render_settings(best, comment),
     }

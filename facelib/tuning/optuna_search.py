@@ -32,6 +32,7 @@ SAMPLERS = {
     "qmc": "QMCSampler",
     "brute_force": "BruteForceSampler",
 }
+_CATEGORIES = (bool, int, float, str, type(None))  # what Optuna can store
 MODELS = ("tpe", "gp")  # samplers that come after `startup_trials` random trials
 ATTEMPTS = 100  # questions before a duplicate is accepted
 
@@ -94,8 +95,12 @@ def build_sampler(tune: TuneSettings, seed: int) -> "BaseSampler":
         )
 
 
-def as_optuna(trial: Trial, space: SearchSpace) -> "FrozenTrial":
-    """A trial as one of Optuna's: early stopping is pruning."""
+def as_optuna(trial: Trial, space: SearchSpace, for_people: bool = False) -> "FrozenTrial":
+    """A trial as one of Optuna's: early stopping is pruning.
+
+    Args:
+        for_people: with the values of a `choice` or `grid` themselves, not their indices.
+    """
     optuna = _optuna()
     states = optuna.trial.TrialState
     params, distributions = {}, {}
@@ -104,6 +109,9 @@ def as_optuna(trial: Trial, space: SearchSpace) -> "FrozenTrial":
         if chosen is not None:
             key = space.optuna_name(name, chosen)
             params[key], distributions[key] = chosen.encode(value), chosen.distribution()
+            if for_people and chosen.values and all(isinstance(v, _CATEGORIES) for v in chosen.values):
+                params[key] = value
+                distributions[key] = optuna.distributions.CategoricalDistribution(chosen.values)
     # A study has no word for a trial that ended without a finite value other than that it failed.
     scored = trial.score is not None
     state = {
@@ -124,7 +132,7 @@ def as_optuna(trial: Trial, space: SearchSpace) -> "FrozenTrial":
 def export_study(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial], path: str, name: str) -> None:
     """Write the search trials as a study to an SQLite file, for `optuna-dashboard sqlite:///<path>`.
 
-    A study of the same name in the file is replaced. Values of a `choice` or `grid` are shown as they are.
+    A study of the same name in the file is replaced.
     """
     optuna = _optuna()
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
@@ -137,8 +145,8 @@ def export_study(tune: TuneSettings, space: SearchSpace, trials: Sequence[Trial]
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([tune.metric])
         for trial in trials:
-            frozen = as_optuna(trial, space)
-            for key, value in {"trial": trial.label, "state": trial.state, **trial.parameters}.items():
+            frozen = as_optuna(trial, space, for_people=True)
+            for key, value in {"trial": trial.label, "state": trial.state, "mlflow_run": trial.run_id}.items():
                 frozen.set_user_attr(key, value)
             study.add_trial(frozen)
     finally:

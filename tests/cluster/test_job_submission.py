@@ -136,6 +136,8 @@ def test_every_other_job_runs_from_s3_to_s3(head, s3, tmp_path, monkeypatch):
         done = head.submit(*job(name, *arguments, "--tracking.system_metrics", "false"), timeout=600)
         assert done.returncode == 0, name + done.stdout + done.stderr
         assert f"run/{wrote}" in keys(s3), (name, keys(s3, "run/"))
+    views = {key.rpartition("/")[2].partition(".")[0] for key in keys(s3, "run/sweep/tune/")}
+    assert {"result", "progress", "events"} <= views  # Tune's experiment folder
     assert {status for _, status in runs(head)} == {"FINISHED"}
     for name, value in environment(s3).items():
         monkeypatch.setenv(name, value)

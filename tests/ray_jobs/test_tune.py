@@ -117,6 +117,8 @@ def test_every_trial_is_a_run_with_its_own_end(finished):
         curve = client.get_metric_history(child.info.run_id, "heldout/auc")
         assert [(m.step, m.value) for m in curve] == [(r.epoch, pytest.approx(r.value)) for r in trial.reports]
         assert child.data.metrics["score"] == pytest.approx(trial.score)
+        history = json.loads((folder / f"out/sweep/trials/{number:04d}/history.json").read_text())
+        assert set(history[0]) - {"epoch"} == set(trial.reports[0].metrics)  # nothing of Tune's
         assert {"model.pt", "history.json"} <= {a.path for a in client.list_artifacts(child.info.run_id)}
         assert child.data.params["ssl.queue_size"] == str(trial.parameters.get("ssl.queue_size", 24))
         assert "tune.trials" not in child.data.params

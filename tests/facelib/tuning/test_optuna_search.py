@@ -137,7 +137,7 @@ def test_ends_of_trials_in_optunas_terms():
 
 
 def test_a_study_is_exported_for_the_dashboard(tmp_path):
-    search = Search(NUMBERS)
+    search = Search(STEPS, worth=lambda parameters: parameters["augment.strength"])
     search.run(6)
     search.trials[2].state, search.trials[3].state = "stopped", "failed"
     for _ in range(2):  # again after more trials
@@ -147,5 +147,6 @@ def test_a_study_is_exported_for_the_dashboard(tmp_path):
         study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path}/study.db")
         assert study.metric_names == ["heldout/auc"]
     assert [t.state.name for t in study.trials].count("COMPLETE") == 4
-    assert study.trials[0].user_attrs["augment.strength"] == search.trials[0].parameters["augment.strength"]
+    assert [t.params for t in study.trials] == [t.parameters for t in search.trials]  # 64 and not the third of the grid
+    assert study.trials[2].user_attrs == {"trial": "2", "state": "stopped", "mlflow_run": ""}
     assert study.best_value == max(t.score for t in search.trials if t.state == "finished")
