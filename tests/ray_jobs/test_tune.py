@@ -79,7 +79,7 @@ def test_a_sweep_writes_a_report_plots_and_settings_that_train(finished):
     out = folder / "out" / "sweep"
     assert result.written == (f"{out}/report.md", f"{out}/best.yaml")
     report = (out / "report.md").read_text()
-    assert "over 2 new seeds" in report
+    assert "over 3 new seeds" in report
     assert "Lower train.learning_rate" in report
     for plot in ("history", "parallel", "heatmap", "finalists"):
         assert (out / f"{plot}.png").stat().st_size > 5_000
@@ -125,8 +125,8 @@ def test_every_trial_is_a_run_with_its_own_end(finished):
         assert (folder / "out" / "sweep" / "trials" / f"{number:04d}" / "model.pt").is_file()
     assert not list((folder / "out" / "sweep" / "trials").rglob("checkpoint_*"))
     seeds = {t.seed for t in known.values() if t.kind == "repeat"}
-    assert seeds == {1, 2}
-    assert {t.seed for t in known.values() if t.kind == "final"} == {3}
+    assert seeds == {1, 2, 3}
+    assert {t.seed for t in known.values() if t.kind == "final"} == {4}
 
 
 def test_the_same_command_again_trains_nothing_twice_and_more_can_be_asked_for(finished):
@@ -347,7 +347,7 @@ def test_a_population_learns_a_schedule(faces, tmp_path, ray_cluster):
     [copied] = [t for t in members if t.segments[1].warm_start_from[0] != t.number]
     assert copied.segments[1].parameters != copied.segments[0].parameters
     repeats = [t for t in known.values() if t.kind == "repeat"]
-    assert len(repeats) == 2
+    assert len(repeats) == 3
     assert all([s.stop_epoch for s in t.segments] == [1, 2] for t in repeats)
     assert all([r.epoch for r in t.reports] == [1, 2] for t in known.values())
     assert "## Schedule of the winner" in (tmp_path / "out" / "sweep" / "report.md").read_text()
