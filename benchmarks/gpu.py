@@ -1,6 +1,6 @@
 """All that only a GPU can show, in one command and under ten minutes; prints Markdown tables with the machine's name.
 
-    python -m benchmarks.gpu                      # device tests, steps, stages
+    python -m benchmarks.gpu                      # everything
     python -m benchmarks.gpu --only steps --minutes 20
     python -m benchmarks.gpu --toy                # a tiny size, on a CPU too: does it run?
 
@@ -9,12 +9,14 @@
   encoders: images per second, milliseconds, floating-point operations per second as a share of what a large bfloat16
   matrix product reaches here ("share of peak"), and the largest memory allocated. What does not fit into `--minutes` is
   named; the first steps (compilation, cuDNN's trials) are not in the times.
-- stages: the other stages alone on the machine's CPUs: generation, alignment, reading (decoding and augmentation).
+- faces: DiscoFaceGAN at its published size with random weights, and RetinaFace on renders, both on the device.
+- stages: the stages of the machine's CPUs alone: generation, alignment, reading (decoding and augmentation).
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import os
 import platform
@@ -26,12 +28,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.alignment import render
+from benchmarks.discofacegan import random_networks
 from benchmarks.ingest import noise_dataset
 from benchmarks.stages import CONFIG, alignment, generation, reading
+from facelib.alignment import build_detector
 from facelib.config import Settings, load_settings
+from facelib.synthesis.discofacegan import DiscoFaceGAN
 from facelib.utils.devices import set_cuda_precision
 from ray_jobs.cluster import cluster
 from ray_jobs.training.methods import METHODS
@@ -171,6 +178,28 @@ def seconds_of(run: Callable[[], object], seconds: float) -> float:
     return timed(max(3, int(seconds / max(timed(2), 1e-6))))
 
 
+def faces(cfg: argparse.Namespace) -> None:
+    """Print the rates of generator and detector on the device."""
+    set_cuda_precision(tf32=False)
+    side = 32 if cfg.toy else 256
+    networks = random_networks(side)
+    count = 2 if cfg.toy else 256
+    coefficients = np.random.default_rng(0).normal(size=(count, 286)).astype(np.float32)
+    runs: dict[str, Callable[[], object]] = {}
+    for precision in ("float32", "bfloat16"):
+        options: dict[str, Any] = {"bfloat16": True, "channels_last": True} if precision == "bfloat16" else {}
+        generator = DiscoFaceGAN(networks, np.zeros(512, np.float32), device=device().type, **options)
+        runs[f"DiscoFaceGAN, {side} px, {precision}"] = functools.partial(generator.synthesize, coefficients)
+    for size in (128,) if cfg.toy else (128, 256):
+        detector = build_detector("retinaface", device=device().type)
+        runs[f"RetinaFace, {size} px"] = functools.partial(detector.detect, render(count, size))
+    print("| on the device | images/s |")
+    print("|---|---|", flush=True)
+    for name, run in runs.items():
+        print(f"| {name} | {count / seconds_of(run, cfg.seconds):,.0f} |", flush=True)
+    print()
+
+
 def stages(cfg: argparse.Namespace) -> None:
     """Print the rates of the stages that feed a GPU."""
     count = 1 if cfg.toy else max(1, (os.cpu_count() or 2) - 1)
@@ -191,7 +220,12 @@ def stage_rates(count: int, seconds: float) -> Iterator[tuple[str, float]]:
                 yield stage.__name__, stage(settings, count, seconds, Path(folder))
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], None]] = {"tests": tests, "steps": steps, "stages": stages}
+PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "tests": tests,
+    "steps": steps,
+    "faces": faces,
+    "stages": stages,
+}
 
 
 if __name__ == "__main__":

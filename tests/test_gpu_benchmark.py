@@ -25,6 +25,11 @@ def test_steps_of_both_methods_eager_and_compiled():
     assert re.match(r".+; torch [\d.]+", text)
 
 
+def test_faces_on_the_device():
+    rows = re.findall(r"^\| (\w+), (\d+) px.* \| [\d,]+ \|$", run("faces"), re.MULTILINE)
+    assert rows == [("DiscoFaceGAN", "32"), ("DiscoFaceGAN", "32"), ("RetinaFace", "128")]
+
+
 @pytest.mark.slow
 def test_stages_and_the_tests_of_devices():
     text = run("tests", "stages")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,10 +52,31 @@ def set_cuda_precision(tf32: bool, cudnn_benchmark: bool = False) -> None:
     """
     import torch
 
-    precision = "tf32" if tf32 else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.conv.fp32_precision = precision
+    _set_float32("tf32" if tf32 else "ieee")
     torch.backends.cudnn.benchmark = cudnn_benchmark
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """On GPUs, float32 that is float32, whatever this process has set."""
+    previous = _set_float32("ieee")
+    try:
+        yield
+    finally:
+        _set_float32(*previous)
+
+
+def _set_float32(products: str, convolutions: str | None = None) -> tuple[str, str]:
+    """Set the precision of matrix products and convolutions; returns what it was.
+
+    By these names only: PyTorch refuses to read its older flags (`allow_tf32`) in a process that has set these.
+    """
+    import torch
+
+    product, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    previous = product.fp32_precision, convolution.fp32_precision
+    product.fp32_precision, convolution.fp32_precision = products, convolutions or products
+    return previous
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -13,8 +13,7 @@ arrays of images [N, R, R, C].
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from torch.nn import functional as F
 
 from facelib.synthesis.discofacegan.network_pickle import NetworkTables
 from facelib.synthesis.discofacegan.topology import COEFFICIENT_SIZES, COEFFICIENTS, TRUNCATED_LAYERS, Topology
-from facelib.utils.devices import resolve_device
+from facelib.utils.devices import exact_float32, resolve_device
 
 Floats = npt.NDArray[np.float32]
 _LEAK, _NORM_EPSILON = 0.2, 1e-8
@@ -140,7 +139,7 @@ class DiscoFaceGAN:
         for start in range(0, len(rows), self.batch_size):
             batch = rows[start : start + self.batch_size]
             filled = np.concatenate([batch, np.repeat(batch[:1], self.batch_size - len(batch), axis=0)])
-            with _exact_float32():
+            with exact_float32():
                 results.append(function(self._tensor(filled)).cpu().numpy()[: len(batch)])
         if not results:
             raise ValueError("no rows: give one or more")
@@ -220,17 +219,6 @@ def _normalize(x: Tensor, style: Tensor) -> Tensor:
 
 def _enlarge(image: Tensor, factor: int) -> Tensor:
     return image if factor == 1 else F.interpolate(image, scale_factor=factor, mode="nearest")
-
-
-@contextlib.contextmanager
-def _exact_float32() -> Iterator[None]:
-    """On CUDA, float32 that is float32: TensorFloat-32 keeps 10 bits of a product's factors."""
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
 
 
 def _mapping_tables(networks: NetworkTables, topology: Topology) -> list[tuple[Floats, Floats]]:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from support.fake_cuda import StepWatch, fake_cuda
 
-from facelib.utils.devices import actor_device, check_device, set_cuda_precision, to_device
+from facelib.utils.devices import actor_device, check_device, exact_float32, set_cuda_precision, to_device
 
 
 def test_devices_have_three_names():
@@ -29,6 +29,11 @@ def test_precision_of_gpus_is_as_asked_for():
             assert torch.backends.cuda.matmul.fp32_precision == precision
             assert torch.backends.cudnn.conv.fp32_precision == precision
             assert torch.backends.cudnn.benchmark == tf32
+            with exact_float32():
+                assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+                assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+            assert torch.backends.cuda.matmul.fp32_precision == precision
+            assert torch.backends.cudnn.conv.fp32_precision == precision
     finally:
         set_cuda_precision(tf32=False)
 
