@@ -57,6 +57,7 @@ def import_data(settings: Settings, run: Run) -> JobResult:
     from facelib.data.fingerprint import claim_output_dir
     from facelib.data.lock import directory_lock
     from facelib.sources import build_source
+    from facelib.utils.wording import counted
     from ray_jobs.datasets.dataset_report import dataset_metrics, report_dataset
     from ray_jobs.datasets.import_report import REPORT, make_report, print_report, write_listing
     from ray_jobs.datasets.import_writing import write_imported_parts
@@ -66,7 +67,7 @@ def import_data(settings: Settings, run: Run) -> JobResult:
     source = build_source(cfg.source, cfg.path, **cfg.options)
     print(f"{cfg.source}: listing {cfg.path}", flush=True)
     index = source.index()
-    print(f"{cfg.source}: {len(index)} images of {len(index.names)} identities", flush=True)
+    print(f"{cfg.source}: {counted(len(index), 'image')} of {counted(len(index.names), 'identity')}", flush=True)
     if not len(index):
         first = f", the first is {index.skipped[0]}" if index.skipped else ""
         raise JobError(f"{cfg.path}: no image in the layout of {cfg.source}; {len(index.skipped)} left out{first}")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from facelib.config import Settings, TrainSettings
+from facelib.utils.wording import counted
 from ray_jobs.errors import JobError
 
 Resources = Mapping[str, float]
@@ -72,7 +73,7 @@ def cluster_nodes() -> list[dict[str, float]]:
 def describe_resources(nodes: list[dict[str, float]]) -> str:
     """`8 CPUs and 2 GPUs on 3 nodes`."""
     cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
-    return f"{cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} nodes"
+    return f"{counted(cpus, 'CPU')} and {counted(gpus, 'GPU')} on {counted(len(nodes), 'node')}"
 
 
 def can_place(nodes: Sequence[Resources], bundles: Sequence[Resources]) -> bool:

@@ -24,13 +24,19 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
     """
+    from torch import nn
+
     from facelib.contrastive import MoCo
-    from ray_jobs.validation import check_faces, check_options, check_training
+    from ray_jobs.validation import check_faces, check_options, check_training, checked_field
 
     check_training(settings, upcoming)
     if settings.data.stream:
         check_faces(settings, settings.train.epochs)
-    check_options("ssl.options", settings.ssl.options, MoCo)
+    ssl = settings.ssl
+    check_options("ssl.options", ssl.options, MoCo)
+    with checked_field("ssl.options"):
+        own = {name: getattr(ssl, name) for name in ("momentum", "temperature", "margin", "queue_policy")}
+        MoCo(nn.Identity(), embedding_size=2, queue_size=2, seed=0, **own, **ssl.options)
     batch = settings.train.batch_size * settings.train.workers
     if settings.ssl.queue_size < batch:
         raise SettingsError(

@@ -25,8 +25,8 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
     """
-    from ray_jobs.training.methods import HEADS
-    from ray_jobs.validation import check_faces, check_options, check_training
+    from ray_jobs.training.methods import HEADS, head_options
+    from ray_jobs.validation import check_faces, check_options, check_training, checked_field
 
     check_training(settings, upcoming)
     if settings.data.stream and check_faces(settings, 1) is not None:
@@ -36,6 +36,8 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
         )
     unpg = settings.unpg
     check_options("unpg.options", unpg.options, HEADS[unpg.head])
+    with checked_field("unpg.scale, unpg.margin, unpg.options"):
+        HEADS[unpg.head](embedding_size=2, num_classes=2, **head_options(unpg))
     if (unpg.triplet or unpg.contrastive) and importlib.util.find_spec("pytorch_metric_learning") is None:
         raise SettingsError("unpg.triplet, unpg.contrastive: pip install 'facelib[metric-learning]'")
 

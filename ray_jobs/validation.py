@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from facelib.alignment import TEMPLATES, build_detector
-from facelib.config import AlignSettings, Settings, SettingsError
+from facelib.config import AlignSettings, ModelSettings, Settings, SettingsError
 from facelib.evaluation.protocols import SetSpec, parse_spec
 from facelib.synthesis import build_generator
 from ray_jobs.actors import device_options
@@ -60,6 +60,8 @@ def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
         raise SettingsError(
             f"model.options: the network takes images of {size} pixels, but align.size is {settings.align.size}"
         )
+    if train.batch_size == 1:
+        _check_single_samples(model, size)
     with checked_field("augment.options"):
         AugmentationSpec(settings.augment, 1).build()
     specs = check_sets("train.sets", train.sets)
@@ -75,6 +77,19 @@ def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
             f"train.gpus_per_worker: {train.gpus_per_worker:g} with train.workers={train.workers}: NCCL refuses two "
             "workers of a training on one GPU; set it to 1, or train.workers to 1"
         )
+
+
+def _check_single_samples(model: ModelSettings, size: int) -> None:
+    """Refuse `train.batch_size` 1 for a network that normalizes single values over the batch."""
+    try:
+        with torch.no_grad():
+            new_backbone(model).train()(torch.zeros(1, 3, size, size))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise SettingsError(
+            f"train.batch_size: 1, but the last BatchNorm of {model.name} needs two samples or more per worker"
+        ) from None
 
 
 def check_options(field: str, options: dict[str, Any], target: type) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-MAX_FLOAT = 1e12
+MAX_FLOAT = 1e30  # within float32
 MAX_INT = 2**40  # identities from there on are kept for held-out datasets
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

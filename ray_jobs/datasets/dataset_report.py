@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from facelib.data import MANIFEST_NAME, FaceDataset, Folder, decode_image
 from facelib.tracking import Run
+from facelib.utils.wording import counted
 
 
 def report_dataset(folder: Folder, name: str, run: Run) -> FaceDataset:
@@ -20,7 +21,8 @@ def report_dataset(folder: Folder, name: str, run: Run) -> FaceDataset:
     dataset.check_parts()
     counts = dataset.manifest.counts
     share = counts["aligned"] / max(counts["requested"], 1)
-    print(f"{name}: {dataset.manifest.identities} identities, {counts['aligned']} faces ({share:.2%} of the images)")
+    found = f"{counted(dataset.manifest.identities, 'identity')}, {counted(counts['aligned'], 'face')}"
+    print(f"{name}: {found} ({share:.2%} of the images)")
     run.log_json(dataset.manifest.model_dump(), f"{name.strip('/').replace('/', '_')}/{MANIFEST_NAME}")
     run.log_metrics(dataset_metrics(dataset))
     log_contact_sheet(dataset, run, Path(name).name)

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from facelib.augmentation import to_network_input
-from facelib.config import ModelSettings, Settings
+from facelib.config import ModelSettings, Settings, UnpgSettings
 from facelib.contrastive import MoCo, contrast_accuracy
+from facelib.data import DatasetError
 from facelib.losses import (
     ArcFace,
     CosFace,
@@ -23,6 +24,7 @@ from facelib.losses import (
     triplet_loss,
 )
 from facelib.models import build_backbone, load_backbone
+from facelib.utils.wording import counted
 from ray_jobs.training.sampler import SamplingSpec
 
 
@@ -108,12 +110,15 @@ class MarginSoftmaxMethod(nn.Module):
 
     def __init__(self, settings: Settings, classes: int) -> None:
         super().__init__()
+        if classes < 2:
+            raise DatasetError(
+                f"the training faces have {counted(classes, 'identity')}: softmax over classes needs at least two. "
+                "Import or generate more (generate.identities), or train without labels (train_ssl)"
+            )
         unpg, size = settings.unpg, settings.model.embedding_size
         self.sampling = SamplingSpec(views=1)
         self.network = initial_backbone(settings.model)
-        # MagFace has no fixed margin: it grows with the feature norm.
-        margin = {} if unpg.head == "magface" else {"margin": unpg.margin}
-        options = {"scale": unpg.scale, **margin, **unpg.options}
+        options = head_options(unpg)
         self.softmax: ShardedMarginLoss | MarginSoftmax
         if unpg.shard_head:
             self.softmax = ShardedMarginLoss(
@@ -156,6 +161,13 @@ def _mean_negative(negatives: torch.Tensor, moco: MoCo) -> torch.Tensor:
 
 HEADS: dict[str, Any] = {"arcface": ArcFace, "cosface": CosFace, "magface": MagFace}
 METHODS: dict[str, Any] = {"ssl": MoCoMethod, "unpg": MarginSoftmaxMethod}
+
+
+def head_options(unpg: UnpgSettings) -> dict[str, Any]:
+    """Arguments of the margin head besides its sizes."""
+    # MagFace has no fixed margin: it grows with the feature norm.
+    margin = {} if unpg.head == "magface" else {"margin": unpg.margin}
+    return {"scale": unpg.scale, **margin, **unpg.options}
 
 
 def backbone_kwargs(model: ModelSettings) -> dict[str, Any]:

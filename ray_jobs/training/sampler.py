@@ -16,6 +16,7 @@ import numpy as np
 
 from facelib.data import DatasetError
 from facelib.utils.random_streams import Purpose, random_generator
+from facelib.utils.wording import counted
 
 if TYPE_CHECKING:
     from ray_jobs.training.faces import TrainingFaces
@@ -106,9 +107,10 @@ class DistributedBatchSampler:
         self.steps_per_epoch = self.samples // (batch_size * world)
         self.steps_per_pass = self.steps_per_epoch * sampling.epochs_per_pass
         if self.steps_per_epoch == 0 or len(self.groups) < world:
+            found = f"{counted(self.samples, 'sample')} in {counted(len(self.groups), 'row group')}"
             raise DatasetError(
-                f"{faces.uri}: {self.samples} samples in {len(self.groups)} row groups are too few for "
-                f"{world} workers with train.batch_size={batch_size}: make more identities or lower the batch size"
+                f"{faces.uri}: {found} are too few for {counted(world, 'worker')} with train.batch_size={batch_size}: "
+                "make more identities or lower the batch size"
             )
 
     def windows(self, rank: int, first_step: int, last_step: int) -> Iterator[ShuffleWindow]:

@@ -4,6 +4,7 @@ Shapes: V views of a sample, N samples of a rank's batch, H rows and W columns o
 """
 
 import contextlib
+import math
 import os
 import tempfile
 import time
@@ -37,6 +38,7 @@ from ray_jobs.training.validator import Validator
 # Steps leave freed memory scattered in the C library's arenas: 0.4 GB of a trainer's 1.1 after two minutes, and
 # growing. Returning it to the system takes a third of a second.
 RETURN_MEMORY_EVERY_S = 120.0
+CHECK_LOSS_EVERY = 50  # steps; a check waits for the device
 
 
 def train_rank(config: dict[str, Any]) -> None:
@@ -101,14 +103,19 @@ class Trainer:
             self.faces, self.sampler, self.rank, self.step, last, self.settings.data, self.augmentation
         )
         metrics = MetricAccumulator(self.global_batch)
+        losses = LossGuard(self.device)
         started, first_step = time.monotonic(), self.step
         returned = started
         self.method.train()
         while self.step < last and not self.stopped:
             with metrics.waiting():
                 batch = next(stream)
-            metrics.add(self._train_step(*self._inputs(batch)))
+            step_metrics = self._train_step(*self._inputs(batch))
+            metrics.add(step_metrics)
             self.step += 1
+            losses.observe(self.step, step_metrics["loss"])
+            if self.step % CHECK_LOSS_EVERY == 0 or self.step % per_epoch == 0:
+                self._require_finite_loss(losses)
             if self.step % per_epoch == 0:
                 left = (time.monotonic() - started) / (self.step - first_step) * (last - self.step)
                 self._end_epoch(metrics.result(self.device), left)
@@ -191,14 +198,21 @@ class Trainer:
         logged = {k: v for k, v in metrics.items() if k != "epoch"}
         self._checkpoint({"epoch": epoch, "step": self.step, LOGGED: logged})
 
+    def _require_finite_loss(self, losses: "LossGuard") -> None:
+        if (step := losses.first_bad_step()) is not None:
+            raise self._diverged(step, "its loss is not a finite number")
+
     def _require_finite(self) -> None:
         """Checked before every checkpoint: a diverged state must not replace a good one."""
         if not all(bool(p.isfinite().all()) for p in self.method.parameters()):
-            raise JobError(
-                f"epoch {self.step / self.sampler.steps_per_epoch:.1f}: the training diverged, weights are not "
-                f"finite. Lower train.learning_rate (now {self.settings.train.learning_rate}) or set train.clip_norm, "
-                "and start in a new output folder."
-            )
+            raise self._diverged(self.step, "weights are not finite")
+
+    def _diverged(self, step: int, what: str) -> JobError:
+        return JobError(
+            f"step {step} (epoch {step / self.sampler.steps_per_epoch:.2f}): the training diverged, {what}. Lower "
+            f"train.learning_rate (now {self.settings.train.learning_rate}) or set train.clip_norm, and start in a new "
+            "output folder."
+        )
 
     def _broadcast_decisions(self) -> None:
         """Rank 0 validates; the other ranks receive what decides the next epoch."""
@@ -225,6 +239,22 @@ class Trainer:
             }
             write_state(Path(folder) / STATE_NAME, state)
             self.context.report(metrics, folder)
+
+
+class LossGuard:
+    """Remembers the first step whose loss is not finite, on the device, so that no step waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.first = torch.full((), torch.inf, dtype=torch.float64, device=device)
+
+    def observe(self, step: int, loss: torch.Tensor) -> None:
+        """Look at the loss of a step, counted from 1."""
+        self.first = torch.where(loss.isfinite() | self.first.isfinite(), self.first, float(step))
+
+    def first_bad_step(self) -> int | None:
+        """The first step with an infinite loss or NaN; None: there was none. Waits for the device."""
+        first = float(self.first)
+        return int(first) if math.isfinite(first) else None
 
 
 class MetricAccumulator:

@@ -12,6 +12,7 @@ from ray.util.queue import Empty, Queue
 from facelib.config import Settings
 from facelib.data import Folder
 from facelib.utils.process import return_memory
+from facelib.utils.wording import counted
 from ray_jobs.cluster import configure_data
 from ray_jobs.errors import JobError, user_error
 from ray_jobs.resources import cluster_nodes, trials_that_fit, worker_resources
@@ -110,7 +111,7 @@ def concurrency(settings: Settings) -> int:
         raise JobError(
             f"no trial fits on the cluster: train.workers={train.workers} of {_listed(worker)} each, with a reader of "
             f"data.cpus_per_reader={data.cpus_per_reader:g} CPU for each, but the cluster has {_listed(total)} on "
-            f"{len(nodes)} nodes. Lower one of these settings; fractions are allowed"
+            f"{counted(len(nodes), 'node')}. Lower one of these settings; fractions are allowed"
         )
     if tune.concurrency > fitting:
         raise JobError(

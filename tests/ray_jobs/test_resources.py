@@ -73,7 +73,7 @@ def test_trainers_with_their_readers_must_fit(nodes):
     with pytest.raises(JobError, match=message):
         check_training_resources(load_settings(None, cfg))
     nodes((8, 1))
-    with pytest.raises(JobError, match=r"train\.gpus_per_worker=1.* 8 CPUs and 1 GPUs on 1 nodes"):
+    with pytest.raises(JobError, match=r"train\.gpus_per_worker=1.* 8 CPUs and 1 GPU on 1 node\b"):
         check_training_resources(load_settings(None, [*cfg, "train.use_gpu=true"]))
 
 

@@ -47,6 +47,10 @@ def test_a_function_call_trains_and_returns_curves_and_works_twice(settings, ray
 def test_errors_are_raised_and_the_process_goes_on(settings, ray_cluster, tmp_path):
     with pytest.raises(SettingsError, match=r"ssl\.queue_size: 4 keys cannot hold one global batch of 8"):
         train_ssl(change_settings(settings, {"ssl.queue_size": 4}, "test"))
+    with pytest.raises(SettingsError, match=r"ssl\.options: projection_size=0 must be at least 1"):
+        train_ssl(change_settings(settings, {"ssl.options": {"projection_size": 0}}, "test"))
+    with pytest.raises(SettingsError, match=r"ssl\.options: .*multiple values for keyword argument 'momentum'"):
+        train_ssl(change_settings(settings, {"ssl.options": {"momentum": 0.5}}, "test"))
     with pytest.raises(JobError, match="nowhere"):
         train_ssl(change_settings(settings, {"data.dataset": f"{tmp_path}/nowhere"}, "test"))
 

@@ -17,6 +17,10 @@ def test_the_defaults_can_be_trained():
     [
         (['unpg.options={"spam": 1}'], r"unpg\.options: ArcFace has no setting 'spam'; there are"),
         (["unpg.head=magface", 'unpg.options={"margin": 1}'], r"unpg\.options: MagFace has no setting 'margin'"),
+        (["unpg.margin=3.2"], r"unpg\.margin, .*margin=3\.2 must lie in 0\.\.π"),
+        (["unpg.head=cosface", "unpg.margin=2.1"], r"unpg\.margin, .*margin=2\.1 must lie in 0\.\.2"),
+        (["unpg.head=magface", 'unpg.options={"l_margin": -1}'], r"unpg\.options: l_margin=-1 must lie in"),
+        (['unpg.options={"num_classes": 3}'], r"unpg\.options: .*multiple values"),
         (["model.init_from=nowhere.pt"], r"model\.init_from: .*nowhere\.pt does not exist"),
     ],
 )

@@ -73,6 +73,13 @@ def test_workers_of_one_training_do_not_share_a_gpu():
         check_training(settings(*shared, "train.workers=2"))
 
 
+@pytest.mark.parametrize("name", ["iresnet18-narrow", "mobilefacenet"])
+def test_a_batch_of_one_is_refused_where_batchnorm_needs_two(name):
+    check_training(settings(f"model.name={name}", "train.batch_size=2"))
+    with pytest.raises(SettingsError, match=r"^train\.batch_size: 1, but the last BatchNorm of .* needs two"):
+        check_training(settings(f"model.name={name}", "train.batch_size=1"))
+
+
 def test_a_checkpoint_may_be_upcoming_or_remote(tmp_path):
     chosen = settings(f"output={tmp_path}")
     check_checkpoint_exists(chosen, "model.init_from", "ssl/model.pt", {f"{tmp_path}/ssl/model.pt"})

@@ -207,10 +207,10 @@ def test_bad_similarities_are_named():
 
 
 class _Model(nn.Module):
-    def __init__(self, name):
+    def __init__(self, name, batch_norm):
         super().__init__()
         torch.manual_seed(0)
-        self.backbone = nn.Linear(6, 8)
+        self.backbone = nn.Sequential(nn.Linear(6, 8), *[nn.BatchNorm1d(8)] * batch_norm)
         self.head = HEADS[name](8, 5)
 
     def forward(self, images, labels):
@@ -218,13 +218,13 @@ class _Model(nn.Module):
         return self.head(embeddings, labels), embeddings
 
 
-def _loss_and_gradients(name, whisker, labels):
+def _loss_and_gradients(name, whisker, labels, batch_norm=False):
     """Of this rank's share of one batch, under DDP; with one process, of all of it."""
     ranks, rank, count = distributed.world_size(), distributed.rank(), len(labels)
     mine = slice(rank * count // ranks, (rank + 1) * count // ranks)
     images = 20 * torch.randn(count, 6, generator=torch.Generator().manual_seed(1))
     labels = torch.tensor(labels)
-    model = _Model(name)
+    model = _Model(name, batch_norm)
     wrapped = nn.parallel.DistributedDataParallel(model) if ranks > 1 else model
     output, embeddings = wrapped(images[mine], labels[mine])
     loss = UnifiedNegativeLoss(whisker)(output, embeddings, labels[mine])
@@ -280,3 +280,13 @@ def test_gpu_gives_the_same_loss_and_gradient(labels):
         results.append((value.detach().cpu(), embeddings.grad.cpu()))
     assert torch.allclose(results[0][0], results[1][0])
     assert torch.allclose(results[0][1], results[1][1])
+
+
+def test_two_ranks_differ_from_one_with_the_whole_batch_where_batchnorm_is(gloo_pool):
+    """Its statistics are each rank's own: what docs/methods.md says."""
+    arguments = ("arcface", 1.5, [0, 1, 2, 3, 4, 0, 1, 2, 2, 3], True)
+    expected_loss, expected_gradients = _loss_and_gradients(*arguments)
+    results = gloo_pool.run(_loss_and_gradients, *arguments)
+    assert sum(loss for loss, _ in results) / 2 != pytest.approx(expected_loss, rel=1e-2)
+    difference = results[0][1]["head.weight"] - expected_gradients["head.weight"]
+    assert difference.abs().max() > 0.1 * expected_gradients["head.weight"].abs().max()

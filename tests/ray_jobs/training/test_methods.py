@@ -6,6 +6,7 @@ from support.commands import ROOT
 from support.fake_cuda import StepWatch, fake_cuda
 
 from facelib.config import change_settings, load_settings
+from facelib.data import DatasetError
 from facelib.models import save_backbone
 from ray_jobs.training.methods import METHODS, backbone_kwargs, initial_backbone, new_backbone
 from ray_jobs.training.optim import build_optimizer
@@ -43,6 +44,11 @@ def test_moco_takes_pairs_and_reports_cosines(settings):
 def test_margin_softmax_takes_single_images(settings, head):
     changed = change_settings(settings, {"unpg.head": head, "unpg.triplet": 0.5}, "test")
     assert forward("unpg", changed, 1).metrics.keys() == {"train_accuracy", "triplet_loss"}
+
+
+def test_one_identity_has_no_other_class(settings):
+    with pytest.raises(DatasetError, match=r"have 1 identity: softmax over classes needs at least two.*train_ssl"):
+        METHODS["unpg"](settings, 1)
 
 
 def test_training_starts_from_the_weights_of_a_checkpoint(settings, tmp_path):

@@ -1,5 +1,6 @@
 """One rank in this process: trained, stopped, resumed, diverged."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,11 +11,12 @@ from support.fake_cuda import StepWatch, fake_cuda
 
 from facelib.config import change_settings, load_settings
 from ray_jobs.errors import JobError
+from ray_jobs.training import trainer as trainer_module
 from ray_jobs.training.checkpoint import newest_checkpoint, read_state
 from ray_jobs.training.context import LocalContext
 from ray_jobs.training.loader import Batch
 from ray_jobs.training.plan import TrainingPlan
-from ray_jobs.training.trainer import MetricAccumulator, Trainer, run_rank
+from ray_jobs.training.trainer import LossGuard, MetricAccumulator, Trainer, run_rank
 
 TINY = (
     "model.name=iresnet", 'model.options={"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}',
@@ -122,6 +124,34 @@ def test_a_diverged_training_ends_with_advice(settings, ray_cluster, tmp_path):
     with pytest.raises(JobError, match=r"the training diverged.* Lower train\.learning_rate"):
         train(change_settings(settings, {"train.learning_rate": 1e30}, "test"), tmp_path)
     assert newest_checkpoint(f"{tmp_path}/training") is None
+
+
+def test_a_loss_that_is_not_a_number_ends_the_training_at_its_step(settings, ray_cluster, tmp_path, monkeypatch):
+    """Before the end of the epoch, and with the first such step, whatever follows."""
+    monkeypatch.setattr(trainer_module, "CHECK_LOSS_EVERY", 2)
+    step, trained = Trainer._train_step, 0
+
+    def nan_from_third_step_on(self, *inputs):
+        nonlocal trained
+        trained += 1
+        metrics = step(self, *inputs)
+        return {**metrics, "loss": metrics["loss"] * (math.nan if self.step >= 2 else 1)}
+
+    monkeypatch.setattr(Trainer, "_train_step", nan_from_third_step_on)
+    with pytest.raises(JobError, match=r"^step 3 \(epoch [\d.]+\): the training diverged, its loss is not a finite"):
+        train(change_settings(settings, {"ssl.pairs_per_identity": 4}, "test"), tmp_path)
+    assert trained == 4  # of eight steps
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_the_guard_remembers_the_first_bad_loss(bad):
+    guard = LossGuard(torch.device("cpu"))
+    for step, loss in enumerate((1.0, 2.0), 1):
+        guard.observe(step, torch.tensor(loss))
+    assert guard.first_bad_step() is None
+    for step, loss in enumerate((bad, 1.0, math.nan), 3):
+        guard.observe(step, torch.tensor(loss))
+    assert guard.first_bad_step() == 3
 
 
 def test_metrics_are_means_over_the_epoch():
