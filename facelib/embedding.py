@@ -8,14 +8,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from facelib.augmentation import to_network_input
 from facelib.data import decode_image
-from facelib.models import load_backbone, read_checkpoint
-
-# Mean and standard deviation of ImageNet's pixels in 0..1, RGB.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from facelib.models import backbone_of, read_checkpoint, take_symmetric_pixels
 
 
 def embed_images(
@@ -64,31 +61,17 @@ def embed_images(
     return np.concatenate(out)
 
 
-def load_face_model(path: str | os.PathLike[str]) -> nn.Module:
+def load_face_model(path: str | os.PathLike[str], normalization: str = "auto") -> nn.Module:
     """The network of a checkpoint for images in [-1, 1], whatever it was trained with; on the CPU, evaluating.
 
-    UNPG checkpoints were trained on ImageNet-normalized pixels; their input is converted here. Raises as
-    `facelib.models.load_backbone`.
+    Args:
+        normalization: of the pixels that the network was trained on, for files that do not state it; see
+            `facelib.models.NORMALIZATIONS`.
+
+    Raises:
+        CheckpointError: the file does not state the normalization and none is given, or it states another; and as
+            `facelib.models.load_backbone`.
     """
-    backbone = load_backbone(path)
-    return ImageNetInput(backbone).eval() if read_checkpoint(path).format == "unpg" else backbone
-
-
-class ImageNetInput(nn.Module):
-    """A backbone that wants ImageNet-normalized pixels, for images in [-1, 1]."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.image_size = int(getattr(backbone, "image_size", 112))
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        self.register_buffer("scale", 0.5 / std, persistent=False)
-        self.register_buffer("shift", (0.5 - mean) / std, persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Embeddings [N, D] of images [N, 3, H, W] in [-1, 1]."""
-        embeddings: Tensor = self.backbone(images * self.scale + self.shift)
-        return embeddings
+    checkpoint = read_checkpoint(path)
+    trained = checkpoint.require_normalization(path, normalization)
+    return take_symmetric_pixels(backbone_of(checkpoint, path), trained)

@@ -57,6 +57,8 @@ def embed(settings: Settings, run: Run) -> JobResult:
         **{name: getattr(cfg, name) for name in ("aligned", "flip", "normalize", "precision", "images_per_part")},
         **{f"align_{name}": getattr(align, name) for name in ("detector", "options", "min_score")},
     }
+    if settings.model.normalization != "auto":
+        spec["normalization"] = settings.model.normalization
     with directory_lock(folder, "embed"):
         claim_output_dir(folder, spec)
         # A separate folder: readers of Parquet folders fail on any other file.
@@ -89,6 +91,7 @@ def model_image_spec(settings: Settings, model: str) -> ImageSpec:
         checkpoint = read_checkpoint(model)
     except FileNotFoundError as error:
         raise JobError(f"embed.model: {error}; train it first, or name another checkpoint") from None
+    checkpoint.require_normalization(model, settings.model.normalization)
     return ImageSpec(template=settings.align.template, size=settings.align.size).overlaid(checkpoint.image_spec)
 
 

@@ -75,7 +75,9 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
 
     cfg = settings.evaluate
     paths = [settings.path(path) for path in cfg.models]
-    models = [EmbeddingModel(name, path) for name, path in zip(model_names(paths), paths, strict=True)]
+    normalization = settings.model.normalization
+    named = zip(model_names(paths), paths, strict=True)
+    models = [EmbeddingModel(name, path, normalization=normalization) for name, path in named]
     check_unique("evaluate.models", [model.name for model in models], "give each checkpoint once, under its own name")
     sets = open_sets(settings)
     checkpoints = {model.name: read_model_checkpoint(model, sets) for model in models}

@@ -44,12 +44,13 @@ def export(settings: Settings, run: Run) -> JobResult:
     target = Folder(settings.path(cfg.folder)).create()
     checkpoint = settings.path(cfg.model)
     try:
-        image_spec = read_checkpoint(checkpoint).image_spec or {}
+        image_spec = dict(read_checkpoint(checkpoint).image_spec or {})
     except FileNotFoundError as error:
         raise JobError(f"export.model: {error}; train it first, or name another checkpoint") from None
+    image_spec.pop("normalization", None)  # The exported network takes images in [-1, 1].
     with tempfile.TemporaryDirectory() as temporary:
         onnx = Path(temporary) / "model.onnx"
-        check = export_onnx(load_face_model(checkpoint), onnx, image_spec, cfg.tolerance)
+        check = export_onnx(load_face_model(checkpoint, settings.model.normalization), onnx, image_spec, cfg.tolerance)
         batches = ", ".join(map(str, check.batches))
         print(
             f"model.onnx: relative difference from PyTorch {check.difference:.1e}, in batches of {batches}", flush=True

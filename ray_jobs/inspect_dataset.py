@@ -64,7 +64,7 @@ def inspect_dataset(settings: Settings, run: Run) -> JobResult:
     reports: dict[str, SetReport] = {}
     metrics: dict[str, float] = {}
     for face_set in sets:
-        measured = measure_set(face_set, cfg, model, settings.ray.autoscaling)
+        measured = measure_set(face_set, cfg, model, settings.ray.autoscaling, settings.model.normalization)
         report = reports[face_set.name] = make_set_report(face_set, measured, cfg, settings.seed)
         with tempfile.TemporaryDirectory() as temporary:
             for path in draw_inspection_sheets(report, measured, face_set.face_loader(measured), Path(temporary)):

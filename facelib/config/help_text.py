@@ -16,14 +16,14 @@ _EVERY_JOB = ("tracking", "ray")
 # What each job reads, in the order in which --help lists it: sections, or single settings of one.
 JOB_SETTINGS: dict[str, tuple[str, ...]] = {
     "generate": (*_TOP_LEVEL, *_FACES, "data.dataset", "data.heldout", "data.stream", *_EVERY_JOB),
-    "import_data": (*_TOP_LEVEL, "import_data", "align", "data.dataset", *_EVERY_JOB),
-    "inspect_dataset": (*_TOP_LEVEL, "inspect", *_EVERY_JOB),
+    "import_data": (*_TOP_LEVEL, "import_data", "align", "data.dataset", "model.normalization", *_EVERY_JOB),
+    "inspect_dataset": (*_TOP_LEVEL, "inspect", "model.normalization", *_EVERY_JOB),
     "train_ssl": (*_TOP_LEVEL, "ssl", *_TRAINING, *_EVERY_JOB),
     "train_unpg": (*_TOP_LEVEL, "unpg", *_TRAINING, *_EVERY_JOB),
     "tune": (*_TOP_LEVEL, "tune", "ssl", "unpg", *_TRAINING, *_EVERY_JOB),
-    "evaluate": (*_TOP_LEVEL, "evaluate", "data.dataset", "data.heldout", *_EVERY_JOB),
-    "embed": (*_TOP_LEVEL, "embed", "align", *_EVERY_JOB),
-    "export": (*_TOP_LEVEL, "export", "align", *_EVERY_JOB),
+    "evaluate": (*_TOP_LEVEL, "evaluate", "data.dataset", "data.heldout", "model.normalization", *_EVERY_JOB),
+    "embed": (*_TOP_LEVEL, "embed", "align", "model.normalization", *_EVERY_JOB),
+    "export": (*_TOP_LEVEL, "export", "align", "model.normalization", *_EVERY_JOB),
     "pipeline": (*_TOP_LEVEL, "stages", *_EVERY_JOB),
 }
 # What else a job reads, for the end of its --help.

@@ -50,6 +50,12 @@ class ModelSettings(Section):
         default_factory=dict,
         description="keyword arguments of the backbone: layers, width, image_size, stem_stride, activation",
     )
+    normalization: Literal["auto", "symmetric", "imagenet", "unit_bgr"] = Field(
+        "auto",
+        description="pixels that the network is trained on: symmetric ([-1, 1]), imagenet (ImageNet's mean and "
+        "standard deviation), unit_bgr ([0, 1], blue first); auto: those of `init_from`, else symmetric. In other "
+        "jobs: those of a checkpoint that does not state them",
+    )
     init_from: str = Field(
         "", description="checkpoint with the initial backbone weights: path or URI; relative to `output`; empty: random"
     )

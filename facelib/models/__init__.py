@@ -3,6 +3,8 @@
 from facelib.models.checkpoints import (
     BackboneCheckpoint,
     CheckpointError,
+    UnsafeCheckpointError,
+    backbone_of,
     load_backbone,
     load_checkpoint_image_spec,
     read_checkpoint,
@@ -10,20 +12,23 @@ from facelib.models.checkpoints import (
 )
 from facelib.models.iresnet import IResNet
 from facelib.models.mobilefacenet import MobileFaceNet
+from facelib.models.pixels import NORMALIZATIONS, take_symmetric_pixels
 from facelib.models.registry import backbone_names, build_backbone, register_backbone
-from facelib.models.torch_archive import UnsafeCheckpointError
 
 __all__ = [
+    "NORMALIZATIONS",
     "BackboneCheckpoint",
     "CheckpointError",
     "IResNet",
     "MobileFaceNet",
     "UnsafeCheckpointError",
     "backbone_names",
+    "backbone_of",
     "build_backbone",
     "load_backbone",
     "load_checkpoint_image_spec",
     "read_checkpoint",
     "register_backbone",
     "save_backbone",
+    "take_symmetric_pixels",
 ]

@@ -46,6 +46,7 @@ class IResNet(nn.Module):
         stem_stride: 1 as published; 2 halves the resolution in the stem, and the last stage no more.
         activation: "prelu" as published, or "relu", which costs far less in the backward pass on CPUs.
         stride_first: halve the resolution in the first convolution of a block; as published it is the second.
+        eps: of every BatchNorm; MagFace's networks have 2e-5.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -67,6 +68,7 @@ class IResNet(nn.Module):
         stem_stride: int = 1,
         activation: str = "prelu",
         stride_first: bool = False,
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
         layers = tuple(layers)
@@ -77,6 +79,8 @@ class IResNet(nn.Module):
             raise ValueError(f"width = {width!r}: must be in (0, 4]")
         if stem_stride not in (1, 2):
             raise ValueError(f"stem_stride = {stem_stride!r}: must be 1 or 2")
+        if not eps > 0:
+            raise ValueError(f"eps = {eps!r}: must be above 0")
         if activation not in ("prelu", "relu"):
             raise ValueError(f"activation = {activation!r}: must be 'prelu' or 'relu'")
         self.image_size = image_size
@@ -104,6 +108,9 @@ class IResNet(nn.Module):
         # The embedding's scale belongs to the loss, so the last normalization learns a shift only.
         self.features.weight.requires_grad = False
         self._initialize()
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.eps = eps
 
     def forward(self, images: Tensor) -> Tensor:
         """Float [N, 3, H, W] in [-1, 1] -> [N, D].

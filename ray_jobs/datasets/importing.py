@@ -143,7 +143,8 @@ def load_embed(settings: Settings) -> Embed:
 
     cfg: ImportSettings = settings.import_data
     device = actor_device(cfg.gpus_per_actor, cpus=1)
-    backbone = load_face_model(settings.path(cfg.model)).to(device).to(memory_format=torch.channels_last)
+    backbone = load_face_model(settings.path(cfg.model), settings.model.normalization)
+    backbone = backbone.to(device).to(memory_format=torch.channels_last)
     return lambda images: embed_images(backbone, images, batch_size=64)
 
 

@@ -99,7 +99,9 @@ def open_face_set(settings: Settings, text: str) -> FaceSet:
     return FaceSet(spec.name, dataset.manifest.counts, dataset.image_spec, batches)
 
 
-def measure_set(face_set: FaceSet, cfg: InspectSettings, model: str, autoscaling: bool = False) -> dict[str, Any]:
+def measure_set(
+    face_set: FaceSet, cfg: InspectSettings, model: str, autoscaling: bool = False, normalization: str = "auto"
+) -> dict[str, Any]:
     """Measure all faces of a set.
 
     Args:
@@ -113,7 +115,7 @@ def measure_set(face_set: FaceSet, cfg: InspectSettings, model: str, autoscaling
     request = ActorRequest("inspect", cfg, min(cfg.actors, len(face_set.batches)))
     results: dict[int, dict[str, NDArray[Any]]] = {}
     with (
-        ActorPool(InspectionActor, (cfg, model), request, autoscaling) as pool,
+        ActorPool(InspectionActor, (cfg, model, normalization), request, autoscaling) as pool,
         ProgressReport(face_set.name, len(face_set.batches), "row groups") as progress,
     ):
         for number, result in pool.map("inspect", ((batch,) for batch in face_set.batches)):
@@ -130,11 +132,11 @@ def measure_set(face_set: FaceSet, cfg: InspectSettings, model: str, autoscaling
 class InspectionActor:
     """Actor: measures and embeds the faces of a batch."""
 
-    def __init__(self, cfg: InspectSettings, model: str) -> None:
+    def __init__(self, cfg: InspectSettings, model: str, normalization: str = "auto") -> None:
         import cv2
 
         cv2.setNumThreads(1)
-        self.network = EmbeddingModel("model", model).load(cfg) if model else None
+        self.network = EmbeddingModel("model", model, normalization=normalization).load(cfg) if model else None
 
     def inspect(self, batch: FaceBatch) -> dict[str, NDArray[Any]]:
         """Arrays [N]: measures, `hash` [N, 32], and where known `identity` and `embedding` [N, D]."""

@@ -35,12 +35,14 @@ class EmbeddingModel:
         path: checkpoint, path or URI; for an untrained network, the checkpoint of its architecture; empty for pixels.
         untrained: the checkpoint's architecture with random weights.
         pixels: a baseline without a network.
+        normalization: the setting `model.normalization`, for checkpoints that do not state theirs.
     """
 
     name: str
     path: str = ""
     untrained: bool = False
     pixels: PixelEmbedding | WhitenedPixels | None = None
+    normalization: str = "auto"
 
     @property
     def trained(self) -> bool:
@@ -57,6 +59,8 @@ class EmbeddingModel:
         else:
             with local_copy(self.path) as path:
                 digest.update(path.read_bytes())
+            if self.normalization != "auto":
+                digest.update(self.normalization.encode())
         return digest.hexdigest()
 
     def load(self, cfg: EvaluateSettings | InspectSettings) -> Network:
@@ -75,7 +79,7 @@ class EmbeddingModel:
             torch.manual_seed(0)
             backbone = build_backbone(checkpoint.name, **checkpoint.settings)
         else:
-            backbone = load_face_model(self.path)
+            backbone = load_face_model(self.path, self.normalization)
         backbone = backbone.to(device).eval().to(memory_format=torch.channels_last)
         return lambda images, flip: embed_images(backbone, images, flip, cfg.batch_size, cfg.precision)
 
@@ -88,6 +92,7 @@ def read_model_checkpoint(model: EmbeddingModel, sets: Sequence[EvaluationSet]) 
     Raises:
         JobError: the file does not exist.
         DatasetError: the checkpoint was trained with another image spec than a set's.
+        CheckpointError: it does not state its pixel normalization.
     """
     from facelib.models import read_checkpoint
 
@@ -95,6 +100,7 @@ def read_model_checkpoint(model: EmbeddingModel, sets: Sequence[EvaluationSet]) 
         checkpoint = read_checkpoint(model.path)
     except FileNotFoundError as error:
         raise JobError(f"evaluate.models: {error}; train it first, or name another checkpoint") from None
+    checkpoint.require_normalization(model.path, model.normalization)
     for s in sets:
         trained_on = s.image_spec.overlaid(checkpoint.image_spec)
         trained_on.require(s.image_spec, f"model {model.name}", f"set {s.name}")

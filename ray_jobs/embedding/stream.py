@@ -34,7 +34,7 @@ def embedding_stream(
     cfg, align = settings.embed, settings.align
     stages = (
         ActorStage(CropActor, (align, image_spec, cfg.aligned), "align", align),
-        ActorStage(CropEmbeddingActor, (model, cfg, image_spec.size), "embed", cfg),
+        ActorStage(CropEmbeddingActor, (model, cfg, image_spec.size, settings.model.normalization), "embed", cfg),
     )
     for row in stream_rows([{"task": json.dumps(asdict(task))} for task in tasks], stages, settings.ray.autoscaling):
         yield EmbeddingTask(**json.loads(row["task"])), pa.ipc.open_stream(row["table"]).read_all()
@@ -115,14 +115,14 @@ class CropActor:
 class CropEmbeddingActor:
     """Actor of the second stage: embeds crops with one network."""
 
-    def __init__(self, model: str, cfg: EmbedSettings, size: int) -> None:
+    def __init__(self, model: str, cfg: EmbedSettings, size: int, normalization: str = "auto") -> None:
         import torch
 
         from facelib.embedding import load_face_model
         from facelib.utils.devices import actor_device
 
         device = actor_device(cfg.gpus_per_actor, cfg.cpus_per_actor)
-        self.backbone = load_face_model(model).to(device).to(memory_format=torch.channels_last)
+        self.backbone = load_face_model(model, normalization).to(device).to(memory_format=torch.channels_last)
         self.cfg, self.size = cfg, size
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from facelib.data import Folder, ImageSpec
 from facelib.data.fingerprint import claim_output_dir
 from facelib.data.lock import directory_lock
 from facelib.models import read_checkpoint, save_backbone
+from facelib.models.pixels import SYMMETRIC
 from facelib.tracking import Run
 from ray_jobs.errors import JobError
 from ray_jobs.resources import check_training_resources, worker_resources
@@ -108,6 +109,7 @@ def write_result(settings: Settings, run: Run, folder: Folder, image_spec: Image
     model = settings.model
     backbone = new_backbone(model)
     backbone.load_state_dict(state["selection"]["weights"])
+    backbone.normalization = state.get("normalization", SYMMETRIC)  # type: ignore[assignment]
     best = {"epoch": state["selection"]["epoch"], "metric": state["selection"]["metric"]}
     print(f"best epoch {best['epoch']} ({settings.train.selection}: {best['metric']:.4f})", flush=True)
     with tempfile.TemporaryDirectory() as temporary:

@@ -23,7 +23,8 @@ from facelib.losses import (
     contrastive_loss,
     triplet_loss,
 )
-from facelib.models import build_backbone, load_backbone
+from facelib.models import backbone_of, build_backbone, read_checkpoint, take_symmetric_pixels
+from facelib.models.pixels import SYMMETRIC
 from facelib.utils.wording import counted
 from ray_jobs.training.sampler import SamplingSpec
 
@@ -182,17 +183,21 @@ def new_backbone(model: ModelSettings) -> nn.Module:
 
 
 def initial_backbone(model: ModelSettings) -> nn.Module:
-    """A new backbone, with the weights of `model.init_from` if that is given.
+    """A new backbone for images in [-1, 1], with the weights of `model.init_from` if that is given.
 
     Raises:
-        ValueError: those weights do not fit the architecture of the settings.
+        ValueError: those weights do not fit the architecture of the settings, or the file does not say which pixels
+            they expect and `model.normalization` does not either.
     """
     backbone = new_backbone(model)
+    normalization = SYMMETRIC if model.normalization == "auto" else model.normalization
     if model.init_from:
+        checkpoint = read_checkpoint(model.init_from)
+        normalization = checkpoint.require_normalization(model.init_from, model.normalization)
         try:
-            backbone.load_state_dict(load_backbone(model.init_from).state_dict())
+            backbone.load_state_dict(backbone_of(checkpoint, model.init_from).state_dict())
         except RuntimeError as error:
             raise ValueError(
                 f"model.init_from: {model.init_from} does not fit {model.name} with these settings ({error})"
             ) from None
-    return backbone
+    return take_symmetric_pixels(backbone, normalization)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from facelib.losses.margins import check_labels
+from facelib.models.pixels import SYMMETRIC
 from facelib.utils.devices import set_cuda_precision, to_device
 from facelib.utils.process import return_memory
 from facelib.utils.random_streams import Purpose, torch_seed
@@ -234,6 +235,7 @@ class Trainer:
                 "selection": self.best.state_dict(),
                 "history": self.history,
                 "stopped": self.stopped,
+                "normalization": getattr(self.method.backbone, "normalization", SYMMETRIC),
                 "epoch": self.step // self.sampler.steps_per_epoch,
                 "epoch_samples": self.step % self.sampler.steps_per_epoch * self.global_batch,
             }

@@ -1,3 +1,4 @@
+import copy
 import gzip
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import torch
 from support.datasets import pattern
 
 from facelib.data import decode_image, encode_image
-from facelib.embedding import ImageNetInput, embed_images, load_face_model
-from facelib.models import build_backbone, save_backbone
+from facelib.embedding import embed_images, load_face_model
+from facelib.models import CheckpointError, build_backbone, save_backbone, take_symmetric_pixels
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -107,12 +108,12 @@ def test_a_published_unpg_network_gets_the_pixels_it_was_trained_with(backbone, 
     pixels = torch.from_numpy((images / 255 - mean) / std).permute(0, 3, 1, 2).float()
     with torch.no_grad():
         expected = backbone.eval()(pixels).numpy()
-    found = embed_images(ImageNetInput(backbone), images, flip=False)
+    found = embed_images(take_symmetric_pixels(copy.deepcopy(backbone), "imagenet"), images, flip=False)
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
     # All weights of this published-format file are alike: it cannot show a difference, but it is recognized.
     (tmp_path / "unpg.pt").write_bytes(gzip.decompress((GOLDEN / "unpg_checkpoint_tiny.pt.gz").read_bytes()))
     network = load_face_model(tmp_path / "unpg.pt")
-    assert isinstance(network, ImageNetInput)
+    assert network.normalization == "imagenet"
     assert embed_images(network, images).shape == (10, 8)
 
 
@@ -120,3 +121,15 @@ def test_our_own_checkpoints_are_loaded_as_they_are(backbone, images, tmp_path):
     settings = {"embedding_size": 16, "layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}
     save_backbone(tmp_path / "model.pt", backbone, "iresnet", settings, {"template": "arcface"})
     assert np.array_equal(embed_images(load_face_model(tmp_path / "model.pt"), images), embed_images(backbone, images))
+
+
+def test_a_file_that_does_not_state_its_pixels_asks_for_them(backbone, images, tmp_path):
+    """As UNPG's network saved as a state_dict: its last scale was trained."""
+    settings = {"embedding_size": 16, "width": 0.25, "layers": [1, 1, 1, 1]}
+    network = build_backbone("iresnet", **settings)
+    network.features.weight.data.fill_(0.7)
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth: .*set model\.normalization"):
+        load_face_model(tmp_path / "a.pth")
+    found = embed_images(load_face_model(tmp_path / "a.pth", "imagenet"), images)
+    assert np.array_equal(found, embed_images(take_symmetric_pixels(network, "imagenet"), images))

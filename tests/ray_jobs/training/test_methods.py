@@ -7,7 +7,7 @@ from support.fake_cuda import StepWatch, fake_cuda
 
 from facelib.config import change_settings, load_settings
 from facelib.data import DatasetError
-from facelib.models import save_backbone
+from facelib.models import save_backbone, take_symmetric_pixels
 from ray_jobs.training.methods import METHODS, backbone_kwargs, initial_backbone, new_backbone
 from ray_jobs.training.optim import build_optimizer
 
@@ -92,3 +92,26 @@ def test_operations_of_a_step_are_those_of_the_documentation(title):
     megabytes = step.received_bytes.total() / 1e6
     row = f"| {title} | {step.operations.total():,} | {collectives} | {megabytes:.2f} |"
     assert row in (ROOT / "docs" / "results.md").read_text(), row
+
+
+@pytest.mark.parametrize("given", ["auto", "imagenet"])
+def test_training_gives_a_network_the_pixels_of_its_first_weights(settings, tmp_path, given):
+    backbone = new_backbone(settings.model)
+    image_spec = {"template": "arcface", "normalization": "imagenet"}
+    save_backbone(tmp_path / "model.pt", backbone, "iresnet", backbone_kwargs(settings.model), image_spec)
+    chosen = change_settings(
+        settings, {"model.init_from": f"{tmp_path}/model.pt", "model.normalization": given}, "test"
+    )
+    network, images = initial_backbone(chosen.model).eval(), torch.rand(2, 3, 112, 112) * 2 - 1
+    assert network.normalization == "imagenet"
+    assert torch.equal(network(images), take_symmetric_pixels(backbone.eval(), "imagenet")(images))
+    wrong = change_settings(chosen, {"model.normalization": "symmetric"}, "test")
+    with pytest.raises(ValueError, match=r"pixel normalization imagenet, but model\.normalization is symmetric"):
+        initial_backbone(wrong.model)
+
+
+def test_both_encoders_of_moco_convert_their_pixels(settings):
+    method = METHODS["ssl"](change_settings(settings, {"model.normalization": "imagenet"}, "test"), 5)
+    for encoder in (method.moco.query_encoder, method.moco.key_encoder):
+        assert encoder.pixel_scale.shape == (1, 3, 1, 1)
+    assert not any("pixel" in name for name in method.state_dict())

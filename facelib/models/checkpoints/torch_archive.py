@@ -152,6 +152,15 @@ def _rebuild_tensor(arguments: tuple[Any, ...]) -> Tensor:
     return _view(storage, offset, tuple(size), tuple(stride))
 
 
+def _inert(class_name: str) -> Name:
+    """A stand-in for a value that no network needs."""
+    return Name(
+        class_name, call=lambda arguments: InertObject(class_name), new=lambda arguments: InertObject(class_name)
+    )
+
+
+# `MagLoss.cut_off` of UNPG's MagFace head is a NumPy number; its bytes come as a text in protocol 2.
+_NUMPY_SCALAR, _NUMPY_DTYPE = _inert("numpy.scalar"), _inert("numpy.dtype")
 _TENSOR = Name("a tensor", call=_rebuild_tensor)
 _SET = Name("a set", call=make_set, new=make_set)
 _NAMES: dict[tuple[str, str], Name] = {
@@ -160,6 +169,10 @@ _NAMES: dict[tuple[str, str], Name] = {
     ("torch", "device"): Name("torch.device", call=lambda arguments: None),  # kept by DataParallel modules
     ("builtins", "set"): _SET,
     ("__builtin__", "set"): _SET,
+    ("numpy.core.multiarray", "scalar"): _NUMPY_SCALAR,  # NumPy 1
+    ("numpy._core.multiarray", "scalar"): _NUMPY_SCALAR,
+    ("numpy", "dtype"): _NUMPY_DTYPE,
+    ("_codecs", "encode"): _inert("bytes"),
     ("torch._utils", "_rebuild_tensor"): _TENSOR,
     ("torch._utils", "_rebuild_tensor_v2"): _TENSOR,
     ("torch._utils", "_rebuild_parameter"): Name("a parameter", call=lambda arguments: arguments[0]),

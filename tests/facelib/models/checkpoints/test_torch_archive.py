@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from facelib.models import UnsafeCheckpointError, load_backbone
-from facelib.models.torch_archive import InertObject, read_torch_archive
+from facelib.models.checkpoints.torch_archive import InertObject, read_torch_archive
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol", "ignore:.*TorchScript", "ignore:.*jit")
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 
 
 def test_smallest_example(tmp_path):
@@ -61,7 +61,7 @@ def hostile_pickles(marker: Path) -> dict[str, bytes]:
         "numpy.load": _global_call("numpy", "load", str(marker)),
         "functools.partial": _global_call("functools", "partial", "x"),
         "operator.attrgetter": _global_call("operator", "attrgetter", "__globals__"),
-        "own class": _global_call("facelib.models.torch_archive", "read_torch_archive", str(marker)),
+        "own class": _global_call("facelib.models.checkpoints.torch_archive", "read_torch_archive", str(marker)),
         "extension registry": b"\x80\x02\x82\x01.",
         "instance of os.system": f"(V{command}\nios\nsystem\n.".encode(),
         "object of os.system": f"(cos\nsystem\nV{command}\no.".encode(),

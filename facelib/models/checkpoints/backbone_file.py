@@ -1,64 +1,56 @@
-"""Backbone files: ours, and the three published formats, read without running anything they contain.
+"""Backbone files: ours, and the published formats, read without running anything they contain.
 
 Ours is one `torch.save` of a plain dictionary (it loads with weights_only=True): `format`, `version`, `name` and
 `settings` of the architecture, `state_dict`, and `image_spec`: what the images it was trained on look like (template,
-size, color order, normalization), so that evaluation can refuse images of another kind.
+size, color order, pixel normalization), so that evaluation can refuse images of another kind.
 
-Published: USynthFace `checkpoint_NNN.pth` (state_dict of MoCo, the query encoder is `encoder_q.*`), UNPG `.pt` (the
-whole module pickled under `backbone`), arcface_torch `.pth` (plain state_dict). Their architecture is read off the
-shapes.
+Those of other codebases are in `published`.
 """
 
 import json
-import math
 import os
 import pickle
-import re
 import tempfile
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from facelib.data.storage import local_copy
-from facelib.models.iresnet import REDUCTION, STAGE_CHANNELS
+from facelib.models.checkpoints.checkpoint import BackboneCheckpoint, CheckpointError
+from facelib.models.checkpoints.published import read_published
+from facelib.models.checkpoints.safetensors_file import is_safetensors, read_safetensors
+from facelib.models.checkpoints.torch_archive import read_torch_archive
+from facelib.models.pixels import NORMALIZATIONS, SYMMETRIC
 from facelib.models.registry import build_backbone
-from facelib.models.torch_archive import InertObject, module_state_dict, read_torch_archive
 
 FORMAT = "facelib.backbone"
 VERSION = 1
 
 
-class CheckpointError(ValueError):
-    """The file is no backbone this library knows, or does not fit the architecture it claims."""
-
-
-@dataclass(frozen=True)
-class BackboneCheckpoint:
-    """What a backbone file holds. `image_spec` is None for published formats: they do not say what they trained on."""
-
-    format: str
-    name: str
-    settings: dict[str, Any]
-    state_dict: dict[str, Tensor]
-    image_spec: dict[str, Any] | None
-
-
 def load_backbone(path: str | os.PathLike[str]) -> nn.Module:
     """The network of a file of any known format, a path or a URI, on the CPU, in evaluation mode.
+
+    It takes the pixels it was trained on: its attribute `normalization` names them (None: the file does not say).
+    `facelib.embedding.load_face_model` gives a network that takes images in [-1, 1].
 
     Raises:
         FileNotFoundError: no such file.
         UnsafeCheckpointError: the file asks to run code.
         CheckpointError: not a known format, or parameters are missing, surplus or of another shape (all are listed).
     """
-    checkpoint = read_checkpoint(path)
+    return backbone_of(read_checkpoint(path), path)
+
+
+def backbone_of(checkpoint: BackboneCheckpoint, path: str | os.PathLike[str]) -> nn.Module:
+    """The network of a checkpoint that was read from `path`, as `load_backbone` returns it."""
     backbone = build_backbone(checkpoint.name, **checkpoint.settings)
-    _check_parameters(Path(path), checkpoint, backbone)
+    _check_parameters(os.fspath(path), checkpoint, backbone)
     backbone.load_state_dict(checkpoint.state_dict, strict=False)
+    backbone.normalization = checkpoint.normalization  # type: ignore[assignment]
     return backbone.eval()
 
 
@@ -72,19 +64,21 @@ def save_backbone(
     """Write `backbone = build_backbone(name, **settings)` with the image spec of its training images, all or nothing.
 
     Args:
-        image_spec: JSON values; template, size, color order and normalization of the images.
+        image_spec: JSON values; template, size, color order and normalization of the images. The normalization may
+            be left out: it is then the one that `backbone` was loaded with, or images in [-1, 1].
 
     Raises:
         CheckpointError: `backbone` does not have the parameters of build_backbone(name, **settings).
-        ValueError: settings or image_spec hold something JSON cannot.
+        ValueError: settings or image_spec hold something JSON cannot, or name another normalization than `backbone`.
     """
     path = Path(path)
+    image_spec = _with_normalization(image_spec, getattr(backbone, "normalization", None))
     state = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
     stored = BackboneCheckpoint(
         FORMAT, name, _json_values("settings", settings), state, _json_values("image_spec", image_spec)
     )
     with torch.device("meta"):
-        _check_parameters(path, stored, build_backbone(name, **stored.settings))
+        _check_parameters(str(path), stored, build_backbone(name, **stored.settings))
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -124,8 +118,20 @@ def read_checkpoint(path: str | os.PathLike[str]) -> BackboneCheckpoint:
 def _read_local(path: Path) -> BackboneCheckpoint:
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
+    content = _read_content(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors")
+    if content.get("format") == FORMAT:
+        return _read_own(path, content)
+    return read_published(str(path), content)
+
+
+def _read_content(path: Path) -> object:
+    """What the file holds: tensors and plain values, pickled modules as `InertObject`s."""
+    if is_safetensors(path):
+        return read_safetensors(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (
         pickle.UnpicklingError,
         RuntimeError,
@@ -135,15 +141,29 @@ def _read_local(path: Path) -> BackboneCheckpoint:
         TypeError,
         AttributeError,
         IndexError,
+        OSError,
     ):
+        _refuse_incomplete(path)
         # Not plain tensors: either UNPG's pickled modules, or something that read_torch_archive refuses by name.
-        content = read_torch_archive(path)
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors")
-    if content.get("format") == FORMAT:
-        return _read_own(path, content)
-    file_format, state = _foreign_state(path, content)
-    return BackboneCheckpoint(file_format, "iresnet", _infer_settings(path, state), state, None)
+        return read_torch_archive(path)
+
+
+def _refuse_incomplete(path: Path) -> None:
+    """Explain a file that cannot be read because it is not what somebody downloaded or copied."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(64).lstrip().lower()
+    if head.startswith(b"pk\x03\x04") and not zipfile.is_zipfile(path):
+        what = f"the file is cut off after {size} bytes, by an incomplete download or copy"
+    elif head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        what = "a web page, not a checkpoint: the download was refused or needs a confirmation"
+    elif head.startswith(b"version https://git-lfs"):
+        what = "a pointer of Git LFS, not the checkpoint itself (git lfs pull)"
+    elif not size:
+        what = "the file is empty"
+    else:
+        return
+    raise CheckpointError(f"{path}: {what}; download or copy it again")
 
 
 def _read_own(path: Path, content: dict[str, Any]) -> BackboneCheckpoint:
@@ -154,58 +174,21 @@ def _read_own(path: Path, content: dict[str, Any]) -> BackboneCheckpoint:
     for field, kind in kinds.items():
         if not isinstance(content.get(field), kind):
             raise CheckpointError(f"{path}: field {field!r} is missing or no {kind.__name__}; the file is damaged")
-    return BackboneCheckpoint(FORMAT, **{field: content[field] for field in kinds})
+    # Files from before there was a choice do not state it.
+    stated = content["image_spec"].get("normalization", SYMMETRIC)
+    normalization = stated if isinstance(stated, str) and stated in NORMALIZATIONS else None
+    return BackboneCheckpoint(FORMAT, **{field: content[field] for field in kinds}, normalization=normalization)
 
 
-def _foreign_state(path: Path, content: dict[str, Any]) -> tuple[str, dict[str, Tensor]]:
-    """The backbone's tensors, named as in IResNet, and which published format they came in."""
-    file_format = "arcface_torch"
-    backbone = content.get("backbone")
-    if isinstance(backbone, InertObject):
-        file_format, content = "unpg", module_state_dict(backbone)
-    elif isinstance(backbone, dict):
-        content = backbone
-    elif isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    state = {str(name).removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
-    query = {name.removeprefix("encoder_q."): value for name, value in state.items() if name.startswith("encoder_q.")}
-    if query:
-        return "usynthface", query
-    if not state:
-        raise CheckpointError(
-            f"{path}: no tensors found under {sorted(map(str, content))[:8]}; known formats: facelib, USynthFace .pth, "
-            f"UNPG .pt, arcface_torch .pth"
-        )
-    return file_format, state
+def _with_normalization(image_spec: Mapping[str, Any], trained: str | None) -> Mapping[str, Any]:
+    """The image spec, with the normalization that a network was loaded or trained with unless it is [-1, 1]."""
+    stated = image_spec.get("normalization", trained)
+    if trained is not None and stated != trained:
+        raise ValueError(f"image_spec: normalization {stated!r}, but the backbone was trained with {trained!r}")
+    return image_spec if trained in (None, SYMMETRIC) else {**image_spec, "normalization": trained}
 
 
-def _infer_settings(path: Path, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The settings of the IResNet that has these parameters."""
-    needed = ("conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight", "fc.weight", "features.weight")
-    absent = [name for name in needed if name not in state]
-    if absent:
-        raise CheckpointError(
-            f"{path}: no IResNet, parameters {', '.join(absent)} are missing; found {', '.join(list(state)[:6])} ..."
-        )
-    blocks = [re.match(r"layer([1-4])\.(\d+)\.", name) for name in state]
-    layers = [
-        max((int(found[2]) + 1 for found in blocks if found and found[1] == stage), default=0) for stage in "1234"
-    ]
-    width = state["conv1.weight"].shape[0] / STAGE_CHANNELS[0]
-    embedding_size, inputs = state["fc.weight"].shape
-    side = math.isqrt(inputs // max(1, state["layer4.0.conv1.weight"].shape[0]))
-    use_se = any(".se_block." in name for name in state)
-    if 0 in layers or side == 0 or state["conv1.weight"].shape[0] < (REDUCTION if use_se else 1):
-        raise CheckpointError(f"{path}: no IResNet has layers {layers} and a last layer of {inputs} inputs")
-    settings: dict[str, Any] = {"embedding_size": int(embedding_size), "use_se": use_se, "layers": layers}
-    if width != 1:
-        settings["width"] = width
-    if side != 7:
-        settings["image_size"] = 16 * side
-    return settings
-
-
-def _check_parameters(path: Path, checkpoint: BackboneCheckpoint, backbone: nn.Module) -> None:
+def _check_parameters(path: str, checkpoint: BackboneCheckpoint, backbone: nn.Module) -> None:
     expected = backbone.state_dict()
     # Counters of seen batches play no role without cumulative averages, and files older than torch 0.4.1 lack them.
     missing = [n for n in expected if n not in checkpoint.state_dict and not n.endswith("num_batches_tracked")]

@@ -1,0 +1,22 @@
+"""Backbone files: ours and those of other codebases, read without running anything they contain."""
+
+from facelib.models.checkpoints.backbone_file import (
+    backbone_of,
+    load_backbone,
+    load_checkpoint_image_spec,
+    read_checkpoint,
+    save_backbone,
+)
+from facelib.models.checkpoints.checkpoint import BackboneCheckpoint, CheckpointError
+from facelib.models.checkpoints.torch_archive import UnsafeCheckpointError
+
+__all__ = [
+    "BackboneCheckpoint",
+    "CheckpointError",
+    "UnsafeCheckpointError",
+    "backbone_of",
+    "load_backbone",
+    "load_checkpoint_image_spec",
+    "read_checkpoint",
+    "save_backbone",
+]
