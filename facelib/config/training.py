@@ -41,7 +41,7 @@ class ModelSettings(Section):
     name: str = Field(
         "iresnet50",
         description="backbone: iresnet18/34/50/100/200, iresnet10-narrow and iresnet18-narrow for CPUs, mobilefacenet, "
-        "or a plug-in",
+        "mbf, mbf-large, vit-t/s/b/l (arcface_torch's), or a plug-in",
     )
     embedding_size: int = Field(512, ge=2, le=8192, description="embedding dimensions D (2..8192)")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the last layer (0..1)")

@@ -9,17 +9,21 @@ narrow IResNets train faster (see docs of the measured results).
 Shapes: N batch, D embedding size, H = W = image_size.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from facelib.models.iresnet import check_common_settings, check_images, scale_channels
 from facelib.models.registry import register_backbone
 
-# Table 1 of the paper: expansion, output channels, repetitions, stride of the first repetition.
-BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+# Table 1 of the paper: expansion, output channels, stride of the first repetition; the repetitions are 1 and `blocks`.
+BOTTLENECKS = ((2, 64, 2), (4, 128, 2), (2, 128, 1), (4, 128, 2), (2, 128, 1))
 
 
 @register_backbone("mobilefacenet")
+@register_backbone("mbf", scale=2)  # arcface_torch's
+@register_backbone("mbf-large", scale=4, blocks=(2, 8, 12, 4))
 class MobileFaceNet(nn.Module):
     """Images float [N, 3, H, W] in [-1, 1] -> embeddings float32 [N, D], not normalized.
 
@@ -28,31 +32,49 @@ class MobileFaceNet(nn.Module):
         dropout: probability of zeroing an input of the last linear layer, in [0, 1).
         width: multiplies every channel count (rounded to a multiple of 8).
         image_size: side of the square input in pixels, a multiple of 16.
+        scale: multiplies the channels between blocks, not those inside them (arcface_torch: 2, large: 4).
+        blocks: bottlenecks at half, quarter, eighth and sixteenth of the side; the paper has one depthwise convolution
+            in place of the first.
 
     Raises:
         ValueError: a setting is out of its range.
     """
 
     def __init__(
-        self, embedding_size: int = 512, dropout: float = 0.0, width: float = 1.0, image_size: int = 112
+        self,
+        embedding_size: int = 512,
+        dropout: float = 0.0,
+        width: float = 1.0,
+        image_size: int = 112,
+        scale: int = 1,
+        blocks: Sequence[int] = (1, 4, 6, 2),
     ) -> None:
         super().__init__()
         check_common_settings(embedding_size, dropout, image_size)
         if not 0 < width <= 4:
             raise ValueError(f"width = {width!r}: must be in (0, 4]")
+        if scale not in (1, 2, 4):
+            raise ValueError(f"scale = {scale!r}: must be 1, 2 or 4")
+        if len(blocks) != 4 or any(not isinstance(count, int) or count < 1 for count in blocks):
+            raise ValueError(f"blocks = {blocks!r}: give the number of bottlenecks at four sizes, each at least 1")
         self.image_size = image_size
-        channels, last = scale_channels(64, width), scale_channels(512, width)
-        self.stem = nn.Sequential(
-            ConvolutionUnit(3, channels, kernel_size=3, stride=2, padding=1),
-            ConvolutionUnit(channels, channels, kernel_size=3, padding=1, groups=channels),
-        )
-        blocks: list[nn.Module] = []
-        for expansion, base, repetitions, stride in BOTTLENECKS:
-            outputs = scale_channels(base, width)
-            for index in range(repetitions):
-                blocks.append(Bottleneck(channels, outputs, expansion, stride if index == 0 else 1))
+        first, last = scale_channels(64, width), scale_channels(512, width)
+        channels = first * scale
+        stem = [ConvolutionUnit(3, channels, kernel_size=3, stride=2, padding=1)]
+        bottlenecks: list[nn.Module] = []
+        if blocks[0] == 1:
+            stem.append(ConvolutionUnit(channels, channels, kernel_size=3, padding=1, groups=first))
+        else:
+            bottlenecks += [Bottleneck(channels, channels, 2 * first, 1) for _ in range(blocks[0])]
+        self.stem = nn.Sequential(*stem)
+        repetitions = (1 + blocks[1], 1, blocks[2], 1, blocks[3])
+        for (expansion, base, stride), count in zip(BOTTLENECKS, repetitions, strict=True):
+            outputs = scale_channels(base, width) * scale
+            for index in range(count):
+                hidden = channels // scale * expansion
+                bottlenecks.append(Bottleneck(channels, outputs, hidden, stride if index == 0 else 1))
                 channels = outputs
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(*bottlenecks)
         self.expand = ConvolutionUnit(channels, last, kernel_size=1)
         self.pool = ConvolutionUnit(last, last, kernel_size=image_size // 16, groups=last, activation=False)
         self.dropout = nn.Dropout(dropout)
@@ -104,9 +126,8 @@ class ConvolutionUnit(nn.Module):
 class Bottleneck(nn.Module):
     """1x1 expansion, 3x3 depthwise, linear 1x1 projection; the input is added where shapes agree."""
 
-    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, hidden: int, stride: int) -> None:
         super().__init__()
-        hidden = inputs * expansion
         self.expand = ConvolutionUnit(inputs, hidden, kernel_size=1)
         self.depthwise = ConvolutionUnit(hidden, hidden, kernel_size=3, stride=stride, padding=1, groups=hidden)
         self.project = ConvolutionUnit(hidden, outputs, kernel_size=1, activation=False)

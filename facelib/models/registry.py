@@ -15,7 +15,11 @@ IRESNETS = ("iresnet", *(f"iresnet{depth}" for depth in (18, 34, 50, 100, 200)),
 _REGISTRY = Registry(
     "backbone",
     "facelib.backbones",
-    {**dict.fromkeys(IRESNETS, "facelib.models.iresnet"), "mobilefacenet": "facelib.models.mobilefacenet"},
+    {
+        **dict.fromkeys(IRESNETS, "facelib.models.iresnet"),
+        **dict.fromkeys(("mobilefacenet", "mbf", "mbf-large"), "facelib.models.mobilefacenet"),
+        **dict.fromkeys(("vit-t", "vit-s", "vit-b", "vit-l"), "facelib.models.vit"),
+    },
 )
 
 

@@ -152,4 +152,60 @@ def _read_iresnet(state: State) -> tuple[dict[str, Any], State]:
     return settings, state
 
 
-ARCHITECTURES = (Architecture("iresnet", ("conv1.weight", "layer1.0.conv1.weight"), _read_iresnet),)
+def _read_mobilefacenet(state: State) -> tuple[dict[str, Any], State]:
+    """arcface_torch's MobileFaceNet: eight layers, each a unit, a bottleneck or a list of bottlenecks."""
+    listed = [len({name.split(".")[3] for name in state if name.startswith(f"layers.{n}.layers.")}) for n in range(8)]
+    single = "layers.1.layers.0.weight" in state
+    blocks = [1 if single else listed[1], listed[3], listed[5], listed[7]]
+    absent = [name for name in ("layers.7.layers.0.layers.0.layers.0.weight", "features.layers.2.weight")
+              if name not in state]  # fmt: skip
+    if absent:
+        raise CheckpointError(f"no MobileFaceNet of arcface_torch: parameters {', '.join(absent)} are missing")
+    bottlenecks = [] if single else [f"layers.1.layers.{number}" for number in range(blocks[0])]
+    for layer, count in ((2, blocks[1]), (4, blocks[2]), (6, blocks[3])):
+        bottlenecks += [f"layers.{layer}", *(f"layers.{layer + 1}.layers.{number}" for number in range(count))]
+    units = {"layers.0": "stem.0", "conv_sep": "expand", "features.layers.0": "pool"}
+    if single:
+        units["layers.1"] = "stem.1"
+    for number, theirs in enumerate(bottlenecks):
+        for index, ours in enumerate(("expand", "depthwise", "project")):
+            units[f"{theirs}.layers.{index}"] = f"blocks.{number}.{ours}"
+    modules = {"features.layers.2": "fc", "features.layers.3": "features"}
+    for theirs, ours in units.items():
+        modules |= {f"{theirs}.layers.{index}": f"{ours}.{part}" for index, part in enumerate(("conv", "bn", "prelu"))}
+    renamed = {}
+    for name, value in state.items():
+        module, _, parameter = name.rpartition(".")
+        renamed[f"{modules.get(module, module)}.{parameter}"] = value
+    settings = {
+        "embedding_size": int(state["features.layers.2.weight"].shape[0]),
+        "scale": state["layers.0.layers.0.weight"].shape[0] // 64,
+        "blocks": blocks,
+    }
+    return settings, renamed
+
+
+def _read_vit(state: State) -> tuple[dict[str, Any], State]:
+    """arcface_torch's ViT of any width and depth; the number of heads does not show, all of them have eight."""
+    absent = [name for name in ("pos_embed", "feature.2.weight") if name not in state]
+    if absent:
+        raise CheckpointError(f"no ViT of arcface_torch: parameters {', '.join(absent)} are missing")
+    width, _, patch_size, _ = state["patch_embed.proj.weight"].shape
+    blocks = {int(found[1]) for name in state if (found := re.match(r"blocks\.(\d+)\.", name))}
+    side = math.isqrt(state["pos_embed"].shape[1]) * patch_size
+    settings: dict[str, Any] = {
+        "embedding_size": int(state["feature.2.weight"].shape[0]),
+        "width": int(width),
+        "depth": len(blocks),
+        "patch_size": int(patch_size),
+    }
+    if 112 // patch_size * patch_size != side:
+        settings["image_size"] = -(-side // 16) * 16
+    return settings, state
+
+
+ARCHITECTURES = (
+    Architecture("iresnet", ("conv1.weight", "layer1.0.conv1.weight"), _read_iresnet),
+    Architecture("mobilefacenet", ("layers.0.layers.0.weight", "conv_sep.layers.0.weight"), _read_mobilefacenet),
+    Architecture("vit-s", ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight"), _read_vit),
+)
