@@ -24,7 +24,7 @@ from facelib.utils.text_files import read_lines
 # Letter of a variance: its name and its highest number.
 VARIANCES = {"s": ("accessories", 6), "l": ("luxes", 30), "e": ("expressions", 3), "c": ("poses", 20)}
 _FOLDERS = [re.compile(r"S(\d{3})"), re.compile(r"L(\d+)"), re.compile(r"E(\d{2})")]
-_FILE = re.compile(r"C(\d+)\.\w+")
+_PICTURE = re.compile(r"([^/]+)/S(\d{3})/L(\d+)/E(\d{2})/C(\d+)\.\w+")
 
 
 class KFaceError(ValueError):
@@ -216,13 +216,13 @@ def _pictures(
         return "not_selected" if match and int(match[1]) not in wanted[len(parts) - 2] else ""
 
     for place in image_files(folder, skip, leave_out=leave_out):
-        name, *parts = place.split("/")
-        patterns = [*_FOLDERS, _FILE]
-        matches = [pattern.fullmatch(part) for pattern, part in zip(patterns, parts, strict=False)]
-        numbers = [int(match[1]) for match in matches if match]
-        if len(parts) != 4 or len(numbers) != 4:
+        match = _PICTURE.fullmatch(place)
+        if match is None:
             skip("no_identity", place, "expected <identity>/S001/L1/E01/C1.jpg")
-        elif numbers[3] not in wanted[3]:
-            skip("not_selected", place, "")
-        else:
+            continue
+        name, *texts = match.groups()
+        numbers = [int(text) for text in texts]
+        if numbers[3] in wanted[3]:
             yield name, numbers, place
+        else:
+            skip("not_selected", place, "")

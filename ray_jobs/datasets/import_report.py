@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
+from rich.text import Text
 
 from facelib.data import FaceDataset, Folder
 from facelib.sources import Skipped, SourceIndex
@@ -64,7 +65,7 @@ def print_report(report: dict[str, Any], name: str) -> None:
         table.add_column(column, overflow="fold", justify="right" if column == "images" else "left")
     reasons = Counter(listed["not_listed"]) + Counter(report["left_out"])
     for reason, number in sorted(reasons.items()):
-        table.add_row(reason, str(number), report["examples"][reason][0])
+        table.add_row(reason, str(number), Text(report["examples"][reason][0]))  # brackets in names are no markup
     if reasons:
         console().print(table)
     else:

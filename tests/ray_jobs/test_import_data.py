@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import cv2
@@ -98,11 +99,18 @@ def test_everything_left_out_is_reported(tmp_path, run, capsys):
     (folder / "p4" / "else's.jpg").write_bytes(encode_image(pattern(5, 0)))
     (folder / "p5" / "notes.txt").write_text("x")
     (folder / "p5" / "link.jpg").symlink_to(tmp_path / "nowhere")
+    (folder / "p5" / "._0.jpg").write_bytes(b"\x00\x05\x16\x07")
+    (folder / "p5[" / "red]").mkdir(parents=True)  # what rich takes for markup
+    (folder / "p5[" / "red]" / "x.txt").write_text("x")
+    with open(os.path.join(os.fsencode(folder), b"p5", b"lat\xe9.jpg"), "wb") as file:
+        file.write(image)
     cfg = settings(tmp_path / "out", "folders", folder, alignment="none", duplicates="hash", min_images=2)
     import_data(cfg, run)
     report = report_of(tmp_path / "out/faces")
     assert report["listed"] == {
-        "identities": 6, "images": 18, "not_listed": {"not_a_picture_file": 1, "outside_folder": 1},
+        "identities": 6, "images": 18, "not_listed": {
+            "hidden_file": 1, "name_not_utf8": 1, "not_a_picture_file": 2, "outside_folder": 1,
+        },
     }  # fmt: skip
     assert report["left_out"] == {"damaged_picture": 1, "duplicate": 1, "few_images": 1, "not_a_picture": 1}
     assert report["imported"] == {"identities": 5, "images": 14, "resized": 0, "identities_without_a_face": 1}
@@ -112,10 +120,13 @@ def test_everything_left_out_is_reported(tmp_path, run, capsys):
     counts = FaceDataset(f"{tmp_path}/out/faces").manifest.counts
     assert counts["requested"] == 18 == counts["aligned"] + sum(v for k, v in counts.items() if "rejected" in k)
     listing = json.loads((tmp_path / "out/faces/import/listing.json").read_text())
-    assert sorted(row[1] for row in listing) == ["p5/link.jpg", "p5/notes.txt"]
+    assert sorted(row[1] for row in listing) == [
+        "p5/._0.jpg", "p5/lat\\xe9.jpg", "p5/link.jpg", "p5/notes.txt", "p5[/red]/x.txt",
+    ]  # fmt: skip
     printed = capsys.readouterr().out
     assert "14 of 18 images imported" in printed
     assert "p0/1.jpg" in printed
+    assert "p5/lat\\xe9.jpg" in printed
 
 
 def test_strict_import_names_the_damaged_record(tmp_path, run):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from facelib.utils.file_kinds import HEAD_BYTES, describe_content
 from facelib.utils.safe_pickle import Name, UnsafePickleError, make_dict, make_set, read_pickle
 
 # Modules whose classes are kept as inert stand-ins. They are never imported, so a prefix is safe.
@@ -60,6 +61,10 @@ def read_torch_archive(path: Path) -> object:
         with zipfile.ZipFile(path) as archive:
             return _Archive(archive, path).load()
     except zipfile.BadZipFile as error:
+        with open(path, "rb") as file:
+            kind = describe_content(file.read(HEAD_BYTES))
+        if kind and not kind.startswith("a zip"):
+            raise UnsafeCheckpointError(f"{path}: not a checkpoint, it is {kind}") from error
         raise UnsafeCheckpointError(
             f"{path}: not a torch zip archive, and not readable as plain tensors; save it again as a state_dict"
         ) from error

@@ -1,5 +1,6 @@
 import os
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -113,6 +114,22 @@ def test_listed_and_left_out_are_what_is_there(tmp_path, seed, follow_links):
     assert found == listed(tmp_path / "in", follow_links)[0]
     sized = sized_images(Folder(str(tmp_path / "in")), lambda *row: None, follow_links)
     assert [name for name, _ in sized] == sorted(found)
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_names_and_text_do_not_depend_on_the_locale(tmp_path, locale):
+    """Containers run with LANG=C and TERM=dumb."""
+    make(tmp_path, "a b/josé 1.jpg", "样本/2.jpg")
+    (tmp_path / "list.yaml").write_text("name: josé\n", encoding="utf-8")
+    code = (
+        "import sys\n"
+        "from facelib.config import load_settings\n"
+        "from facelib.data.listing import image_files\n"
+        "print(load_settings(sys.argv[1] + '/list.yaml').name, *image_files(sys.argv[1], lambda *row: None), sep='|')\n"
+    )
+    environment = {**os.environ, "LANG": locale, "LC_ALL": "", "TERM": "dumb"}
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], env=environment, capture_output=True, check=True)
+    assert done.stdout.decode("utf-8") == "josé|a b/josé 1.jpg|样本/2.jpg\n"
 
 
 def test_any_file_system_with_sizes(tmp_path):

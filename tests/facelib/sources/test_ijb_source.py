@@ -38,6 +38,19 @@ def test_templates_as_identities(folder):
     assert index.names == ["template 10", "template 20", "template 30"]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_every_line_is_listed_or_left_out(folder, seed):
+    rng = np.random.default_rng(seed)
+    names = [f"{('', './', '../')[rng.integers(3)]}{rng.integers(1, 5)}.jpg" for _ in range(20)]
+    templates = [10, 20, 30, *rng.choice([10, 20, 30], 17).tolist()]
+    lines = [f"{name} {template} {n}\n" for n, (name, template) in enumerate(zip(names, templates))]
+    (folder / "meta" / "ijbc_face_tid_mid.txt").write_text("".join(lines))
+    (folder / "meta" / "ijbc_name_5pts_score.txt").unlink()
+    for identities in ("subjects", "templates"):
+        index = build_source("ijb", str(folder), identities=identities).index()
+        assert len(index) + len(index.skipped) == 20
+
+
 def test_without_landmarks_they_are_to_be_detected(folder):
     (folder / "meta" / "ijbc_name_5pts_score.txt").unlink()
     source = build_source("ijb", str(folder), subset="ijbc")

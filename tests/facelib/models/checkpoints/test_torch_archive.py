@@ -152,6 +152,20 @@ def test_a_script_archive_is_refused(tmp_path):
         load_backbone(tmp_path / "script.pt")
 
 
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:46\nsize 9\n", "a Git LFS pointer.*git lfs pull"),
+        (b"<!DOCTYPE html><html></html>", "a web page"),
+    ],
+)
+def test_what_is_there_in_place_of_a_checkpoint(tmp_path, data, kind):
+    """PPGNet 2, face_parsing 3, facenet-pytorch 90: "invalid load key"."""
+    (tmp_path / "model.pth").write_bytes(data)
+    with pytest.raises(UnsafeCheckpointError, match=rf"model\.pth: not a checkpoint, it is {kind}"):
+        read_torch_archive(tmp_path / "model.pth")
+
+
 def test_files_that_are_not_pickles(tmp_path):
     for content in (b"", b"\x89PNG\r\n", os.urandom(256)):
         (tmp_path / "noise.pt").write_bytes(content)
