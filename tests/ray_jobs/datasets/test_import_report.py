@@ -22,3 +22,12 @@ def test_reasons_overlaps_and_shared_images_are_printed(capsys):
     assert "1 of 3 identities have no face" in printed
     assert "overlap: p2 has similarity 0.910 to lfw.bin, image 3" in printed
     assert "1 images are in two identities, e.g. ['p0, image 0', 'p1, image 0']" in printed
+
+
+def test_brackets_in_names_are_no_markup(capsys):
+    found = report(few_images=1, duplicate=1)
+    found["examples"] |= {"few_images": ["p5[/red]/x.jpg: few_images"], "duplicate": ["[bold]a.jpg: duplicate"]}
+    print_report(found, "faces")
+    printed = capsys.readouterr().out
+    assert "p5[/red]/x.jpg" in printed
+    assert "[bold]a.jpg" in printed
