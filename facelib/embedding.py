@@ -15,6 +15,26 @@ from facelib.data import decode_image
 from facelib.models import backbone_of, read_checkpoint, take_symmetric_pixels
 
 
+class NonFiniteEmbeddingError(ValueError):
+    """An image whose embedding is not finite.
+
+    Attributes:
+        image: its number among the images given.
+    """
+
+    def __init__(self, image: int) -> None:
+        super().__init__(image)
+        self.image = image
+
+    def __str__(self) -> str:
+        return f"image {self.image}: {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, without the number."""
+        return "its embedding is not finite: the model is broken, or overflows at this precision"
+
+
 def embed_images(
     backbone: nn.Module,
     images: np.ndarray | Sequence[bytes],
@@ -33,6 +53,9 @@ def embed_images(
 
     Returns:
         float32 [N, D], not normalized; [0, D] of no images.
+
+    Raises:
+        NonFiniteEmbeddingError: names the first image whose embedding is not finite.
     """
     if len(images) == 0:
         # One black image shows D.
@@ -54,6 +77,9 @@ def embed_images(
                 if flip:
                     embeddings = embeddings + backbone(x.flip(3)).float()
                 out.append(embeddings.cpu().numpy())
+                finite = np.isfinite(out[-1]).all(axis=1)
+                if not finite.all():
+                    raise NonFiniteEmbeddingError(begin + int(np.argmin(finite)))
                 if progress is not None:
                     progress(len(pixels))
     finally:

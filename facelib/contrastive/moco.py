@@ -29,12 +29,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facelib.utils import distributed
 from facelib.utils.random_streams import Purpose, random_generator, torch_seed
 from facelib.utils.step_counter import StepCounter
+from facelib.utils.unit_vectors import unit_vectors
 
 QUEUE_POLICIES = ("fifo", "replace_most_similar", "replace_least_similar")
 
@@ -114,7 +114,7 @@ class MoCo(StepCounter):
             queue_size,
             generator=torch.Generator().manual_seed(torch_seed(Purpose.MOCO_QUEUE, seed)),
         )
-        self.register_buffer("queue", F.normalize(queue, dim=0))
+        self.register_buffer("queue", unit_vectors(queue, dim=0))
         self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.long))
         self.register_buffer("queue_filled", torch.zeros((), dtype=torch.long))
         if exclude_same_identity:
@@ -198,7 +198,7 @@ class MoCo(StepCounter):
             )
         embeddings = projection(embeddings)
         with torch.autocast(embeddings.device.type, enabled=False):
-            return F.normalize(embeddings.to(self.queue.dtype), dim=1)
+            return unit_vectors(embeddings.to(self.queue.dtype), dim=1)
 
     def _logits(
         self,

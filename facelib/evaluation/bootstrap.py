@@ -241,7 +241,7 @@ def _measures(
 def _nearest_of_row(false: NDArray[np.int64], true: NDArray[np.int64], fars: NDArray[np.float64]) -> NDArray[Any]:
     # Bins that a resample left empty are no points of its curve.
     point = np.append(True, (np.diff(false) != 0) | (np.diff(true) != 0))
-    return nearest_point(false[point], true[point], fars)
+    return nearest_point(false[point], true[point], fars)[1]
 
 
 def strictly_accepted(false_accepts: NDArray[np.int64], fars: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -221,7 +221,8 @@ def evaluate_sorted(
         for column, (far, value) in enumerate(zip(targets, tar, strict=True)):
             intervals[f"tar@far={far:g}"] = samples.tar[column].interval(value)
     genuine, impostors = len(scores.genuine), len(scores.impostors)
-    warnings = far_warnings(targets, impostors)
+    nearest = scores.nearest_far(targets) if rule == "nearest" else None
+    warnings = far_warnings(targets, impostors, rule, nearest)
     if bootstrap:
         warnings += resampling_warnings(scores.identities, genuine, impostors)
     return VerificationReport(

@@ -125,6 +125,13 @@ class SortedScores:
 
     def nearest_tar(self, fars: Any) -> NDArray[np.float64]:
         """TAR at the ROC point whose FAR lies nearest to each target; see `tar_at_far`."""
+        return self._nearest_points(fars)[1]
+
+    def nearest_far(self, fars: Any) -> NDArray[np.float64]:
+        """FAR of the points that `nearest_tar` reads."""
+        return self._nearest_points(fars)[0]
+
+    def _nearest_points(self, fars: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         curve = self.curve()
         false_accepts = np.rint(curve.far * curve.impostors).astype(np.int64)
         true_accepts = np.rint(curve.tar * curve.genuine).astype(np.int64)
@@ -232,15 +239,23 @@ def minimum_measurable_far(labels: Any) -> float:
     return 1 / impostors
 
 
-def far_warnings(fars: Any, impostors: int) -> list[str]:
-    """One sentence for each target FAR that fewer than ten false accepts stand behind."""
+def far_warnings(fars: Any, impostors: int, rule: TarRule = "strict", nearest: Any = None) -> list[str]:
+    """One sentence for each target FAR that fewer than ten false accepts stand behind.
+
+    Args:
+        rule, nearest: of TAR at FAR; under the nearest rule the FARs of the points that were read, one per target.
+    """
     messages = []
-    for far in np.atleast_1d(check_fars(fars)):
+    for index, far in enumerate(np.atleast_1d(check_fars(fars))):
         allowed = int(allowed_false_accepts(far, impostors))
         if allowed == 0:
+            shown = "the TAR shown is the one at zero false accepts"
+            if rule == "nearest":
+                read = "at another FAR" if nearest is None else f"at FAR {np.atleast_1d(nearest)[index]:.3g}"
+                shown = f"the TAR shown is the one of the nearest point, {read}"
             messages.append(
                 f"FAR {far:g} is below one of {impostors:,} impostor pairs (smallest measurable {1 / impostors:.2g}): "
-                "the TAR shown is the one at zero false accepts"
+                f"{shown}"
             )
         elif allowed < 10:
             messages.append(
@@ -273,8 +288,8 @@ def interpolate_eer(fmr_before: Any, fnmr_before: Any, fmr: Any, fnmr: Any) -> A
 
 def nearest_point(
     false_accepts: NDArray[np.int64], true_accepts: NDArray[np.int64], targets: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """TAR of the ROC point nearest to each target FAR; both counts ascend from 0 [K + 1], no two points are equal.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """FAR and TAR of the ROC point nearest to each target FAR; counts ascend from 0 [K + 1], no two points are equal.
 
     The published code reads the curve of sklearn.metrics.roc_curve, which leaves out points in the middle of a straight
     run (a run of impostors without a genuine pair between them), so "nearest" means nearest among the remaining points.
@@ -285,4 +300,4 @@ def nearest_point(
     far = false_accepts[corner][::-1] / false_accepts[-1]
     tar = true_accepts[corner][::-1] / true_accepts[-1]
     nearest = [int(np.argmin(np.abs(far - target))) for target in targets.ravel()]
-    return np.asarray(tar[nearest].reshape(targets.shape))
+    return far[nearest].reshape(targets.shape), tar[nearest].reshape(targets.shape)

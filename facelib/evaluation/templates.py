@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.evaluation.arrays import FloatArray, as_float, as_numpy
+from facelib.utils.arrays import l2_normalize
 
 # A matrix product does one pair's worth of work this many times faster than fetching the two rows of a single pair.
 DENSE_ADVANTAGE = 40
@@ -62,8 +63,7 @@ def template_features(
     )
     pooled = pooling @ features
     ids = ordered[first_images]
-    _normalize_templates(pooled, ids)
-    return pooled, ids
+    return _normalized_templates(pooled, ids), ids
 
 
 def score_templates(features: Any, ids: Any, first: Any, second: Any) -> FloatArray:
@@ -112,16 +112,18 @@ def _groups(templates: NDArray[np.int64], medias: NDArray[np.int64]) -> tuple[ND
     return order, np.flatnonzero(new)
 
 
-def _normalize_templates(pooled: FloatArray, ids: NDArray[np.int64]) -> None:
-    norms = np.sqrt(np.einsum("td,td->t", pooled, pooled))
-    broken = ~np.isfinite(norms) | (norms == 0)
+def _normalized_templates(pooled: FloatArray, ids: NDArray[np.int64]) -> FloatArray:
+    unit: FloatArray = l2_normalize(pooled)
+    lengths = np.einsum("td,td->t", unit, unit)
+    broken = ~np.isfinite(lengths) | (lengths == 0)
     if broken.any():
         where = int(np.argmax(broken))
+        found = "zero" if lengths[where] == 0 else "not finite"
         raise ValueError(
-            f"template {ids[where]} has a pooled feature of norm {norms[where]}: "
-            "its images' features (or weights) are zero or not finite"
+            f"template {ids[where]} has a pooled feature that is {found}: its images' features (or weights) are zero "
+            "or not finite"
         )
-    pooled /= norms[:, None]
+    return unit
 
 
 def _rows(ids: NDArray[np.int64], wanted: NDArray[np.int64], name: str) -> NDArray[np.int32]:

@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from facelib.utils.unit_vectors import unit_vectors
+
 
 @dataclass(frozen=True)
 class MarginOutput:
@@ -50,8 +52,9 @@ class MarginOutput:
         labeled = labels >= 0
         target = self.target_cosines[:, None]
         with_margin = self.cosines.gather(1, labels.clamp(min=0)[:, None])
-        # A margin may also raise a cosine (θ + m beyond π): the own column never counts as a rival.
-        rivals = (self.cosines > target).sum(dim=1) - (with_margin > target)[:, 0].long()
+        # A margin may also raise a cosine (θ + m beyond π): the own column never counts as a rival. What is not a
+        # number is not at or below the target, so a row with one is wrong.
+        rivals = (~(self.cosines <= target)).sum(dim=1) - (with_margin > target)[:, 0].long()
         return ((rivals == 0) & labeled).sum() / labeled.sum()
 
 
@@ -90,7 +93,7 @@ class MarginHead(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = at_least_float32(embeddings)
             weight = at_least_float32(weight).to(embeddings.dtype)
-            cosines = F.linear(F.normalize(embeddings), F.normalize(weight))
+            cosines = F.linear(unit_vectors(embeddings), unit_vectors(weight))
             return self._add_margin(cosines, embeddings, labels)
 
     def _add_margin(self, cosines: Tensor, embeddings: Tensor, labels: Tensor) -> MarginOutput:

@@ -171,7 +171,8 @@ def _accuracy_over_ranks(output: MarginOutput, labels: Tensor, labeled: Tensor) 
     mine = labels >= 0
     assert output.target_cosines is not None
     target = distributed.all_reduce(torch.where(mine, output.target_cosines, 0.0))
-    above = (output.cosines > target[:, None]).sum(dim=1)
+    # What is not a number is not at or below the target, so a row with one is wrong.
+    above = (~(output.cosines <= target[:, None])).sum(dim=1)
     # A margin may also raise a cosine: the own column never counts as a rival.
     own = output.cosines.gather(1, labels.clamp(min=0)[:, None])[:, 0] > target
     rivals = distributed.all_reduce(above - (own & mine).long())

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from facelib.losses.margins import MarginHead, MarginOutput, at_least_float32
 from facelib.utils import distributed
+from facelib.utils.unit_vectors import unit_vectors
 
 
 class UnifiedNegativeLoss(nn.Module):
@@ -108,7 +108,7 @@ def negative_logsumexp(embeddings: Tensor, labels: Tensor, whisker: float, scale
         scale: factor from cosine to logit.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
-        return _NegativeLogsumexp.apply(F.normalize(at_least_float32(embeddings)), labels, whisker, scale)
+        return _NegativeLogsumexp.apply(unit_vectors(at_least_float32(embeddings)), labels, whisker, scale)
 
 
 def filter_negatives(similarities: Tensor, whisker: float) -> Tensor:

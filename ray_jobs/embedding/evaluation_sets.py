@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,23 @@ class EmbeddingActor:
                 while len(self.networks) >= MAX_LOADED_NETWORKS:
                     self.networks.pop(next(iter(self.networks)))
                 self.networks[model] = self.models[model].load(self.cfg)
-            return self.networks[model](images, flip)
+            return named_errors(self.networks[model], images, flip, self.models[model].name, faces.name_of)
+
+
+def named_errors(
+    network: Network, images: NDArray[np.uint8], flip: bool, model: str, name_of: Callable[[int], str]
+) -> NDArray[np.float32]:
+    """Embeddings [N, D] of images; the error at one that is not finite says which image and model it is.
+
+    Raises:
+        ValueError: names the first image whose embedding is not finite.
+    """
+    from facelib.embedding import NonFiniteEmbeddingError
+
+    try:
+        return network(images, flip)
+    except NonFiniteEmbeddingError as error:
+        raise ValueError(f"{name_of(error.image)}, model {model}: {error.reason}") from None
 
 
 @dataclass(eq=False)
@@ -95,6 +111,8 @@ class SetEmbeddings:
                 part = np.load(io.BytesIO(cache.read(self._part_name(begin))), allow_pickle=False)
                 if part.dtype != np.float32 or part.ndim != 2 or len(part) != end - begin:
                     raise ValueError("unexpected type or shape")
+                if not np.isfinite(part).all():
+                    raise ValueError("not finite")
                 self.put(begin, part)
             except (DatasetError, ValueError, EOFError):
                 missing.append((begin, end))  # Not cached, or damaged: it is computed again.

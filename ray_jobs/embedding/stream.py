@@ -126,13 +126,18 @@ class CropEmbeddingActor:
         self.cfg, self.size = cfg, size
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        from facelib.embedding import embed_images
+        from facelib.embedding import NonFiniteEmbeddingError, embed_images
 
         crops = np.frombuffer(bytearray(row["crops"]), np.uint8).reshape(-1, self.size, self.size, 3)
-        embeddings = embed_images(self.backbone, crops, self.cfg.flip, precision=self.cfg.precision)
+        columns = json.loads(row["columns"])
+        try:
+            embeddings = embed_images(self.backbone, crops, self.cfg.flip, precision=self.cfg.precision)
+        except NonFiniteEmbeddingError as error:
+            names = [name for name, reason in zip(columns["name"], columns["rejected"], strict=True) if not reason]
+            raise ValueError(f"{names[error.image]}: {error.reason}") from None
         if self.cfg.normalize:
             embeddings = l2_normalize(embeddings)
-        table = embedding_table(json.loads(row["columns"]), embeddings)
+        table = embedding_table(columns, embeddings)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)

@@ -8,11 +8,12 @@ from torch import nn
 from facelib.config import Settings
 from facelib.data import ImageSpec
 from facelib.data.pairs import PairSet
-from facelib.embedding import embed_images
+from facelib.embedding import NonFiniteEmbeddingError, embed_images
 from facelib.evaluation import kfold_accuracy, roc_auc
 from facelib.evaluation.protocols import SetSpec, parse_spec
 from facelib.sources.pair_sets import load_pair_set
 from facelib.utils.arrays import l2_normalize
+from ray_jobs.errors import JobError
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,12 @@ class Validator:
         """
         metrics: dict[str, float] = {}
         for pair_set in [*([self.heldout] if self.heldout else []), *self.sets]:
-            embeddings = embed_images(
-                backbone, pair_set.images, flip=False, batch_size=self.batch_size, precision=self.precision
-            )
+            try:
+                embeddings = embed_images(
+                    backbone, pair_set.images, flip=False, batch_size=self.batch_size, precision=self.precision
+                )
+            except NonFiniteEmbeddingError as error:
+                raise JobError(f"validation set {pair_set.name}: {error}") from None
             embeddings = l2_normalize(embeddings)
             first, second = embeddings[pair_set.first], embeddings[pair_set.second]
             metrics[f"{pair_set.name}/auc"] = roc_auc((first * second).sum(1), pair_set.issame)

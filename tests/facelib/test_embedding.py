@@ -8,7 +8,7 @@ import torch
 from support.datasets import pattern
 
 from facelib.data import decode_image, encode_image
-from facelib.embedding import embed_images, load_face_model
+from facelib.embedding import NonFiniteEmbeddingError, embed_images, load_face_model
 from facelib.models import CheckpointError, build_backbone, save_backbone, take_symmetric_pixels
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -133,3 +133,21 @@ def test_a_file_that_does_not_state_its_pixels_asks_for_them(backbone, images, t
         load_face_model(tmp_path / "a.pth")
     found = embed_images(load_face_model(tmp_path / "a.pth", "imagenet"), images)
     assert np.array_equal(found, embed_images(take_symmetric_pixels(network, "imagenet"), images))
+
+
+def test_an_embedding_that_is_not_finite_stops_and_names_the_image(backbone, images):
+    class Overflowing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            embeddings = x.flatten(1)[:, :8] * self.scale
+            embeddings[x[:, 0, 0, 0] > 0.99] = torch.inf
+            return embeddings
+
+    pixels = images.copy() // 2
+    pixels[3] = 255
+    with pytest.raises(NonFiniteEmbeddingError, match="image 3: its embedding is not finite") as error:
+        embed_images(Overflowing(), pixels, batch_size=2)
+    assert error.value.image == 3

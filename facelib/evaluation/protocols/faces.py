@@ -37,6 +37,10 @@ class FaceImages(abc.ABC):
             ValueError: names the picture that cannot be read or has another size.
         """
 
+    def name_of(self, row: int) -> str:
+        """Face `row` in messages."""
+        return f"face {row}"
+
     @property
     @abc.abstractmethod
     def fingerprint(self) -> str:
@@ -68,7 +72,10 @@ class EncodedImages(FaceImages):
                 pictures.append(decode_image(data))
             except ValueError as error:
                 raise ValueError(f"{self.name}: picture {number}: {error}") from None
-        return stack_faces(pictures, [f"{self.name}: picture {self.first + row}" for row in range(len(pictures))])
+        return stack_faces(pictures, [self.name_of(row) for row in range(len(pictures))])
+
+    def name_of(self, row: int) -> str:
+        return f"{self.name}: picture {self.first + row}"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -119,7 +126,10 @@ class ImageFiles(FaceImages):
             except ValueError as error:
                 raise ValueError(f"{self.folder}/{name}: {error}") from None
             faces.append(picture)
-        return stack_faces(faces, [f"{self.folder}/{name}" for name in self.names], self.size)
+        return stack_faces(faces, [self.name_of(row) for row in range(len(faces))], self.size)
+
+    def name_of(self, row: int) -> str:
+        return f"{self.folder}/{self.names[row]}"
 
     @cached_property
     def fingerprint(self) -> str:

@@ -5,16 +5,20 @@ Shape legend: M images, T templates, D embedding size.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.data import Folder
 from facelib.evaluation import EvaluationOptions, evaluate_identification, search_gallery
 from facelib.evaluation.protocols.base import EvaluationResult
 from facelib.evaluation.protocols.ijb import IJBTemplates
 from facelib.evaluation.protocols.registry import register_protocol
+from facelib.utils.text_files import read_lines
+
+# Kinds of probes, and how the names of their lists end.
+PROBES = {"mixed": ("mixed",), "image": ("image", "images", "img", "still", "stills"), "video": ("video", "videos")}
 
 
 @register_protocol("ijb-1n")
@@ -24,15 +28,52 @@ class IJBIdentification(IJBTemplates):
     Beside the files of 1:1 the folder `meta` holds `*_1N_gallery_*.csv` (one or two galleries) and `*_1N_probe_*.csv`,
     comma-separated with a line of headings, whose first two columns are template and subject.
 
-    Args: see `IJBVerification`.
+    Args:
+        probes: which list of probes is searched: "mixed" (images and videos, the published protocol), "image" or
+            "video"; empty: the only one there. Lists are never merged: they share templates.
+
+    The others are those of `IJBVerification`.
+
+    Raises:
+        FileNotFoundError, ValueError: a list that is missing or damaged, or several lists of probes to choose from.
     """
 
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        subset: str = "",
+        template: str = "arcface",
+        size: int = 112,
+        flip: bool = True,
+        weighted: bool = False,
+        unit: bool = False,
+        probes: str = "",
+    ) -> None:
+        if probes and probes not in PROBES:
+            raise ValueError(f"{name}: probes={probes}: choose one of {', '.join(PROBES)}")
+        self.probe_kind = probes
+        super().__init__(name, path, subset, template, size, flip, weighted, unit)
+
     def _open(self, path: str) -> None:
-        folder = Folder(f"{path.rstrip('/')}/meta")
-        folder = folder if folder.names() else Folder(path)
-        self.galleries = self._read_lists(folder, "gallery")
-        templates, subjects = zip(*self._read_lists(folder, "probe"), strict=True)
-        self.probes = np.concatenate(templates), np.concatenate(subjects)
+        folder = Path(path, "meta")
+        folder = folder if folder.is_dir() else Path(path)
+        known = np.unique(self.metadata.templates)
+        self.galleries = [_read_list(file, known) for file in self._lists(folder, "gallery")]
+        found = self._lists(folder, "probe")
+        if self.probe_kind:
+            endings = PROBES[self.probe_kind]
+            chosen = [file for file in found if file.stem.lower().rpartition("_")[2] in endings]
+            if not chosen:
+                names = ", ".join(file.name for file in found)
+                raise FileNotFoundError(f"{folder}: no list of {self.probe_kind} probes; there are {names}")
+            found = chosen
+        if len(found) > 1:
+            names = ", ".join(file.name for file in found)
+            raise ValueError(
+                f"{folder}: several lists of probes, {names}: choose one with probes={', probes='.join(PROBES)}"
+            )
+        self.probes = _read_list(found[0], known)
 
     @property
     def identities(self) -> NDArray[np.int64]:
@@ -53,30 +94,45 @@ class IJBIdentification(IJBTemplates):
         ]
         return EvaluationResult(evaluate_identification(searches, measures))
 
-    def _read_lists(self, folder: Folder, kind: str) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Template and subject numbers of every list of a kind, each template once."""
-        names = [n for n in folder.names() if n.startswith(f"{self.metadata.subset}_1N_{kind}") and n.endswith(".csv")]
-        if not names:
-            raise FileNotFoundError(
-                f"{folder.uri}: no {self.metadata.subset}_1N_{kind}*.csv; 1:N needs the lists of galleries and probes"
+    def _lists(self, folder: Path, kind: str) -> list[Path]:
+        """The lists of a kind, "gallery" or "probe"."""
+        pattern = f"{self.metadata.subset}_1N_{kind}*.csv"
+        found = sorted(folder.glob(pattern))
+        if not found:
+            raise FileNotFoundError(f"{folder}: no {pattern}; 1:N needs the lists of galleries and probes")
+        return found
+
+
+def _read_list(file: Path, known: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Template and subject numbers of a list, each template once, all of them among `known`.
+
+    Raises:
+        ValueError: names file and line.
+    """
+    lines: dict[int, tuple[int, int]] = {}  # subject and line number by template
+    for row, (number, line) in enumerate(read_lines(file, escape=True)):
+        try:
+            template, subject = (int(field) for field in line.split(",")[:2])
+        except ValueError:
+            if row == 0:
+                continue
+            raise ValueError(f"{file}: line {number} is {line[:80]!r}; expected: template,subject,...") from None
+        if row == 0:
+            raise ValueError(
+                f"{file}: line {number} is {line[:80]!r}, expected headings, such as TEMPLATE_ID,SUBJECT_ID,FILENAME: "
+                "add the line that is missing"
             )
-        known = np.unique(self.metadata.templates)
-        lists = []
-        for name in names:
-            lines = folder.read(name).decode("utf-8", errors="replace").splitlines()[1:]
-            pairs: dict[int, int] = {}
-            for number, line in enumerate(filter(str.strip, lines), start=2):
-                try:
-                    template, subject = (int(field) for field in line.split(",")[:2])
-                except ValueError:
-                    raise ValueError(
-                        f"{folder.uri}/{name}: line {number} is {line[:80]!r}; expected: template,subject,..."
-                    ) from None
-                pairs[template] = subject
-            templates = np.array(list(pairs), np.int64)
-            missing = templates[~np.isin(templates, known)]
-            if len(missing) or not len(templates):
-                what = f"template {missing[0]} has no image" if len(missing) else "holds no template"
-                raise ValueError(f"{folder.uri}/{name}: {what}")
-            lists.append((templates, np.array(list(pairs.values()), np.int64)))
-        return lists
+        first_subject, first_line = lines.setdefault(template, (subject, number))
+        if subject != first_subject:
+            raise ValueError(
+                f"{file}: line {number} says that template {template} is of subject {subject}, line {first_line} that "
+                f"it is of {first_subject}"
+            )
+    templates = np.array(list(lines), np.int64)
+    missing = templates[~np.isin(templates, known)]
+    if len(missing) or not len(templates):
+        what = (
+            f"line {lines[int(missing[0])][1]}: template {missing[0]} has no image" if len(missing) else "no template"
+        )
+        raise ValueError(f"{file}: {what}")
+    return templates, np.array([subject for subject, _ in lines.values()], np.int64)

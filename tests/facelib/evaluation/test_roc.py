@@ -7,6 +7,7 @@ from sklearn.metrics import roc_curve as sklearn_curve
 
 from facelib.evaluation import (
     equal_error_rate,
+    evaluate_scores,
     far_warnings,
     fnmr_at_fmr,
     minimum_measurable_far,
@@ -150,3 +151,16 @@ def test_float32_scores_are_not_copied_to_float64_and_agree():
 def test_refuses(scores, labels, fars, rule, message):
     with pytest.raises(ValueError, match=message):
         tar_at_far(scores, labels, fars, rule)
+
+
+def test_warning_of_a_far_that_is_too_small_says_which_point_was_read():
+    """20 impostor pairs; the point nearest to FAR 0.04 has one false accept, none at 0.01."""
+    labels = np.arange(40) < 20
+    scores = np.concatenate([np.linspace(0.5, 1, 20), np.linspace(0, 0.9, 20)])
+    (strict,) = evaluate_scores(scores, labels, [0.04], bootstrap=0).warnings
+    assert strict.endswith("the TAR shown is the one at zero false accepts")
+    nearest = evaluate_scores(scores, labels, [0.04, 0.01], bootstrap=0, rule="nearest")
+    assert nearest.warnings[0].endswith("the TAR shown is the one of the nearest point, at FAR 0.05")
+    assert nearest.warnings[1].endswith("the TAR shown is the one of the nearest point, at FAR 0")
+    assert nearest.tar_at_far[0.04] == np.mean(scores[labels] > scores[-2])
+    assert nearest.tar_at_far[0.01] == np.mean(scores[labels] > 0.9)

@@ -104,7 +104,7 @@ def test_scoring_refuses(first, second, ids, message):
 
 def test_pooling_refuses():
     features = np.array([[1, 0], [-1, 0], [0, 1]], dtype=np.float32)
-    with pytest.raises(ValueError, match="template 4 has a pooled feature of norm 0"):
+    with pytest.raises(ValueError, match="template 4 has a pooled feature that is zero"):
         template_features(features, [4, 4, 5], [1, 1, 1])
     with pytest.raises(ValueError, match="medias must be 3 integers"):
         template_features(features, [4, 4, 5], [1, 1])

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from facelib.losses import ArcFace, CosFace, MagFace, MarginOutput
+from facelib.losses import ArcFace, CosFace, MagFace, MarginOutput, ShardedMarginLoss
 
 N, C, D = 12, 5, 8
 
@@ -144,6 +144,29 @@ def test_accuracy_ignores_margin_and_unlabeled_rows():
     assert output.accuracy(torch.full((6,), -1)).isnan()
     with pytest.raises(ValueError, match="target_cosines=None"):
         MarginOutput(output.cosines, 64.0).accuracy(labels)
+
+
+@pytest.mark.parametrize("unified", [False, True], ids=["head", "sharded"])
+def test_accuracy_counts_what_is_not_a_number_as_wrong(unified):
+    vectors = torch.eye(4).requires_grad_(False)
+
+    def accuracy(embeddings, weight):
+        labels = torch.arange(4)
+        if unified:
+            loss = ShardedMarginLoss(CosFace, 4, 4, whisker=None)
+            loss.head.weight.data = weight
+            loss(embeddings, labels)
+            return loss.accuracy.item()
+        head = CosFace(4, 4)
+        head.weight.data = weight
+        return head(embeddings, labels).accuracy(labels).item()
+
+    assert accuracy(vectors, vectors.clone()) == 1
+    one = vectors.clone()
+    one[2] = torch.nan
+    assert accuracy(one, vectors.clone()) == 0.75
+    assert accuracy(vectors, one) == 0  # A class that is not a number may be above every other.
+    assert accuracy(torch.full((4, 4), torch.nan), vectors.clone()) == 0
 
 
 @pytest.mark.parametrize(

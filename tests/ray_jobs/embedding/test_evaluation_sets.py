@@ -1,5 +1,6 @@
 """Evaluation sets by several models: order, cache, an actor that dies, a damaged image."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -13,12 +14,12 @@ from support.models import TINY
 
 from facelib.config import EvaluateSettings
 from facelib.data import Folder, ImageSpec, encode_image
-from facelib.embedding import embed_images, load_face_model
+from facelib.embedding import NonFiniteEmbeddingError, embed_images, load_face_model
 from facelib.evaluation import PixelEmbedding
 from facelib.evaluation.protocols import EncodedImages, EvaluationSet
 from facelib.models import build_backbone, save_backbone
 from ray_jobs.embedding import evaluation_sets
-from ray_jobs.embedding.evaluation_sets import embed_sets
+from ray_jobs.embedding.evaluation_sets import embed_sets, named_errors
 from ray_jobs.embedding.models import EmbeddingModel
 
 CFG = EvaluateSettings(batch_size=4, actors=2, cpus_per_actor=0.5)
@@ -109,3 +110,24 @@ def test_a_damaged_image_is_named(models):
     broken = Faces("x", EncodedImages([*encoded(2), b"nothing"], "album"))
     with pytest.raises(Exception, match="album: picture 2: image: 7 bytes that are not a decodable image"):
         list(embed_sets([(models[2], broken)], CFG, None))
+
+
+def test_an_embedding_that_is_not_finite_stops_and_names_image_and_model():
+    def broken(images, flip):
+        raise NonFiniteEmbeddingError(1)
+
+    faces = EncodedImages(encoded(6), "lfw").part(4, 6)
+    with pytest.raises(ValueError, match=r"^lfw: picture 5, model ssl: its embedding is not finite"):
+        named_errors(broken, faces.decode(), True, "ssl", faces.name_of)
+
+
+def test_a_cached_part_that_is_not_finite_is_computed_again(models, tmp_path):
+    cache = Folder(f"{tmp_path}/cache").create()
+    work = [(models[2], Faces("few", EncodedImages(encoded(4))))]
+    ((_, _, expected),) = embed_sets(work, CFG, cache)
+    (name,) = cache.names()
+    data = io.BytesIO()
+    np.save(data, np.full_like(expected, np.nan))
+    cache.write(name, data.getvalue())
+    ((_, _, again),) = embed_sets(work, CFG, cache)
+    np.testing.assert_array_equal(again, expected)
