@@ -26,11 +26,11 @@ class _UnitVectors(torch.autograd.Function):
     def forward(ctx: Any, vectors: Tensor, dim: int) -> Tensor:
         largest = torch.linalg.vector_norm(vectors, ord=float("inf"), dim=dim, keepdim=True)
         # By a power of two, which changes no digit: vectors of usual length give what they give without it.
-        _, exponent = torch.frexp(torch.where(largest == 0, 1.0, largest))
-        scale = torch.ldexp(torch.ones_like(largest), exponent - 1)
+        scale = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1)
         unit = vectors / scale
-        length = torch.linalg.vector_norm(unit, dim=dim, keepdim=True)
-        unit /= torch.where(length == 0, 1.0, length)
+        # At least 1, unless the vector is zero.
+        length = torch.linalg.vector_norm(unit, dim=dim, keepdim=True).clamp_(min=0.5)
+        unit /= length
         ctx.dim = dim
         ctx.save_for_backward(unit, length, scale)
         return unit
@@ -41,4 +41,4 @@ class _UnitVectors(torch.autograd.Function):
         unit, length, scale = ctx.saved_tensors
         along = (gradients[0] * unit).sum(dim=ctx.dim, keepdim=True)
         across = torch.addcmul(gradients[0], unit, along, value=-1)
-        return across / torch.where(length == 0, torch.inf, length) / scale, None
+        return across / torch.where(length >= 1, length * scale, torch.inf), None
