@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from facelib.config import Settings, SettingsError, parse_command_line, split_logging_flags
 from ray_jobs.errors import JobError, user_error
@@ -42,8 +42,8 @@ def job(work: Work) -> Callable[..., JobResult]:
         from facelib.tracking import Run
         from ray_jobs.cluster import cluster
 
-        _validate_of(work)(settings)
         try:
+            _validate_of(work)(settings)
             with cluster(settings), Run.open(settings, work.__name__) as opened:
                 return work(settings, opened)
         except Exception as error:
@@ -87,6 +87,8 @@ def run_job(
     except SettingsError as error:
         print(f"{name}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Exception as error:
+        _exit_with(name, error)
     from facelib.tracking import Run
     from ray_jobs.cluster import cluster
     from ray_jobs.progress import format_seconds
@@ -112,12 +114,17 @@ def run_job(
         print(f"{name}: stopped by {stopped_by.name}; the same command continues", file=sys.stderr)
         raise SystemExit(128 + stopped_by) from None
     except Exception as error:
-        shown = user_error(error)
-        if os.environ.get("FACELIB_TRACEBACK") or shown is None:
-            raise
-        print(f"{name}: {shown}", file=sys.stderr)
-        raise SystemExit(1) from None
+        _exit_with(name, error)
     print(f"{name}: {format_seconds(time.monotonic() - started)}, wrote {result}", flush=True)
+
+
+def _exit_with(name: str, error: Exception) -> NoReturn:
+    """End the process with status 1 and the line that a user is shown of an error; a bug is raised as it is."""
+    shown = user_error(error)
+    if os.environ.get("FACELIB_TRACEBACK") or shown is None:
+        raise error
+    print(f"{name}: {shown}", file=sys.stderr)
+    raise SystemExit(1) from None
 
 
 def _validate_of(work: Work) -> Validate:

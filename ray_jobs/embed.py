@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facelib.config import Settings
+from facelib.config import Settings, SettingsError
 from ray_jobs.cli import job, main
 from ray_jobs.errors import JobError
 from ray_jobs.results import JobResult
@@ -24,14 +25,23 @@ LEFT_OUT = "left_out.json"
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
-    """Check detector and template.
+    """Check detector and template, that model and input exist, and that no other job writes to the same folder.
+
+    Args:
+        upcoming: paths that earlier stages of a pipeline will have written.
 
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
+        DatasetError: the output folder is in use.
     """
-    from ray_jobs.validation import check_align
+    from ray_jobs.validation import check_align, check_checkpoint_exists, check_output, is_upcoming
 
     check_align(settings.align)
+    check_checkpoint_exists(settings, "embed.model", settings.embed.model, upcoming)
+    source = settings.path(settings.embed.input)
+    if "://" not in source and not is_upcoming(source, upcoming) and not Path(source).is_dir():
+        raise SettingsError(f"embed.input: {source} is not a folder")
+    check_output(settings.path(settings.embed.folder))
 
 
 @job

@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
-    """Check sets, rates and ranks.
+    """Check sets, models, rates and ranks, and that no other evaluation writes to the same folder.
+
+    Args:
+        upcoming: paths that earlier stages of a pipeline will have written.
 
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
+        DatasetError: the held-out dataset is missing, or the output folder is in use.
     """
     from facelib.evaluation.roc import check_fars
-    from ray_jobs.validation import check_sets, checked_field
+    from ray_jobs.validation import check_checkpoint_exists, check_output, check_sets, checked_field, open_dataset
 
     cfg = settings.evaluate
     with checked_field("evaluate.fars"):
@@ -40,12 +44,17 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
         raise SettingsError(
             f"evaluate.ranks, evaluate.fpirs: ranks {cfg.ranks} must be 1 or more, FPIRs {cfg.fpirs} between 0 and 1"
         )
-    specs = check_sets("evaluate.sets", [spec for spec in cfg.sets if spec != "heldout"])
+    specs = check_sets("evaluate.sets", [spec for spec in cfg.sets if spec != "heldout"], upcoming)
     names = [spec.name for spec in specs] + ["heldout"] * ("heldout" in cfg.sets)
     if cfg.threshold_set and cfg.threshold_set not in names:
         raise SettingsError(
             f"evaluate.threshold_set: no set is named {cfg.threshold_set!r}; choose from {', '.join(names)}"
         )
+    for path in cfg.models:
+        check_checkpoint_exists(settings, "evaluate.models", path, upcoming)
+    if "heldout" in cfg.sets:
+        open_dataset(settings, settings.data.heldout, upcoming)
+    check_output(settings.path("evaluation"))
 
 
 @job

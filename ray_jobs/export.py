@@ -22,14 +22,18 @@ if TYPE_CHECKING:
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
-    """Check detector and template, which go into the exported model.
+    """Check detector and template, which go into the exported model, and that the checkpoint exists.
+
+    Args:
+        upcoming: paths that earlier stages of a pipeline will have written.
 
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
     """
-    from ray_jobs.validation import check_align
+    from ray_jobs.validation import check_align, check_checkpoint_exists
 
     check_align(settings.align)
+    check_checkpoint_exists(settings, "export.model", settings.export.model, upcoming)
 
 
 @job

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from facelib.config import Settings, SettingsError
 from ray_jobs.cli import job, main
-from ray_jobs.errors import JobError
 from ray_jobs.results import JobResult
 
 if TYPE_CHECKING:
@@ -21,12 +20,13 @@ if TYPE_CHECKING:
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
-    """Check generator, detector, template and identity ranges before anything starts.
+    """Check generator, detector, template, identity ranges and the output folders before anything starts.
 
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
+        DatasetError: an output folder is in use, or was made with other settings.
     """
-    from ray_jobs.validation import check_faces
+    from ray_jobs.validation import check_faces, check_output
 
     generate = settings.generate
     limit = check_faces(settings, 1 if not settings.data.stream else 0)
@@ -35,31 +35,38 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
             f"generate.heldout_identities: generator {generate.generator} has a limited number of identities, none of "
             "them held out; set it to 0, and train.selection to last or sets"
         )
+    datasets = planned_datasets(settings)
+    if not datasets:
+        raise SettingsError(
+            "nothing to do: with data.stream=true training generates its own faces, and generate.heldout_identities "
+            "is 0. Set generate.heldout_identities, or skip this job"
+        )
+    for name, first, identities in datasets:
+        check_output(settings.path(name), dataset_spec(settings, first, identities))
 
 
 @job
 def generate(settings: Settings, run: Run) -> JobResult:
     """Generate the training dataset and the held-out dataset that the settings describe."""
     from ray_jobs.datasets.dataset_report import dataset_metrics
-    from ray_jobs.validation import HELDOUT_FIRST_IDENTITY
 
-    cfg = settings.generate
-    datasets: list[FaceDataset] = []
-    if not settings.data.stream:
-        datasets.append(make_dataset(settings, settings.data.dataset, cfg.first_identity, cfg.identities, run))
-    if cfg.heldout_identities and settings.data.heldout:
-        # Numbered far above any training range, so that no setting of sizes can make the two overlap.
-        heldout = make_dataset(settings, settings.data.heldout, HELDOUT_FIRST_IDENTITY, cfg.heldout_identities, run)
-        datasets.append(heldout)
-    if not datasets:
-        raise JobError(
-            "nothing to do: with data.stream=true training generates its own faces, and generate.heldout_identities "
-            "is 0. Set generate.heldout_identities, or skip this job"
-        )
+    datasets = [make_dataset(settings, *planned, run) for planned in planned_datasets(settings)]
     return JobResult(
         written=tuple(dataset.folder.uri for dataset in datasets),
         metrics={name: number for dataset in datasets for name, number in dataset_metrics(dataset).items()},
     )
+
+
+def planned_datasets(settings: Settings) -> list[tuple[str, int, int]]:
+    """Name, first identity and number of identities of each dataset that the settings describe."""
+    from ray_jobs.validation import HELDOUT_FIRST_IDENTITY
+
+    cfg, data = settings.generate, settings.data
+    planned = [] if data.stream else [(data.dataset, cfg.first_identity, cfg.identities)]
+    if cfg.heldout_identities and data.heldout:
+        # Numbered far above any training range, so that no setting of sizes can make the two overlap.
+        planned.append((data.heldout, HELDOUT_FIRST_IDENTITY, cfg.heldout_identities))
+    return planned
 
 
 def make_dataset(settings: Settings, name: str, first: int, identities: int, run: Run) -> FaceDataset:

@@ -31,7 +31,7 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
         SettingsError: names the setting, what is wrong with it and the valid choices.
     """
     from facelib.sources import build_source
-    from ray_jobs.validation import check_align, check_checkpoint_exists, check_sets, checked_field
+    from ray_jobs.validation import check_align, check_checkpoint_exists, check_output, check_sets, checked_field
 
     cfg, align = settings.import_data, settings.align
     if not cfg.path:
@@ -47,7 +47,8 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     if (cfg.duplicates == "embedding" or cfg.overlap_sets) and not cfg.model:
         raise SettingsError("import_data.model: empty; duplicates=embedding and overlap_sets need a checkpoint")
     check_checkpoint_exists(settings, "import_data.model", cfg.model, upcoming)
-    check_sets("import_data.overlap_sets", cfg.overlap_sets)
+    check_sets("import_data.overlap_sets", cfg.overlap_sets, upcoming)
+    check_output(settings.path(settings.data.dataset))
 
 
 @job

@@ -24,25 +24,35 @@ if TYPE_CHECKING:
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
-    """Check that there are sets to measure, each under its own name, and that the checkpoint exists.
+    """Check that there are sets to measure, each under its own name, and that they and the checkpoint exist.
 
     Args:
-        upcoming: checkpoints that earlier stages of a pipeline will have written.
+        upcoming: paths that earlier stages of a pipeline will have written.
 
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
+        DatasetError: a dataset is missing.
     """
     from facelib.evaluation.protocols import parse_spec
     from facelib.sources.bins import is_bin
-    from ray_jobs.validation import check_checkpoint_exists, check_sets, check_unique, checked_field
+    from ray_jobs.validation import (
+        check_checkpoint_exists,
+        check_sets,
+        check_unique,
+        checked_field,
+        open_dataset,
+    )
 
     texts = settings.inspect.sets
     if not texts:
         raise SettingsError("inspect.sets: empty; give at least one set to inspect")
     with checked_field("inspect.sets"):
-        names = [parse_spec(text).name for text in texts]
-    check_unique("inspect.sets", names, "give the sets names, name=path")
-    check_sets("inspect.sets", [text for text in texts if is_bin(text)])
+        specs = [parse_spec(text) for text in texts]
+    check_unique("inspect.sets", [spec.name for spec in specs], "give the sets names, name=path")
+    check_sets("inspect.sets", [text for text in texts if is_bin(text)], upcoming)
+    for spec in specs:
+        if not is_bin(spec.path):
+            open_dataset(settings, spec.path, upcoming)
     check_checkpoint_exists(settings, "inspect.model", settings.inspect.model, upcoming)
 
 

@@ -17,8 +17,6 @@ from ray_jobs.results import JobResult
 if TYPE_CHECKING:
     from facelib.tracking import Run
 
-MODELS = {"train_ssl": "ssl/model.pt", "train_unpg": "unpg/model.pt"}  # what later stages may load, below `output`
-
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     """Check all stages, each with its own settings, before the first one starts.
@@ -28,15 +26,33 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     """
     if not settings.stages:
         raise SettingsError("stages: empty, so there is nothing to do; list them in the --config file")
-    models = set(upcoming)
+    written = set(upcoming)
     for stage in settings.stages:
         own = stage_settings(settings, stage)
         try:
-            importlib.import_module(f"ray_jobs.{stage.job}").validate(own, models)
+            importlib.import_module(f"ray_jobs.{stage.job}").validate(own, written)
         except SettingsError as error:
             raise SettingsError(f"stage {_name(stage)}: {error}") from None
-        if stage.job in MODELS:
-            models.add(own.path(MODELS[stage.job]))
+        except Exception as error:
+            shown = user_error(error)
+            if shown is None:
+                raise
+            raise JobError(f"stage {_name(stage)}: {shown}") from error
+        written.update(own.path(name) for name in written_by(stage.job, own))
+
+
+def written_by(job: str, settings: Settings) -> list[str]:
+    """Folders that a job writes and later stages may read; relative to `output`, or absolute."""
+    data = settings.data
+    return {
+        "generate": [*([] if data.stream else [data.dataset]), *([data.heldout] if data.heldout else [])],
+        "import_data": [data.dataset],
+        "train_ssl": ["ssl"],
+        "train_unpg": ["unpg"],
+        "tune": [settings.tune.folder],
+        "embed": [settings.embed.folder],
+        "export": [settings.export.folder],
+    }.get(job, [])
 
 
 @job

@@ -16,7 +16,23 @@ if TYPE_CHECKING:
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
-    """Check network, augmentation, validation sets and MoCo's settings before anything starts.
+    """Check settings, datasets and the output folder before anything starts.
+
+    Args:
+        upcoming: paths that earlier stages of a pipeline will have written.
+
+    Raises:
+        SettingsError: names the setting, what is wrong with it and the valid choices.
+        DatasetError: a dataset is missing, or the output folder is in use or was made with other settings.
+    """
+    from ray_jobs.validation import check_training_output
+
+    check_settings(settings, upcoming)
+    check_training_output(settings, "ssl", upcoming)
+
+
+def check_settings(settings: Settings, upcoming: Collection[str] = ()) -> None:
+    """Check network, augmentation, validation sets and MoCo's settings without looking for datasets.
 
     Args:
         upcoming: paths that earlier stages of a pipeline will have written.

@@ -35,12 +35,15 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
 
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
+        DatasetError: a dataset is missing, or the sweep's folder is in use or was made with other settings.
     """
     from facelib.tuning.space import SearchSpace, check_space
     from facelib.tuning.validation import check_fields, check_search, check_tune
+    from ray_jobs.tuning.spec import sweep_spec
     from ray_jobs.tuning.validation import check_components
+    from ray_jobs.validation import check_output, find_training_faces
 
-    check_training = {"ssl": train_ssl.validate, "unpg": train_unpg.validate}[settings.tune.method]
+    check_training = {"ssl": train_ssl.check_settings, "unpg": train_unpg.check_settings}[settings.tune.method]
     if settings.data.stream:
         raise SettingsError("data.stream: trials are compared on one stored dataset; make it with ray_jobs.generate")
     check_tune(settings)
@@ -51,6 +54,8 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     check_training(settings, upcoming)
     check_space(space, lambda corner: check_training(corner, upcoming))
     change_settings(settings, settings.tune.final, "tune.final")
+    faces = find_training_faces(settings, upcoming)
+    check_output(settings.path(settings.tune.folder), sweep_spec(settings, faces) if faces else None)
 
 
 @job

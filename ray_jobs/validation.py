@@ -4,17 +4,23 @@ import contextlib
 import inspect
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from facelib.alignment import TEMPLATES, build_detector
 from facelib.config import AlignSettings, ModelSettings, Settings, SettingsError
+from facelib.data import MANIFEST_NAME, FaceDataset, Folder
+from facelib.data.fingerprint import check_output_dir
+from facelib.data.lock import check_not_in_use
 from facelib.evaluation.protocols import SetSpec, parse_spec
 from facelib.synthesis import build_generator
 from ray_jobs.actors import device_options
 from ray_jobs.training.augmentation import AugmentationSpec
 from ray_jobs.training.methods import new_backbone
+
+if TYPE_CHECKING:
+    from ray_jobs.training.faces import TrainingFaces
 
 HELDOUT_FIRST_IDENTITY = 2**40
 
@@ -64,7 +70,7 @@ def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
         _check_single_samples(model, size)
     with checked_field("augment.options"):
         AugmentationSpec(settings.augment, 1).build()
-    specs = check_sets("train.sets", train.sets)
+    specs = check_sets("train.sets", train.sets, upcoming)
     check_unique("train.sets", [spec.name for spec in specs], "give the sets names, name=path")
     for spec in specs:
         if spec.protocol != "pairs":
@@ -100,14 +106,14 @@ def check_options(field: str, options: dict[str, Any], target: type) -> None:
             raise SettingsError(f"{field}: {target.__name__} has no setting {name!r}; there are {', '.join(known)}")
 
 
-def check_sets(field: str, texts: list[str]) -> list[SetSpec]:
-    """Parse evaluation sets and check that their local files exist."""
+def check_sets(field: str, texts: list[str], upcoming: Collection[str] = ()) -> list[SetSpec]:
+    """Parse evaluation sets and check that their local files exist, or will."""
     specs = []
     for text in texts:
         with checked_field(field):
             specs.append(parse_spec(text))
         for path in specs[-1].files:
-            if "://" not in path and not Path(path).exists():
+            if "://" not in path and not Path(path).exists() and not is_upcoming(str(Path(path).absolute()), upcoming):
                 raise SettingsError(f"{field}: {path} does not exist")
     return specs
 
@@ -137,5 +143,67 @@ def check_checkpoint_exists(settings: Settings, field: str, value: str, upcoming
         upcoming: paths that earlier stages of a pipeline will have written.
     """
     path = settings.path(value) if value else ""
-    if path and "://" not in path and path not in upcoming and not Path(path).is_file():
+    if path and "://" not in path and not is_upcoming(path, upcoming) and not Path(path).is_file():
         raise SettingsError(f"{field}: {path} does not exist")
+
+
+def check_training_output(settings: Settings, method: str, upcoming: Collection[str] = ()) -> None:
+    """Check that the training's datasets are there, and that its folder is free and of the same settings.
+
+    Raises:
+        DatasetError: what is missing, in use or different.
+    """
+    from ray_jobs.training.plan import training_spec
+
+    faces = find_training_faces(settings, upcoming)
+    check_output(settings.path(method), training_spec(settings, faces, method) if faces else None)
+
+
+def find_training_faces(settings: Settings, upcoming: Collection[str] = ()) -> "TrainingFaces | None":
+    """The faces to train on; None while earlier stages of a pipeline have yet to write something that training reads.
+
+    Raises:
+        DatasetError: a dataset is missing.
+    """
+    from ray_jobs.training.online_faces import training_faces
+
+    data = settings.data
+    names = [data.dataset] * (not data.stream) + [data.heldout] * (settings.train.selection == "heldout")
+    known = [open_dataset(settings, name, upcoming) is not None for name in names]
+    init_from = settings.path(settings.model.init_from) if settings.model.init_from else ""
+    if not all(known) or (is_upcoming(init_from, upcoming) and not Path(init_from).is_file()):
+        return None
+    return training_faces(settings)
+
+
+def open_dataset(settings: Settings, name: str, upcoming: Collection[str] = ()) -> FaceDataset | None:
+    """Open a finished dataset; None: it is not there yet, and an earlier stage of the pipeline will write it.
+
+    Raises:
+        DatasetError: it is missing or unfinished.
+    """
+    path = settings.path(name)
+    if is_upcoming(path, upcoming) and not Folder(path).exists(MANIFEST_NAME):
+        return None
+    return FaceDataset(path)
+
+
+def check_output(uri: str, spec: dict[str, Any] | None = None) -> None:
+    """Refuse an output folder that a running job holds or that was made with other settings; nothing is written.
+
+    Args:
+        uri: folder of a job's results, which need not exist.
+        spec: what decides the results; None: not known yet.
+
+    Raises:
+        DatasetError: names the process, or every setting that differs.
+    """
+    folder = Folder(uri)
+    check_not_in_use(folder)
+    if spec is not None:
+        check_output_dir(folder, spec)
+
+
+def is_upcoming(path: str, upcoming: Collection[str]) -> bool:
+    """Whether earlier stages of a pipeline will write a file or folder, or a folder that it is in."""
+    return any(path == written or path.startswith(f"{written}/") for written in upcoming)

@@ -7,7 +7,7 @@ import pytest
 from facelib.config import SettingsError, load_settings, shipped_configs
 from facelib.config.reading import read_recipe
 from ray_jobs.generate import dataset_spec
-from ray_jobs.pipeline import MODELS, stage_settings
+from ray_jobs.pipeline import stage_settings, written_by
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 BASES = [path for path in CONFIGS if path.stem.startswith("base_")]
@@ -18,14 +18,13 @@ NEED_DATA = {"unpg_kface", "unpg_ms1mv2"}  # they import datasets that are not g
 def validate_stages(path):
     """Run the validation of every stage, as the pipeline does before the first one starts."""
     settings = load_settings(path)
-    models = set()
+    written = set()
     if settings.name == "unpg_cpu":
-        models.add(settings.path("ssl/model.pt"))  # written by ssl_cpu.yaml
+        written.add(settings.path("ssl"))  # by ssl_cpu.yaml
     for stage in settings.stages:
         changed = stage_settings(settings, stage)
-        importlib.import_module(f"ray_jobs.{stage.job}").validate(changed, models)
-        if stage.job in MODELS:
-            models.add(changed.path(MODELS[stage.job]))
+        importlib.import_module(f"ray_jobs.{stage.job}").validate(changed, written)
+        written.update(changed.path(name) for name in written_by(stage.job, changed))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -49,6 +49,17 @@ def claim_output_dir(folder: Folder, spec: dict[str, Any]) -> None:
     Raises:
         DatasetError: names every setting that differs, or says that the folder belongs to something else.
     """
+    check_output_dir(folder, spec)
+    if not folder.exists(SPEC_NAME):
+        folder.write(SPEC_NAME, spec_bytes(spec))
+
+
+def check_output_dir(folder: Folder, spec: dict[str, Any]) -> None:
+    """Check that a folder is new or was begun under `spec`, without writing to it.
+
+    Raises:
+        DatasetError: as `claim_output_dir`.
+    """
     if folder.exists(SPEC_NAME):
         differences = compare_specs(read_spec(folder), spec)
         if differences:
@@ -60,8 +71,6 @@ def claim_output_dir(folder: Folder, spec: dict[str, Any]) -> None:
         raise DatasetError(
             f"{folder.uri} is not empty and has no {SPEC_NAME}: it is not this job's. Use another folder."
         )
-    else:
-        folder.write(SPEC_NAME, spec_bytes(spec))
 
 
 def _short(value: Any) -> str:

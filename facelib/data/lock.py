@@ -63,6 +63,17 @@ def directory_lock(folder: Folder, who: str) -> Iterator[None]:
                 folder.fs.delete_file(f"{folder.path}/{LOCK_NAME}")
 
 
+def check_not_in_use(folder: Folder) -> None:
+    """Refuse a folder that a running process of this host has locked; never waits, and takes no lock.
+
+    Raises:
+        FolderInUseError: names the process.
+    """
+    holder = _read(folder)
+    if holder is not None and on_this_host(holder) and is_running(holder):
+        raise _in_use(folder, holder)
+
+
 def _acquire(folder: Folder, owner: dict[str, Any]) -> None:
     local = isinstance(folder.fs, pafs.LocalFileSystem)
     if local and _create(folder, owner):

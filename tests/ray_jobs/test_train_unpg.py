@@ -5,11 +5,11 @@ import importlib.util
 import pytest
 
 from facelib.config import SettingsError, load_settings
-from ray_jobs.train_unpg import validate
+from ray_jobs.train_unpg import check_settings
 
 
 def test_the_defaults_can_be_trained():
-    validate(load_settings(None, []))
+    check_settings(load_settings(None, []))
 
 
 @pytest.mark.parametrize(
@@ -26,10 +26,10 @@ def test_the_defaults_can_be_trained():
 )
 def test_what_cannot_be_trained_is_refused(overrides, message):
     with pytest.raises(SettingsError, match=message):
-        validate(load_settings(None, overrides))
+        check_settings(load_settings(None, overrides))
 
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"unpg\.triplet, .*pip install 'facelib\[metric-learning\]'"):
-        validate(load_settings(None, ["unpg.triplet=0.1"]))
+        check_settings(load_settings(None, ["unpg.triplet=0.1"]))

@@ -397,4 +397,4 @@ def test_a_sweep_of_which_every_trial_fails_ends_with_the_reason(faces, tmp_path
 def test_a_space_is_checked_before_anything_starts(tmp_path, space, message):
     with pytest.raises(SettingsError, match=message):
         tune_job.validate(load_settings(config(tmp_path, {}, space=space)))
-    tune_job.validate(load_settings(config(tmp_path, {})))
+    tune_job.validate(load_settings(config(tmp_path, {})), {f"{tmp_path}/out"})

@@ -3,15 +3,23 @@
 import pytest
 
 from facelib.config import SettingsError, load_settings
+from facelib.data import DatasetError, Folder
+from facelib.data.fingerprint import claim_output_dir
+from facelib.data.lock import FolderInUseError, directory_lock
+from ray_jobs import evaluate, generate, pipeline, train_ssl, train_unpg
+from ray_jobs.errors import JobError
 from ray_jobs.validation import (
     check_align,
     check_checkpoint_exists,
     check_faces,
     check_options,
+    check_output,
     check_sets,
     check_training,
     check_unique,
     checked_field,
+    is_upcoming,
+    open_dataset,
 )
 
 
@@ -95,3 +103,51 @@ def test_small_checks_name_the_field():
         check_unique("evaluate.sets", ["lfw", "cfp", "lfw"], "give names")
     with pytest.raises(SettingsError, match=r"a\.b: too large"), checked_field("a.b"):
         raise ValueError("too large")
+
+
+def test_an_output_folder_in_use_or_of_other_settings_is_refused_and_left_as_it_is(tmp_path):
+    check_output(f"{tmp_path}/new", {"seed": 1})
+    assert not (tmp_path / "new").exists()
+    folder = Folder(f"{tmp_path}/old").create()
+    claim_output_dir(folder, {"seed": 1})
+    check_output(folder.uri, {"seed": 1})
+    check_output(folder.uri)
+    with pytest.raises(DatasetError, match="was made with other settings: seed: 1, now 2"):
+        check_output(folder.uri, {"seed": 2})
+    before = sorted(path.name for path in (tmp_path / "old").iterdir())
+    with directory_lock(folder, "generate"), pytest.raises(FolderInUseError, match="in use by generate"):
+        check_output(folder.uri)
+    assert sorted(path.name for path in (tmp_path / "old").iterdir()) == before
+
+
+def test_what_earlier_stages_write_need_not_exist(tmp_path):
+    cfg = settings(f"output={tmp_path}")
+    with pytest.raises(DatasetError, match=f"{tmp_path}/faces is no face dataset"):
+        open_dataset(cfg, "faces")
+    assert open_dataset(cfg, "faces", {f"{tmp_path}/faces"}) is None
+    assert is_upcoming("/a/faces/lfw.bin", {"/a/faces"})
+    assert not is_upcoming("/a/faces2", {"/a/faces"})
+    check_sets("evaluate.sets", [f"lfw={tmp_path}/faces/lfw.bin"], {f"{tmp_path}/faces"})
+
+
+@pytest.mark.parametrize(
+    ("job", "missing"),
+    [(train_ssl, "faces is no face dataset"), (train_unpg, "faces is no face dataset"),
+     (evaluate, "evaluate.models: .*/ssl/model.pt does not exist")],
+)  # fmt: skip
+def test_each_job_looks_for_what_it_reads_before_ray_starts(tmp_path, job, missing):
+    with pytest.raises(ValueError, match=missing):
+        job.validate(settings(f"output={tmp_path}"))
+    job.validate(settings(f"output={tmp_path}"), {f"{tmp_path}/{name}" for name in ("faces", "heldout", "ssl")})
+
+
+def test_a_pipeline_names_the_stage_whose_folder_is_of_other_settings(tmp_path):
+    first = settings(f"output={tmp_path}", "seed=1")
+    claim_output_dir(Folder(first.path("faces")).create(), generate.dataset_spec(first, 0, first.generate.identities))
+    stages = '[{"job": "train_ssl"}, {"job": "generate", "name": "faces"}]'
+    with pytest.raises(JobError, match=r"^stage train_ssl: .*faces is unfinished"):
+        pipeline.validate(settings(f"output={tmp_path}", f"stages={stages}"))
+    stages = '[{"job": "generate", "name": "faces"}, {"job": "train_ssl"}]'
+    pipeline.validate(settings(f"output={tmp_path}", "seed=1", f"stages={stages}"))
+    with pytest.raises(JobError, match=r"^stage faces: .*/faces was made with other settings: seed: 1, now 0"):
+        pipeline.validate(settings(f"output={tmp_path}", f"stages={stages}"))
