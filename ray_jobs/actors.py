@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from facelib.config import Settings
+from ray_jobs.cluster import configure_data
 from ray_jobs.resources import ActorRequest, ActorSettings, check_resources
 
 MAX_BLOCKS = 10_000  # Ray Data schedules block by block; more blocks cost more driver time than they balance load.
@@ -61,7 +63,7 @@ class _GroupTasks(NamedTuple):
 def stream_rows(
     rows: Sequence[dict[str, Any]],
     stages: Sequence[ActorStage],
-    autoscaling: bool = False,
+    settings: Settings,
     groups: GroupStage | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Map `rows` through all stages with Ray Data; results come in the order they are finished.
@@ -72,15 +74,16 @@ def stream_rows(
     Stages start in order: all actors of the earlier ones and at least one of the last must fit on the cluster.
 
     Raises:
-        JobError: the cluster is too small for that, and not `autoscaling`.
+        JobError: the cluster is too small for that, and not `ray.autoscaling`.
     """
     import ray
 
     if not rows:
         return
+    configure_data(settings)
     *earlier, last = [ActorRequest(s.section, s.cfg, min(s.cfg.actors, len(rows))) for s in stages]
     tasks = [ActorRequest("tasks that write", _GroupTasks(), 1)] if groups else []
-    check_resources(autoscaling, *earlier, last._replace(count=1), *tasks)
+    check_resources(settings.ray.autoscaling, *earlier, last._replace(count=1), *tasks)
     stream: ray.data.Dataset = ray.data.from_items(list(rows), override_num_blocks=_blocks(len(rows), groups))
     for stage in stages:
         least, most = stage.cfg.actors, max(stage.cfg.actors, getattr(stage.cfg, "max_actors", None) or 0)

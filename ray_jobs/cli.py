@@ -4,15 +4,18 @@ A job module defines `validate(settings, upcoming=())`, which checks the setting
 `job(settings, run)` under the decorator `@job`. Importing a job module is light; what it runs is imported in it.
 """
 
+import contextlib
 import functools
+import gc
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from facelib.config import Settings, SettingsError, parse_command_line, split_logging_flags
+from facelib.utils.background import in_background
 from ray_jobs.errors import JobError, user_error
 from ray_jobs.logs import configure_logging
 from ray_jobs.results import JobResult
@@ -39,12 +42,9 @@ def job(work: Work) -> Callable[..., JobResult]:
     def call(settings: Settings, run: "Run | None" = None) -> JobResult:
         if run is not None:
             return work(settings, run)
-        from facelib.tracking import Run
-        from ray_jobs.cluster import cluster
-
         try:
             _validate_of(work)(settings)
-            with cluster(settings), Run.open(settings, work.__name__) as opened:
+            with _open(settings, work.__name__, work.__globals__["__doc__"] or "") as opened:
                 return work(settings, opened)
         except Exception as error:
             shown = user_error(error)
@@ -89,33 +89,64 @@ def run_job(
         raise SystemExit(2) from None
     except Exception as error:
         _exit_with(name, error)
-    from facelib.tracking import Run
-    from ray_jobs.cluster import cluster
     from ray_jobs.progress import format_seconds
 
     started = time.monotonic()
-    stopped_by = signal.SIGINT
+    signals = StopSignals()
+    try:
+        with _open(settings, name, description) as run:
+            result = work(settings, run)
+            where = run.where
+    except KeyboardInterrupt:
+        print(f"{name}: stopped by {signals.received.name}; the same command continues", file=sys.stderr)
+        raise SystemExit(128 + signals.received) from None
+    except Exception as error:
+        _exit_with(name, error)
+    print(f"MLflow: {where}")
+    print(f"{name}: {format_seconds(time.monotonic() - started)}, wrote {result}", flush=True)
+    gc.freeze()  # The interpreter would look for garbage among the objects of all modules, for a second.
 
-    def terminate(number: int, _: Any) -> None:
-        nonlocal stopped_by
-        stopped_by = signal.Signals(number)
-        signal.signal(number, signal.SIG_IGN)  # A second one would interrupt the end of the run.
+
+class StopSignals:
+    """Lets SIGTERM and SIGHUP interrupt as Ctrl-C does, from now to the end of the process.
+
+    `ray job stop` and schedulers send SIGTERM, a terminal that is closed SIGHUP: the job leaves through its context
+    managers, so that its run ends as FAILED and its processes end.
+
+    Attributes:
+        received: the signal that interrupted.
+    """
+
+    def __init__(self) -> None:
+        self.received = signal.SIGINT
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                signal.signal(number, self._interrupt)
+
+    def _interrupt(self, number: int, _: object) -> None:
+        self.received = signal.Signals(number)
+        for other in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)  # A second one would interrupt the end of the run.
         # Not SystemExit: Ray replaces one that arrives while it waits by its own, with status 1.
         raise KeyboardInterrupt
 
-    try:
-        with cluster(settings):
-            # `ray job stop` and schedulers send SIGTERM: leave through the context managers, so that the run ends as
-            # FAILED. Installed here because joining a cluster installs a handler that aborts.
-            signal.signal(signal.SIGTERM, terminate)
-            with Run.open(settings, name) as run:
-                result = work(settings, run)
-    except KeyboardInterrupt:
-        print(f"{name}: stopped by {stopped_by.name}; the same command continues", file=sys.stderr)
-        raise SystemExit(128 + stopped_by) from None
-    except Exception as error:
-        _exit_with(name, error)
-    print(f"{name}: {format_seconds(time.monotonic() - started)}, wrote {result}", flush=True)
+
+@contextlib.contextmanager
+def _open(settings: Settings, name: str, description: str) -> Iterator["Run"]:
+    """Ray and an MLflow run, started at the same time, because each mostly waits."""
+    from facelib.tracking import Run, check_store
+    from ray_jobs.cluster import check_cluster, cluster
+
+    check_store(settings.tracking)
+    check_cluster(settings.ray)
+    opening = in_background(lambda: Run.open(settings, name, about=description))
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(cluster(settings))
+        except BaseException:
+            with opening.result():
+                raise
+        yield stack.enter_context(opening.result())
 
 
 def _exit_with(name: str, error: Exception) -> NoReturn:

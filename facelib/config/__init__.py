@@ -23,7 +23,7 @@ from facelib.config.training import (
     TrainSettings,
     UnpgSettings,
 )
-from facelib.config.tree import Settings
+from facelib.config.tree import Settings, home_folder
 from facelib.config.tuning import TuneSettings
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "change_settings",
     "describe_settings",
     "find_config",
+    "home_folder",
     "load_settings",
     "parse_command_line",
     "settings_to_yaml",

@@ -10,8 +10,10 @@ from facelib.config.fields import NonNegative, Positive, Section
 class TrackingSettings(Section):
     """Experiment tracking with MLflow."""
 
-    uri: str = Field("", description="tracking URI; empty: MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db")
+    uri: str = Field("", description="tracking URI; empty: MLFLOW_TRACKING_URI, else runs/mlflow.db below FACELIB_HOME")
     experiment: str = Field("facelib", description="MLflow experiment")
+    registered_model: str = Field("", description="registered model of which export adds a version; empty: none")
+    timeout: Positive = Field(10, description="seconds that a tracking server may take to answer")
     system_metrics: bool = Field(True, description="log CPU, memory and GPU usage")
 
 
@@ -19,6 +21,7 @@ class RaySettings(Section):
     """The Ray cluster that a job runs on."""
 
     address: str = Field("", description="address of the cluster to join; empty: RAY_ADDRESS, else a new local cluster")
+    timeout: Positive = Field(10, description="seconds that the cluster at `address` may take to answer")
     autoscaling: bool = Field(
         False, description="the cluster adds nodes on demand: skip the check that a job fits on the current nodes"
     )

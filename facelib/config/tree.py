@@ -88,10 +88,13 @@ class Settings(Section):
         return self
 
     def path(self, value: str) -> str:
-        """Resolve a path setting: relative to `output`, unless it is absolute or a URI."""
+        """Resolve a path setting: relative to `output`, unless it is absolute or a URI.
+
+        `output` itself is relative to FACELIB_HOME, or else to the working directory.
+        """
         if "://" in value or value.startswith("/"):
             return value
-        output = self.output if "://" in self.output else str(Path(self.output).absolute())
+        output = self.output if "://" in self.output else str(home_folder() / self.output)
         return f"{output.rstrip('/')}/{value}"
 
     def fingerprint(self, *sections: str) -> str:
@@ -110,6 +113,14 @@ def _expanded(value: Any) -> Any:
     if not isinstance(value, str) or "~/" not in value:
         return value
     return re.sub(r"(?:^|(?<=[=:+]))~(?=/)", lambda _: os.path.expanduser("~"), value)
+
+
+def home_folder() -> Path:
+    """The folder that a relative `output` and the default MLflow store are in: FACELIB_HOME, or the working directory.
+
+    It says where results are, not what they are: like TMPDIR it is no setting.
+    """
+    return Path(os.environ.get("FACELIB_HOME") or ".").expanduser().absolute()
 
 
 def _strings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -1,10 +1,11 @@
 """Which process this is, in words another process can check later: is that one still running? And its memory."""
 
+import contextlib
 import ctypes
 import gc
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import psutil
 
@@ -30,6 +31,20 @@ def is_running(identity: Mapping[str, str]) -> bool:
         return abs(process.create_time() - float(identity[STARTED])) < 2
     except (psutil.Error, KeyError, ValueError):
         return False
+
+
+def children() -> list[psutil.Process]:
+    """All processes below this one."""
+    return psutil.Process().children(recursive=True)
+
+
+def end_processes(processes: Sequence[psutil.Process], seconds: float = 3) -> None:
+    """Terminate processes, kill those that still run after `seconds`, and collect them."""
+    for act in (psutil.Process.terminate, psutil.Process.kill):
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                act(process)
+        _, processes = psutil.wait_procs(processes, seconds)
 
 
 def return_memory() -> None:

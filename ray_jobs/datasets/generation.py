@@ -80,7 +80,7 @@ def face_parts(
             raise RuntimeError(f"rows of several parts in one group: {[aligned.chunk for aligned in made]}")
         return {"info": write(made).model_dump_json()}
 
-    for row in stream_rows(rows, stages, settings.ray.autoscaling, GroupStage(write_part, size)):
+    for row in stream_rows(rows, stages, settings, GroupStage(write_part, size)):
         yield PartInfo.model_validate_json(row["info"])
 
 

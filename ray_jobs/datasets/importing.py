@@ -71,7 +71,7 @@ def import_stream(
     inputs = ray.put(ImportInputs(source, dataclasses.replace(index, skipped=[]), references))
     args = (settings, alignment, folder.uri, fingerprint, inputs)
     stages = (ActorStage(ImportActor, args, "import_data", settings.import_data),)
-    for row in stream_rows([r._asdict() for r in ranges], stages, settings.ray.autoscaling):
+    for row in stream_rows([r._asdict() for r in ranges], stages, settings):
         info = PartInfo.model_validate_json(row["info"]) if row["info"] else None
         yield PartResult(IndexRange(row["part"], row["begin"], row["end"]), info, row["damage"])
 

@@ -36,7 +36,7 @@ def embedding_stream(
         ActorStage(CropActor, (align, image_spec, cfg.aligned), "align", align),
         ActorStage(CropEmbeddingActor, (model, cfg, image_spec.size, settings.model.normalization), "embed", cfg),
     )
-    for row in stream_rows([{"task": json.dumps(asdict(task))} for task in tasks], stages, settings.ray.autoscaling):
+    for row in stream_rows([{"task": json.dumps(asdict(task))} for task in tasks], stages, settings):
         yield EmbeddingTask(**json.loads(row["task"])), pa.ipc.open_stream(row["table"]).read_all()
 
 

@@ -52,9 +52,9 @@ def cluster(ray_cluster):
 
 def test_rows_pass_all_stages():
     stages = [ActorStage(Add, (1,), "generate", CFG), ActorStage(Add, (10,), "align", CFG)]
-    rows = stream_rows([{"x": x} for x in range(5)], stages)
+    rows = stream_rows([{"x": x} for x in range(5)], stages, load_settings())
     assert sorted(row["x"] for row in rows) == [11, 12, 13, 14, 15]
-    assert list(stream_rows([], stages)) == []
+    assert list(stream_rows([], stages, load_settings())) == []
 
 
 def sums(rows):
@@ -73,7 +73,7 @@ class Slower(Add):
 def test_groups_are_of_consecutive_rows_and_made_elsewhere():
     stages = [ActorStage(Slower, (100,), "generate", CFG), ActorStage(Add, (0,), "align", CFG)]
     rows = [{"x": x} for x in range(12)]
-    groups = list(stream_rows(rows, stages, groups=GroupStage(sums, 3)))
+    groups = list(stream_rows(rows, stages, load_settings(), GroupStage(sums, 3)))
     assert [g["all"] for g in groups] == ["100,101,102", "103,104,105", "106,107,108", "109,110,111"]
     assert os.getpid() not in {g["pid"] for g in groups}
 
@@ -87,8 +87,9 @@ def test_no_block_has_rows_of_two_groups(rows, size, blocks):
 def test_earlier_stages_must_fit_completely_and_the_last_with_one_actor():
     many = CFG.model_copy(update={"actors": 100, "cpus_per_actor": 1000.0})
     rows = [{"x": x} for x in range(3)]
+    stages = [ActorStage(Add, (1,), "generate", many), ActorStage(Add, (1,), "align", many)]
     with pytest.raises(JobError, match=r"3 of generate\.actors .* and 1 of align\.actors"):
-        next(stream_rows(rows, [ActorStage(Add, (1,), "generate", many), ActorStage(Add, (1,), "align", many)]))
+        next(stream_rows(rows, stages, load_settings()))
 
 
 def test_a_pool_serves_calls_and_consumes_them_lazily():

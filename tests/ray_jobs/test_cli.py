@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 import ray
 from mlflow import MlflowClient
@@ -85,6 +86,7 @@ def test_a_job_that_did_its_work_says_so_and_exits_zero(folder, joined, statuses
     assert job.returncode == 0, err
     assert out.strip().splitlines()[-1].startswith("evaluate: ")
     assert out.strip().endswith(" s, wrote nothing at all")
+    assert out.strip().splitlines()[-2] == f"MLflow: mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db"
     assert statuses("fine") == ["FINISHED"]
 
 
@@ -105,13 +107,12 @@ def test_help_shows_the_jobs_own_settings(folder):
 
 
 def test_log_records_can_be_json_lines(folder, joined):
-    for level, style, expected in (("info", "json", "half way"), ("info", "text", "half way"), ("error", "text", "")):
+    expected = [f"Ray: joining {joined[1]}", "half way"]
+    for level, style, lines in (("info", "json", expected), ("info", "text", expected), ("error", "text", [])):
         job = launch(folder, *joined, "--log-level", level, f"--log-format={style}")
-        errors = job.communicate(timeout=300)[1].strip()
+        errors = job.communicate(timeout=300)[1].strip().splitlines()
         assert job.returncode == 0, errors
-        if style == "json":
-            errors = json.loads(errors)["message"]
-        assert errors == expected
+        assert [json.loads(line)["message"] if style == "json" else line for line in errors] == lines
 
 
 @pytest.mark.parametrize("flags", [("--log-level", "loud"), ("--log-format", "xml")])
@@ -121,8 +122,8 @@ def test_unknown_logging_flags_exit_two(folder, flags):
     assert done.stderr.startswith(f"generate: {flags[0]}: {flags[1]!r} is not one of ")
 
 
-def test_a_missing_dataset_is_one_line(folder, joined):
-    done = run("train_ssl", "--output", folder / "nowhere", *joined, folder=folder)
+def test_a_missing_dataset_is_one_line_before_ray_starts(folder):
+    done = run("train_ssl", "--output", folder / "nowhere", "--ray.address", "127.0.0.1:9", folder=folder)
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert lines == [f"train_ssl: {folder}/nowhere/faces is no face dataset (it has no manifest.json)"]
@@ -136,7 +137,8 @@ def test_a_traceback_is_there_for_who_asks(folder, joined, statuses):
     full = launch(folder, *arguments, FACELIB_TRACEBACK="1")
     trace = full.communicate(timeout=300)[1]
     assert (plain.returncode, full.returncode) == (1, 1)
-    assert error == "evaluate: spam.eggs=3: too many; lower it\n"
+    assert error.splitlines()[-1] == "evaluate: spam.eggs=3: too many; lower it"
+    assert "Traceback" not in error
     assert "Traceback" in trace
     assert "in evaluate" in trace
     assert "spam.eggs=3" in trace
@@ -151,6 +153,29 @@ def test_a_terminated_job_does_not_leave_its_run_open(folder, joined, statuses):
     error = job.communicate(timeout=120)[1]
     assert job.returncode == 143, error
     wait_for(lambda: statuses("terminated") == ["FAILED"], 10, "the run's end")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_ray_starts_ends_the_run_and_leaves_no_process(folder, statuses, number):
+    experiment = f"early {number.name}"
+    job = launch(folder, "--tracking.experiment", experiment, "--tracking.system_metrics", "false", STARTED_BY="test")
+    assert job.stderr.readline() == "Ray: starting on this machine\n"
+    wait_for(lambda: psutil.Process(job.pid).children(recursive=True), 120, "Ray's first process")
+    started = psutil.Process(job.pid).children(recursive=True)
+    job.send_signal(number)
+    error = job.communicate(timeout=300)[1]
+    assert job.returncode == 128 + number, error
+    assert error.splitlines()[-1] == f"evaluate: stopped by {number.name}; the same command continues"
+    wait_for(lambda: not any(p.is_running() for p in started), 60, "the end of Ray's processes")
+    assert statuses(experiment) == ["FAILED"]
+
+
+def test_nohup_is_respected(folder, statuses):
+    """A job that ignores SIGHUP is not stopped by a terminal that closes."""
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom ray_jobs.cli import StopSignals\n"
+    code += "import os; StopSignals(); os.kill(os.getpid(), signal.SIGHUP); print('alive')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "alive\n"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from facelib.utils.process import children, end_processes
+
 CODE = """
 import threading, psutil
 from facelib.utils.process import return_memory
@@ -28,3 +30,15 @@ def test_what_a_thread_has_freed_goes_back_to_the_system():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 200  # of 300 MB
+
+
+def test_processes_are_ended_also_those_that_ignore_it():
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for code in (deaf, "input()", deaf)
+    ]
+    started[0].stdout.readline(), started[2].stdout.readline()
+    found = [process for process in children() if process.pid in [p.pid for p in started]]
+    assert len(found) == 3
+    end_processes(found, seconds=0.5)
+    assert not any(process.is_running() for process in found)

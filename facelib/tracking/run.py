@@ -1,25 +1,20 @@
-"""MLflow: one run a job, found again after a crash, never left RUNNING by a process that has ended.
-
-The driver opens and closes a run; a training's controller, on the same machine, attaches to it by id (`Run.attach`)
-and only logs. Nothing is logged from other machines, so a server that listens on the driver's (`MLFLOW_TRACKING_URI`),
-or sqlite, serves a whole cluster.
-"""
+"""One MLflow run: opened or taken up again, logged to, ended."""
 
 import contextlib
 import json
 import logging
 import math
-import os
 import re
-import sqlite3
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from facelib.config import Settings, TrackingSettings
-from facelib.utils.optional import require_extra
+from facelib.config import Settings
+from facelib.tracking.description import parameters, run_note, source_tags
+from facelib.tracking.store import TrackingError, check_store, mlflow_client, open_experiment, store_error, tracking_uri
 from facelib.utils.process import is_running, on_this_host, this_process
 
 logger = logging.getLogger(__name__)
@@ -28,25 +23,12 @@ _KEY, _ERROR, _PREFIX = "facelib.key", "facelib.error", "facelib."
 _away: dict[str, float] = {}  # store → clock until which it is sent no points, because it did not take the last ones
 
 
-class TrackingError(RuntimeError):
-    """The tracking store cannot be used; the message names its URI."""
-
-
-def tracking_uri(settings: TrackingSettings) -> str:
-    """The URI runs go to: the setting, else MLFLOW_TRACKING_URI, else a sqlite file below ./runs."""
-    if settings.uri or os.environ.get("MLFLOW_TRACKING_URI"):
-        return settings.uri or os.environ["MLFLOW_TRACKING_URI"]
-    folder = Path("runs").absolute()
-    folder.mkdir(exist_ok=True)
-    return f"sqlite:///{folder}/mlflow.db"
-
-
 class Run:
     """One MLflow run. Use `Run.open` in a driver (a context manager that ends it) and `Run.attach` beside it."""
 
     def __init__(self, uri: str, run_id: str) -> None:
         self.uri, self.run_id = uri, run_id
-        self.client = _client(uri)
+        self.client = mlflow_client(uri)
         self._monitor: Any = None
         self._lost = False
 
@@ -56,30 +38,35 @@ class Run:
         return cls(uri, run_id)
 
     @classmethod
-    def open(cls, settings: Settings, job: str, name: str = "", parent: str = "", run_id: str = "") -> "Run":
+    def open(
+        cls, settings: Settings, job: str, name: str = "", parent: str = "", run_id: str = "", about: str = ""
+    ) -> "Run":
         """Open the run of `job`, or take up again the one that an earlier, unfinished process of the same job left.
 
         Args:
+            name: of the run; by default of the settings and the job. A number tells runs of one name apart.
             parent: id of the run this one is shown under.
             run_id: the run to take up, however it ended; one that is no longer there is begun anew.
+            about: what the job does, for the run's note.
 
         Raises:
-            TrackingError: the store cannot be reached.
+            TrackingError: the store cannot be reached, or the experiment was deleted.
         """
+        check_store(settings.tracking)
         uri = tracking_uri(settings.tracking)
         # The key stands between apostrophes in MLflow's search, which knows no escape for one.
         place = settings.path("").replace("'", "%27")
         key = f"{job}:{place}:{settings.fingerprint(*_SECTIONS.get(job, ()))}"
         try:
-            _check_sqlite(uri)
-            client = _client(uri)
-            experiment = _experiment(client, uri, settings.tracking.experiment)
+            client = mlflow_client(uri)
+            experiment = open_experiment(client, settings.tracking)
             _end_orphans(client, experiment)
             known = _existing(client, experiment, run_id) or _unfinished(client, experiment, key)
-            now = {**_process_tags(), **({"mlflow.parentRunId": parent} if parent else {})}
+            now = {**_process_tags(), **source_tags(job), **({"mlflow.parentRunId": parent} if parent else {})}
             if known is None:
                 # With all its tags at once: whoever is killed after this leaves a run that can be found and ended.
-                tags = {"mlflow.runName": name or f"{settings.name}/{job}", _KEY: key, "facelib.job": job, **now}
+                tags = {"mlflow.runName": _numbered(client, experiment, name or f"{settings.name}/{job}"), _KEY: key,
+                        "facelib.job": job, "mlflow.note.content": run_note(settings, job, about), **now}  # fmt: skip
                 known = client.create_run(experiment, tags=tags).info.run_id
             for tag, value in now.items():
                 client.set_tag(known, tag, value)
@@ -89,12 +76,22 @@ class Run:
             if not data.params:
                 _log_params(client, known, settings, job)
             client.update_run(known, status="RUNNING")
+        except TrackingError:
+            raise
         except Exception as error:
-            raise TrackingError(f"tracking.uri={uri}: MLflow cannot be used ({error})") from error
+            raise store_error(settings.tracking, error) from error
         run = cls(uri, known)
         if settings.tracking.system_metrics:
             run._start_monitor()
         return run
+
+    @property
+    def where(self) -> str:
+        """The command or the page that shows the run."""
+        if self.uri.startswith("http"):
+            experiment = self.client.get_run(self.run_id).info.experiment_id
+            return f"{self.uri.rstrip('/')}/#/experiments/{experiment}/runs/{self.run_id}"
+        return f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
 
     def __enter__(self) -> "Run":
         return self
@@ -155,6 +152,55 @@ class Run:
         with self._tolerant(name):
             self.client.log_text(self.run_id, json.dumps(value, indent=2, default=str), name)
 
+    def log_dataset(self, name: str, uri: str, digest: str, role: str, **counts: int) -> None:
+        """Say which dataset the run read.
+
+        Args:
+            name: as tables and messages call it.
+            uri: where it is.
+            digest: hash that changes with its content; MLflow keeps 36 characters.
+            role: `train`, `validation` or `test`.
+            counts: numbers of images, identities, pairs, ….
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"uri": uri})
+        dataset = Dataset(name, digest[:36], "facelib", source, profile=json.dumps(counts))
+        with self._tolerant(f"dataset {name}"):
+            self.client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", role)])])
+
+    def log_model(self, source: str | Path, name: str, kind: str, register: str = "", **params: object) -> None:
+        """Log a file or a folder as a model of this run.
+
+        Args:
+            source: what is uploaded.
+            name: of the model.
+            kind: what MLflow shows as its type.
+            register: registered model of which this becomes a new version; empty: none.
+            params: what is shown beside the model.
+        """
+        from mlflow.entities import LoggedModelOutput
+
+        with self._tolerant(f"model {name}"):
+            experiment = self.client.get_run(self.run_id).info.experiment_id
+            shown = {key: str(value) for key, value in params.items()}
+            model = self.client.create_logged_model(experiment, name, self.run_id, params=shown, model_type=kind)
+            upload = self.client.log_model_artifacts if Path(source).is_dir() else self.client.log_model_artifact
+            upload(model.model_id, str(source))
+            self.client.finalize_logged_model(model.model_id, "READY")
+            self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, 0)])
+            if register:
+                self._register(register, model)
+
+    def _register(self, name: str, model: Any) -> None:
+        """Make a logged model the newest version of a registered one."""
+        from mlflow.exceptions import MlflowException
+
+        with contextlib.suppress(MlflowException):  # It exists already.
+            self.client.create_registered_model(name)
+        version = self.client.create_model_version(name, model.artifact_location, self.run_id, model_id=model.model_id)
+        logger.info("MLflow: models:/%s/%s", name, version.version)
+
     def set_tag(self, key: str, value: str) -> None:
         """Set a tag of the run."""
         with self._tolerant(key):
@@ -208,48 +254,6 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _client(uri: str) -> Any:
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # MLflow's own seven attempts take over two minutes, for every metric of a training whose server is away.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    require_extra("ray", "tracking", "mlflow")
-    import logging
-
-    from mlflow import MlflowClient
-
-    # The first use of a sqlite file runs some thirty migrations, each a line nobody needs.
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
-
-
-def _check_sqlite(uri: str) -> None:
-    """MLflow tries a file that is no database ten times over minutes; once is enough."""
-    if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA schema_version")
-
-
-def _experiment(client: Any, uri: str, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    location = None
-    if uri.startswith("sqlite:///"):
-        # The default would be ./mlruns of whoever comes first; artifacts belong beside their database.
-        location = (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts" / name).as_uri()
-    try:
-        return client.create_experiment(name, artifact_location=location)
-    except Exception:
-        found = client.get_experiment_by_name(name)  # Another job may have been first.
-        if found is None:
-            raise
-        return found.experiment_id
-
-
 def _process_tags() -> dict[str, str]:
     return {f"{_PREFIX}{name}": value for name, value in this_process().items()}
 
@@ -282,19 +286,19 @@ def _unfinished(client: Any, experiment: str, key: str) -> str | None:
     return runs[0].info.run_id if runs else None
 
 
+def _numbered(client: Any, experiment: str, name: str) -> str:
+    """`name`, with a number if the experiment has runs of that name."""
+    if "'" in name:
+        return name
+    runs = client.search_runs([experiment], f"attributes.run_name LIKE '{name}%'", max_results=1000)
+    numbers = [1] * sum(run.info.run_name == name for run in runs)
+    numbers += [int(m[1]) for run in runs if (m := re.fullmatch(re.escape(name) + r" #(\d+)", run.info.run_name))]
+    return f"{name} #{max(numbers) + 1}" if numbers else name
+
+
 def _log_params(client: Any, run_id: str, settings: Settings, job: str) -> None:
+    """The parameters that MLflow compares runs by; all settings are an artifact."""
     from mlflow.entities import Param
 
-    tree = settings.model_dump(mode="json")
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if (name == "tune" and job not in ("tune", "pipeline")) or (name in ("name", "output") and job == "trial"):
-            continue  # It says nothing about this run; MLflow compares runs by what differs.
-        if isinstance(value, dict):
-            flat.update({f"{name}.{k}": v for k, v in value.items()})
-        elif name != "stages":
-            flat[name] = value
-    params = [Param(k, str(v)[:6000]) for k, v in flat.items()]
-    for begin in range(0, len(params), 100):
-        client.log_batch(run_id, params=params[begin : begin + 100])
-    client.log_text(run_id, json.dumps(tree, indent=2), "settings.json")
+    client.log_batch(run_id, params=[Param(k, v[:6000]) for k, v in parameters(settings, job).items()])
+    client.log_text(run_id, json.dumps(settings.model_dump(mode="json"), indent=2), "settings.json")

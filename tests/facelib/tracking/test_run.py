@@ -1,5 +1,6 @@
 """Against real stores: a sqlite file, a killed process, a server that is not there."""
 
+import json
 import subprocess
 import sys
 import time
@@ -9,10 +10,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from facelib.config import TrackingSettings, load_settings
-from facelib.tracking import Run, TrackingError, tracking_uri
+from facelib.config import load_settings
+from facelib.tracking import Run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOLD_A_RUN = """
 import sys, time
 from facelib.config import load_settings
@@ -171,27 +172,59 @@ def test_names_that_mlflow_does_not_take(arguments):
     assert metrics["lfw/tar_at_far_1e-06"] == 0.5
 
 
-def test_where_runs_go(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking_uri(TrackingSettings()) == f"sqlite:///{tmp_path}/runs/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
-    assert tracking_uri(TrackingSettings()) == "http://server:5000"
-    assert tracking_uri(TrackingSettings(uri="sqlite:////elsewhere.db")) == "sqlite:////elsewhere.db"
+def test_a_number_tells_runs_of_one_name_apart(arguments):
+    settings = load_settings(None, [*arguments, "name=first"])
+    names = []
+    for _ in range(3):
+        with Run.open(settings, "evaluate") as run:
+            names.append(read(run).info.run_name)
+    with Run.open(settings, "evaluate", name="first/evaluate later") as other:
+        names.append(read(other).info.run_name)
+    assert names == ["first/evaluate", "first/evaluate #2", "first/evaluate #3", "first/evaluate later"]
 
 
-@pytest.mark.parametrize("kind", ["no database", "no folder", "no server"])
-def test_a_store_that_cannot_be_used_is_named_soon(tmp_path, kind):
-    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8" * 4000)
-    uri = {
-        "no database": f"sqlite:///{tmp_path}/photo.jpg",
-        "no folder": f"sqlite:///{tmp_path}/photo.jpg/mlflow.db",
-        "no server": "http://127.0.0.1:9",
-    }[kind]
-    started = time.monotonic()
-    with pytest.raises(TrackingError, match=f"tracking.uri={uri}: MLflow cannot be used"):
-        Run.open(load_settings(None, [f"tracking.uri={uri}", "tracking.system_metrics=false"]), "evaluate")
-    assert time.monotonic() - started < 60
+def test_a_run_says_who_started_it_from_which_code_and_what_it_does(arguments):
+    settings = load_settings(None, [*arguments, "train.epochs=7"])
+    with Run.open(settings, "train_ssl", about="Label-free training.\n\nMore words.") as run:
+        tags = read(run).data.tags
+    assert tags["mlflow.user"]
+    assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == ("ray_jobs/train_ssl.py", "LOCAL")
+    assert tags["mlflow.note.content"].startswith("Label-free training.\n\nResults: `")
+    assert "epochs: 7" in tags["mlflow.note.content"]
+    assert "More words" not in tags["mlflow.note.content"]
+    assert f"mlflow ui --backend-store-uri {settings.tracking.uri}" == run.where
+
+
+def test_datasets_are_inputs_with_role_digest_and_counts(arguments):
+    with Run.open(load_settings(None, arguments), "train_ssl") as run:
+        for _ in range(2):  # a resumed job says it again
+            run.log_dataset("faces", "/data/faces", "a" * 64, "train", images=12, identities=4)
+        run.log_dataset("heldout", "/data/heldout", "b" * 64, "validation", images=3)
+    found = {i.dataset.name: i for i in read(run).inputs.dataset_inputs}
+    assert set(found) == {"faces", "heldout"}
+    assert found["faces"].dataset.digest == "a" * 36
+    assert json.loads(found["faces"].dataset.profile) == {"images": 12, "identities": 4}
+    assert json.loads(found["faces"].dataset.source) == {"uri": "/data/faces"}
+    assert {name: [t.value for t in i.tags] for name, i in found.items()} == {
+        "faces": ["train"], "heldout": ["validation"]
+    }  # fmt: skip
+
+
+def test_models_are_linked_to_their_run_and_registered_if_asked(store, arguments, tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "MLmodel").write_text("flavors: {}")
+    with Run.open(load_settings(None, arguments), "train_ssl") as run:
+        run.log_model(tmp_path / "model.pt", "ssl", "backbone", best_epoch=3)
+        run.log_model(tmp_path / "folder", "embedder", "pyfunc", register="faces")
+        run.log_model(tmp_path / "folder", "embedder", "pyfunc", register="faces")
+    client = MlflowClient(store, store)
+    outputs = [client.get_logged_model(o.model_id) for o in read(run).outputs.model_outputs]
+    assert sorted(m.name for m in outputs) == ["embedder", "embedder", "ssl"]
+    ssl = next(m for m in outputs if m.name == "ssl")
+    assert (ssl.status, ssl.source_run_id, ssl.params) == ("READY", run.run_id, {"best_epoch": "3"})
+    assert [p.name for p in Path(ssl.artifact_location.removeprefix("file://")).iterdir()] == ["model.pt"]
+    assert [v.version for v in client.search_model_versions("name = 'faces'")] == [2, 1]
 
 
 def test_a_server_that_goes_away_loses_points_not_the_training(tmp_path, monkeypatch, caplog):
@@ -199,7 +232,7 @@ def test_a_server_that_goes_away_loses_points_not_the_training(tmp_path, monkeyp
     with Run.attach("http://127.0.0.1:9", "0" * 32) as run:
         run.log_metrics({"loss": 1.0})
         run.log_json({}, "a.json")
-    warnings = [record.getMessage() for record in caplog.records if record.name == "facelib.tracking"]
+    warnings = [record.getMessage() for record in caplog.records if record.name == "facelib.tracking.run"]
     assert len(warnings) == 1
     assert "http://127.0.0.1:9 rejected metrics" in warnings[0]
 
