@@ -101,13 +101,13 @@ def test_a_long_folder_for_sockets_is_named(monkeypatch, name, length):
     monkeypatch.setenv("TMPDIR", "/tmp")
     check()
     monkeypatch.setenv(name, "/" + "x" * (length - 1))
-    with pytest.raises(JobError, match=f"^{name}=/x+, in the environment: too long .* set RAY_TMPDIR to a folder of"):
+    with pytest.raises(JobError, match=rf"^{name}=/x+, in the environment: too long .* set RAY_TMPDIR to a folder of"):
         check()
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     if length < 75:
         check()
     else:
-        with pytest.raises(JobError, match="^TMPDIR=/x+, .* set TMPDIR to a folder of at most"):
+        with pytest.raises(JobError, match=r"^TMPDIR=/x+, .* set TMPDIR to a folder of at most"):
             check()
 
 
