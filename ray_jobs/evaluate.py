@@ -70,6 +70,8 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
         named_metrics,
         summary_lines,
     )
+    from facelib.evaluation.protocols import parse_spec
+    from ray_jobs.datasets.dataset_report import log_set
     from ray_jobs.embedding.measuring import measure_sets, save_figures
     from ray_jobs.embedding.models import (
         EmbeddingModel,
@@ -89,6 +91,8 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
     models = [EmbeddingModel(name, path, normalization=normalization) for name, path in named]
     check_unique("evaluate.models", [model.name for model in models], "give each checkpoint once, under its own name")
     sets = open_sets(settings)
+    for s, text in zip(sets, set_texts(settings), strict=True):
+        log_set(run, parse_spec(text), "test", len(s.faces))
     checkpoints = {model.name: read_model_checkpoint(model, sets) for model in models}
     work = [(model, s) for model in models for s in sets]
     if cfg.baselines:
@@ -110,7 +114,7 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
         folder.write("results.json", json.dumps(summary, indent=1).encode())
     run.log_json(summary, "results.json")
     metrics = named_metrics(results)
-    run.log_metrics(metrics)
+    run.log_metrics({f"test/{name}": number for name, number in metrics.items()})
     for set_name, resampling in interval_tags(results).items():
         run.set_tag(f"intervals.{set_name}", resampling)
     output = console()
@@ -121,6 +125,12 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
     return JobResult(written=(f"{folder.uri}/results.json",), metrics=metrics)
 
 
+def set_texts(settings: Settings) -> list[str]:
+    """`evaluate.sets`, with the path of `heldout`."""
+    heldout = f"heldout={settings.path(settings.data.heldout)}"
+    return [heldout if text == "heldout" else text for text in settings.evaluate.sets]
+
+
 def open_sets(settings: Settings) -> list[EvaluationSet]:
     """Open `evaluate.sets`, each of which must have its own name."""
     from facelib.evaluation.protocols import open_set
@@ -128,11 +138,9 @@ def open_sets(settings: Settings) -> list[EvaluationSet]:
 
     defaults = {"pairs": settings.evaluate.pairs, "seed": settings.seed}
     sets = []
-    for spec in settings.evaluate.sets:
-        if spec == "heldout":
-            spec = f"heldout={settings.path(settings.data.heldout)}"
+    for text in set_texts(settings):
         try:
-            sets.append(open_set(spec, defaults))
+            sets.append(open_set(text, defaults))
         except FileNotFoundError:
             raise
         except ValueError as error:

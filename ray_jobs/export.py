@@ -75,7 +75,7 @@ def export(settings: Settings, run: Run) -> JobResult:
                 {"checkpoint": checkpoint},
             )
             _replace_folder(model, target, model.name)
-            run.client.log_artifacts(run.run_id, str(model), model.name)
+            run.log_model(model, model.name, "pyfunc", settings.tracking.registered_model, checkpoint=checkpoint)
             print(f"MLflow: mlflow.pyfunc.load_model('runs:/{run.run_id}/{model.name}')", flush=True)
     return JobResult(written=(target.uri,), metrics=metrics)
 

@@ -86,9 +86,10 @@ def stage_settings(settings: Settings, stage: StageSettings) -> Settings:
 def _run_stage(settings: Settings, stage: StageSettings, number: int, parent: "Run") -> JobResult:
     from facelib.tracking import Run
 
-    work = getattr(importlib.import_module(f"ray_jobs.{stage.job}"), stage.job)
+    module = importlib.import_module(f"ray_jobs.{stage.job}")
+    work, name = getattr(module, stage.job), f"{settings.name}/{_name(stage)}"
     try:
-        with Run.open(settings, stage.job, name=_name(stage), parent=parent.run_id) as run:
+        with Run.open(settings, stage.job, name, parent.run_id, about=module.__doc__ or "") as run:
             return work(settings, run)  # type: ignore[no-any-return]
     except Exception as error:
         shown = user_error(error)

@@ -64,11 +64,13 @@ def tune(settings: Settings, run: Run) -> JobResult:
     from facelib.data.lock import directory_lock
     from facelib.tuning.optuna_search import export_study
     from facelib.tuning.report import finalists, winner_of
+    from ray_jobs.datasets.dataset_report import log_training_sets
     from ray_jobs.tuning.driver import run_trials
     from ray_jobs.tuning.spec import sweep_folder
     from ray_jobs.tuning.state import Sweep
 
     folder = sweep_folder(settings)
+    log_training_sets(settings, run)
     with directory_lock(folder, "tune"), Sweep(settings, run) as sweep:
         run_trials(sweep, "search")
         if settings.tune.finalists and settings.tune.finalist_seeds:

@@ -135,6 +135,10 @@ class Run:
         ended = time.monotonic()
         _away[self.uri] = ended + 10 * (ended - started)
 
+    def log_epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
+        """Log an epoch of a training; MLflow shows a section for each first part of a name (see `epoch_group`)."""
+        self.log_metrics({epoch_group(name): number for name, number in metrics.items()}, step=epoch)
+
     def steps(self, name: str) -> set[int]:
         """Steps at which a metric was logged; none when the store is away."""
         found: set[int] = set()
@@ -184,6 +188,7 @@ class Run:
         with self._tolerant(f"model {name}"):
             experiment = self.client.get_run(self.run_id).info.experiment_id
             shown = {key: str(value) for key, value in params.items()}
+            name = re.sub(r"[/:.%\"']", "-", name)  # as MLflow wants it
             model = self.client.create_logged_model(experiment, name, self.run_id, params=shown, model_type=kind)
             upload = self.client.log_model_artifacts if Path(source).is_dir() else self.client.log_model_artifact
             upload(model.model_id, str(source))
@@ -223,6 +228,11 @@ class Run:
         monitor = SystemMetricsMonitor(self.run_id, sampling_interval=5, samples_before_logging=2, resume_logging=True)
         monitor.start()
         self._monitor = monitor
+
+
+def epoch_group(name: str) -> str:
+    """A metric of an epoch as it is logged: `train/loss`, `val/heldout/auc`. A name with a / is that of a set."""
+    return f"val/{name}" if "/" in name else f"train/{name}"
 
 
 # What makes a job's run "the same run" when it is started again.

@@ -1,12 +1,15 @@
 """What is shown of a finished face dataset: a line of counts, its manifest and metrics in MLflow, a contact sheet."""
 
+import hashlib
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from facelib.config import Settings
 from facelib.data import MANIFEST_NAME, FaceDataset, Folder, decode_image
+from facelib.evaluation.protocols import SetSpec, parse_spec
 from facelib.tracking import Run
 from facelib.utils.wording import counted
 
@@ -33,6 +36,35 @@ def dataset_metrics(dataset: FaceDataset) -> dict[str, float]:
     """Counts of a dataset's manifest by `<folder name>/<count>`, as they are logged in MLflow."""
     name = Path(dataset.folder.uri).name
     return {f"{name}/{count.replace(':', '/')}": number for count, number in dataset.manifest.counts.items()}
+
+
+def log_training_sets(settings: Settings, run: Run) -> None:
+    """Log which datasets a training reads, and which sets validate it."""
+    data = settings.data
+    if not data.stream:
+        log_dataset(run, FaceDataset(settings.path(data.dataset)), "train")
+    if settings.train.selection == "heldout":
+        log_dataset(run, FaceDataset(settings.path(data.heldout)), "validation")
+    for text in settings.train.sets:
+        log_set(run, parse_spec(text), "validation")
+
+
+def log_dataset(run: Run, dataset: FaceDataset, role: str) -> None:
+    """Log a face dataset as input of a run; its digest is that of the manifest, which has the parts' checksums."""
+    manifest = dataset.manifest
+    digest = hashlib.sha256(dataset.folder.read(MANIFEST_NAME)).hexdigest()
+    counts = {"images": manifest.images, "identities": manifest.identities}
+    run.log_dataset(Path(dataset.folder.path).name, dataset.folder.uri, digest, role, **counts)
+
+
+def log_set(run: Run, spec: SetSpec, role: str, faces: int = 0) -> None:
+    """Log an evaluation set as input of a run; its digest is that of its files' names and sizes."""
+    sizes = {}
+    for path in map(Path, spec.files):
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]
+        sizes |= {str(file): file.stat().st_size for file in files if file.exists()}
+    digest = hashlib.sha256(repr((spec.path, sizes)).encode()).hexdigest()
+    run.log_dataset(spec.name, spec.path, digest, role, **({"images": faces} if faces else {}))
 
 
 def log_contact_sheet(dataset: FaceDataset, run: Run, name: str, rows: int = 12, columns: int = 8) -> None:

@@ -32,7 +32,7 @@ class MLflowCallback(UserCallback):
         logged = metrics[0].get(LOGGED)
         if logged:
             self.run = self.run or Run.attach(self.tracking_uri, self.run_id)
-            self.run.log_metrics(logged, step=metrics[0]["epoch"])
+            self.run.log_epoch(logged, metrics[0]["epoch"])
 
 
 class FailFastCallback(UserCallback):

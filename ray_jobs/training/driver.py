@@ -19,6 +19,7 @@ from facelib.data.lock import directory_lock
 from facelib.models import read_checkpoint, save_backbone
 from facelib.models.pixels import SYMMETRIC
 from facelib.tracking import Run
+from ray_jobs.datasets.dataset_report import log_training_sets
 from ray_jobs.errors import JobError
 from ray_jobs.resources import check_training_resources, worker_resources
 from ray_jobs.results import JobResult
@@ -43,6 +44,7 @@ def train(settings: Settings, run: Run, method: str) -> JobResult:
     folder = Folder(settings.path(method)).create()
     with directory_lock(folder, f"train_{method}"):
         claim_output_dir(folder, training_spec(settings, faces, method))
+        log_training_sets(settings, run)
         if folder.exists(MODEL_NAME):
             print(f"{method}: {folder.uri}/{MODEL_NAME} exists already", flush=True)
         else:
@@ -117,10 +119,12 @@ def write_result(settings: Settings, run: Run, folder: Folder, image_spec: Image
         history.write_text(json.dumps(state["history"], indent=1))
         plot_training_curves(state["history"], curves)
         save_backbone(path, backbone, model.name, backbone_kwargs(model), {**image_spec.model_dump(), "training": best})
+        run.log_file(history)
+        run.log_file(curves, "plots")
+        run.log_model(path, settings.name, model.name, **{f"best_{name}": value for name, value in best.items()})
         for file in (history, curves, path):
-            run.log_file(file, "plots" if file is curves else "")
             folder.write(file.name, file.read_bytes())
-    run.log_metrics({"best_epoch": best["epoch"], "best_metric": best["metric"]})
+    run.log_metrics({f"val/best_{name}": value for name, value in best.items()})
 
 
 def _result(folder: Folder) -> JobResult:

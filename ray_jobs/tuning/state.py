@@ -121,7 +121,7 @@ class Sweep:
     def report(self, number: int, epoch: int, metrics: dict[str, float]) -> bool:
         """Log an epoch of a trial and save its metric; return True if the trial should stop."""
         trial = self.store.trials[number]
-        self.runs[number].log_metrics(metrics, step=epoch)
+        self.runs[number].log_epoch(metrics, epoch)
         if metrics.get(self.tune.metric) is None:
             return False
         self._add_reports(trial, {epoch: metrics})

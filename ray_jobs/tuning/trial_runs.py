@@ -6,6 +6,7 @@ machine only.
 
 from facelib.config import Settings
 from facelib.tracking import Run
+from facelib.tracking.run import epoch_group
 from facelib.tuning.trials import Trial
 from ray_jobs.progress import format_seconds
 
@@ -53,16 +54,16 @@ class TrialRuns:
         if not epochs:
             return
         run = self._runs[trial.number]
-        logged = run.steps(next(iter(epochs[max(epochs)])))
+        logged = run.steps(epoch_group(next(iter(epochs[max(epochs)]))))
         for epoch, metrics in epochs.items():
             if epoch not in logged:
-                run.log_metrics(metrics, step=epoch)
+                run.log_epoch(metrics, epoch)
 
     def end(self, trial: Trial) -> None:
         """End the run of a trial with its score, state and reason."""
         run = self._runs.pop(trial.number)
         if trial.score is not None:
-            run.log_metrics({"score": trial.score})
+            run.log_metrics({"val/score": trial.score})
         run.set_tag("facelib.trial_state", trial.state)
         if trial.reason:
             tag = "facelib.error" if trial.state == "failed" else "facelib.reason"

@@ -158,7 +158,7 @@ def test_figures_and_metrics_are_logged(folder, evaluated):
     metrics = client.get_run(run.run_id).data.metrics
     for model in ("ssl", "untrained", "raw_pixels", "whitened_pixels"):
         assert {f"real/{model}/{m}" for m in ("auc", "eer", "accuracy", "tar_at_far_0.01")} <= metrics.keys()
-    assert metrics["heldout/raw_pixels/auc"] == result["reports"]["raw pixels"]["heldout"]["auc"]
+    assert metrics["test/heldout/raw_pixels/auc"] == result["reports"]["raw pixels"]["heldout"]["auc"]
 
 
 def test_two_checkpoints_of_one_name_are_both_evaluated(folder, cfg, evaluated, ray_cluster):

@@ -21,7 +21,7 @@ def test_epochs_go_to_the_run_and_other_reports_do_not(tmp_path):
         watch.after_report(None, [{"epoch": 1, "step": 4, LOGGED: {"loss": 2.0}}, {"step": 4}], None)
         watch.after_report(None, [{"epoch": 2, "step": 8, LOGGED: {"loss": 1.0}}, {"step": 8}], None)
     client = MlflowClient(uri)
-    assert [(m.step, m.value) for m in client.get_metric_history(run.run_id, "loss")] == [(1, 2.0), (2, 1.0)]
+    assert [(m.step, m.value) for m in client.get_metric_history(run.run_id, "train/loss")] == [(1, 2.0), (2, 1.0)]
     assert client.get_run(run.run_id).info.status == "FINISHED"
 
 

@@ -207,7 +207,7 @@ def test_a_killed_driver_loses_no_epoch_and_repeats_none(settings, run, tmp_path
     assert all([r.epoch for r in t.reports] == [1, 2, 3, 4] for t in second.store.trials.values())
     client = MlflowClient(tracking_uri=run.uri)
     for number, child in children(run).items():  # includes the epoch whose report was lost
-        curve = sorted((m.step, m.value) for m in client.get_metric_history(child.info.run_id, "heldout/auc"))
+        curve = sorted((m.step, m.value) for m in client.get_metric_history(child.info.run_id, "val/heldout/auc"))
         reports = second.store.trials[number].reports
         assert curve == [(r.epoch, pytest.approx(r.value)) for r in reports], number
     # The population is the same as that of an uninterrupted sweep.
@@ -304,7 +304,7 @@ def test_an_epoch_without_the_metric_is_logged_but_not_reported(settings, run):
         result = SweepScheduler(sweep).on_trial_result(None, trial, epoch_report({"epoch": 1, "logged": {"loss": 2.0}}))
         assert result == TrialScheduler.CONTINUE
         assert sweep.store.trials[number].reports == []
-    found = MlflowClient(tracking_uri=run.uri).get_metric_history(children(run)[number].info.run_id, "loss")
+    found = MlflowClient(tracking_uri=run.uri).get_metric_history(children(run)[number].info.run_id, "train/loss")
     assert [(m.step, m.value) for m in found] == [(1, 2.0)]
 
 

@@ -29,7 +29,7 @@ def test_a_trial_is_a_child_run_from_its_start_to_its_end(settings):
         runs, trial = TrialRuns(parent), trial_of()
         runs.open(trial, settings)
         runs.log_parameters(trial, 0)
-        runs[3].log_metrics({"heldout/auc": 0.7}, step=1)
+        runs[3].log_epoch({"heldout/auc": 0.7}, 1)
         runs.log_missing_epochs(trial, {1: {"heldout/auc": 0.7}, 2: {"heldout/auc": 0.8}})
         trial.state, trial.score, trial.reason = "stopped", 0.8, "stopped by asha"
         runs.end(trial)
@@ -39,8 +39,8 @@ def test_a_trial_is_a_child_run_from_its_start_to_its_end(settings):
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
     assert (run.data.tags["facelib.trial"], run.data.tags["facelib.reason"]) == ("3", "stopped by asha")
     assert run.data.metrics["parameter/ssl.queue_size"] == 64
-    assert run.data.metrics["score"] == 0.8
-    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "heldout/auc")] == [
+    assert run.data.metrics["val/score"] == 0.8
+    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "val/heldout/auc")] == [
         (1, 0.7),
         (2, 0.8),
     ]
