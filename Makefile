@@ -1,9 +1,11 @@
-# Every target first builds .venv when it is missing or older than the files it is made from.
+# Every target first builds .venv when it is missing or was made from other contents of the files it is made from.
 # The environment is made with uv where uv is on the PATH, else with python's own venv and pip.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+MADE_FROM := pyproject.toml setup.py constraints.txt
+# Named by what the files contain, not by their times: a git pull touches files that it does not change.
+STAMP  := $(VENV)/.installed-$(shell cat $(MADE_FROM) | cksum | tr ' ' -)
 UV     := $(shell command -v uv 2> /dev/null)
 export PYTHONUNBUFFERED := 1
 export NO_MKDOCS_2_WARNING := 1
@@ -27,8 +29,8 @@ faults: $(STAMP)  ## long fault injections and the cluster over ssh; writes the 
 	FACELIB_FAULTS=1 $(BIN)/python -m pytest -v -m faults
 
 ui: $(STAMP)  ## MLflow on http://127.0.0.1:5000
-	@mkdir -p runs
-	$(BIN)/mlflow ui --host 127.0.0.1 --port $${PORT:-5000} --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
+	@mkdir -p "$${FACELIB_HOME:-.}/runs"
+	$(BIN)/mlflow ui --host 127.0.0.1 --port $${PORT:-5000} --backend-store-uri "sqlite:///$${FACELIB_HOME:-$(CURDIR)}/runs/mlflow.db"
 
 lint: $(STAMP)  ## ruff, codespell, mypy, docs site, audit of the installed packages
 	$(BIN)/ruff check .
@@ -59,7 +61,7 @@ wheel: $(STAMP)  ## the wheel, in dist/
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) build dist site
 
-$(STAMP): pyproject.toml setup.py constraints.txt
+$(STAMP):
 ifdef UV
 	test -x $(BIN)/python || uv venv --quiet --seed $(VENV)
 	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
@@ -67,4 +69,5 @@ else
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 endif
+	rm -f $(VENV)/.installed*
 	touch $@

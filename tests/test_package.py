@@ -1,5 +1,6 @@
 """The package: metadata, what the wheel holds, and the library without its optional packages."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -150,3 +151,26 @@ def test_changelog_and_citation_name_this_version():
 
 def stem(wheel):
     return "-".join(Path(wheel.filename).name.split("-")[:2])
+
+
+def test_make_installs_again_only_when_what_it_installs_from_has_other_contents(tmp_path):
+    files = ("Makefile", "pyproject.toml", "setup.py", "constraints.txt")
+    for name in files:
+        shutil.copy(ROOT / name, tmp_path)
+
+    def stamp():
+        """The stamp that make would leave behind; empty: nothing to install."""
+        done = subprocess.run(["make", "-n", "ui"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return next((line.split()[1] for line in done.stdout.splitlines() if line.startswith("touch .venv/")), "")
+
+    first = stamp()
+    assert first
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / first).touch()
+    assert stamp() == ""
+    for name in files:
+        os.utime(tmp_path / name, (2e9, 2e9))  # as after `git pull`
+    assert stamp() == ""
+    with (tmp_path / "constraints.txt").open("a") as file:
+        file.write("# another\n")
+    assert stamp() not in ("", first)
