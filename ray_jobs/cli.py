@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from facelib.config import Settings, SettingsError, parse_command_line, split_logging_flags
 from facelib.utils.background import in_background
-from ray_jobs.errors import JobError, user_error
+from ray_jobs.errors import TRACEBACK_VARIABLE, JobError, user_error
 from ray_jobs.logs import configure_logging
 from ray_jobs.results import JobResult
 
@@ -152,7 +152,7 @@ def _open(settings: Settings, name: str, description: str) -> Iterator["Run"]:
 def _exit_with(name: str, error: Exception) -> NoReturn:
     """End the process with status 1 and the line that a user is shown of an error; a bug is raised as it is."""
     shown = user_error(error)
-    if os.environ.get("FACELIB_TRACEBACK") or shown is None:
+    if os.environ.get(TRACEBACK_VARIABLE) or shown is None:
         raise error
     print(f"{name}: {shown}", file=sys.stderr)
     raise SystemExit(1) from None

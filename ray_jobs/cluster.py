@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +163,12 @@ def _set_environment(cfg: RaySettings) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Ray Train repeats every printed line as a log record, and logs each step of starting up.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    if (
+        not (sys.stdout.isatty() and sys.stderr.isatty())
+        or os.environ.get("NO_COLOR")
+        or os.environ.get("TERM") == "dumb"
+    ):
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # Escape sequences have no place in a file.
     if cfg.autoscaling:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1200")  # New nodes take minutes to start.
 

@@ -1,7 +1,12 @@
 """Errors of jobs, and what a user is shown of any error."""
 
+import contextlib
 import errno
+import logging
+import os
 from collections.abc import Iterator
+
+TRACEBACK_VARIABLE = "FACELIB_TRACEBACK"  # set: all errors are shown with their tracebacks
 
 
 class JobError(RuntimeError):
@@ -26,6 +31,20 @@ def user_error(error: BaseException) -> BaseException | None:
         if type(current).__name__ == "ExecutionTimeoutError":  # Ray Data: no progress for too long
             return JobError(_describe_stall(str(current)))
     return None
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Keep Ray Train from printing the traceback of an error of which the driver shows one line.
+
+    Those of bugs, and all with FACELIB_TRACEBACK, are printed by the worker that they happened in.
+    """
+    try:
+        yield
+    except Exception as error:
+        if user_error(error) is not None and not os.environ.get(TRACEBACK_VARIABLE):
+            logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+        raise
 
 
 _OPERATING_SYSTEM = (FileNotFoundError, PermissionError, ImportError, ConnectionError)

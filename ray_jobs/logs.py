@@ -8,6 +8,8 @@ import logging
 import os
 import sys
 
+from ray_jobs.errors import TRACEBACK_VARIABLE
+
 PACKAGES = ("facelib", "ray_jobs", "__main__")
 LEVEL_VARIABLE, FORMAT_VARIABLE = "FACELIB_LOG_LEVEL", "FACELIB_LOG_FORMAT"
 
@@ -34,8 +36,9 @@ def configure_logging(level: str = "info", style: str = "text") -> None:
 
 
 def worker_environment() -> dict[str, str]:
-    """Environment variables that carry the driver's logging settings to workers on other nodes."""
-    return {name: os.environ[name] for name in (LEVEL_VARIABLE, FORMAT_VARIABLE) if name in os.environ}
+    """Environment variables that carry what the driver shows to workers on other nodes."""
+    names = (LEVEL_VARIABLE, FORMAT_VARIABLE, TRACEBACK_VARIABLE)
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def configure_worker_logging() -> None:

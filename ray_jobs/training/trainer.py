@@ -20,7 +20,7 @@ from facelib.utils.devices import set_cuda_precision, to_device
 from facelib.utils.process import return_memory
 from facelib.utils.random_streams import Purpose, torch_seed
 from ray_jobs.cluster import configure_data
-from ray_jobs.errors import JobError
+from ray_jobs.errors import JobError, one_line_errors
 from ray_jobs.progress import format_seconds
 from ray_jobs.training.augmentation import AugmentationSpec
 from ray_jobs.training.callbacks import LOGGED
@@ -44,7 +44,8 @@ CHECK_LOSS_EVERY = 50  # steps; a check waits for the device
 
 def train_rank(config: dict[str, Any]) -> None:
     """One DDP rank of Ray Train's worker group; `config["plan"]` is a `TrainingPlan`."""
-    run_rank(config["plan"], RayTrainContext())
+    with one_line_errors():
+        run_rank(config["plan"], RayTrainContext())
 
 
 def run_rank(plan: TrainingPlan, context: TrainContext) -> None:

@@ -1,13 +1,14 @@
 """Which errors are shown to the user, and which are bugs with a traceback."""
 
 import errno
+import logging
 
 import pytest
 import ray
 
 from facelib.data import DatasetError
 from facelib.tracking import TrackingError
-from ray_jobs.errors import JobError, user_error
+from ray_jobs.errors import JobError, one_line_errors, user_error
 
 
 def test_errors_that_the_user_can_act_on():
@@ -45,3 +46,17 @@ def test_no_progress_of_ray_data_is_explained():
     shown = user_error(ExecutionTimeoutError("No progress for 600 s.\n  - Map: waiting for actors\nmore"))
     assert isinstance(shown, JobError)
     assert "No progress for 600 s. Map: waiting for actors. Does the cluster have resources" in str(shown)
+
+
+@pytest.mark.parametrize(("error", "asked", "shown"), [(JobError("no"), "", False), (JobError("no"), "1", True),
+                                                       (KeyError("bug"), "", True)])  # fmt: skip
+def test_ray_train_prints_tracebacks_of_bugs_and_for_who_asks(monkeypatch, error, asked, shown):
+    monkeypatch.setenv("FACELIB_TRACEBACK", asked)
+    logger = logging.getLogger("ray.train")
+    before = logger.level
+    try:
+        with pytest.raises(type(error)), one_line_errors():
+            raise error
+        assert logging.getLogger("ray.train.v2").isEnabledFor(logging.ERROR) == shown
+    finally:
+        logger.setLevel(before)

@@ -8,7 +8,7 @@ from support.datasets import write_dataset
 from facelib.config import SettingsError, change_settings, load_settings
 from facelib.models import load_backbone
 from ray_jobs.errors import JobError
-from ray_jobs.train_ssl import train_ssl, validate
+from ray_jobs.train_ssl import check_settings, train_ssl
 
 TINY = (
     "model.name=iresnet", 'model.options={"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}',
@@ -55,12 +55,12 @@ def test_errors_are_raised_and_the_process_goes_on(settings, ray_cluster, tmp_pa
         train_ssl(change_settings(settings, {"data.dataset": f"{tmp_path}/nowhere"}, "test"))
 
 
-def test_validation_needs_neither_data_nor_ray(tmp_path):
+def test_settings_are_checked_with_neither_data_nor_ray(tmp_path):
     settings = load_settings(None, [f"output={tmp_path}", *TINY])
-    validate(settings)
+    check_settings(settings)
     with pytest.raises(SettingsError, match=r"ssl\.options: MoCo has no setting 'spam'"):
-        validate(change_settings(settings, {"ssl.options": {"spam": 1}}, "test"))
+        check_settings(change_settings(settings, {"ssl.options": {"spam": 1}}, "test"))
     start = change_settings(settings, {"model.init_from": "unpg/model.pt"}, "test")
     with pytest.raises(SettingsError, match=r"model\.init_from: .* does not exist"):
-        validate(start)
-    validate(start, {f"{tmp_path}/unpg/model.pt"})
+        check_settings(start)
+    check_settings(start, {f"{tmp_path}/unpg/model.pt"})
