@@ -2,7 +2,8 @@
 
 Writes <output>/faces for training, unless data.stream lets training generate its own faces, and <output>/heldout for
 model selection, unless generate.heldout_identities is 0.
-A killed job continues: finished parts are kept, and the result is the same bytes.
+A killed job continues: finished parts are kept, and the result is the same bytes. So does one that asks for more
+identities than a finished dataset has.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
             "is 0. Set generate.heldout_identities, or skip this job"
         )
     for name, first, identities in datasets:
-        check_output(settings.path(name), dataset_spec(settings, first, identities))
+        check_output(settings.path(name), dataset_spec(settings, first, identities), "identities")
 
 
 @job
@@ -80,7 +81,7 @@ def make_dataset(settings: Settings, name: str, first: int, identities: int, run
     folder = Folder(settings.path(name)).create()
     spec = dataset_spec(settings, first, identities)
     with directory_lock(folder, "generate"):
-        claim_output_dir(folder, spec)
+        claim_output_dir(folder, spec, "identities", MANIFEST_NAME)
         if not folder.exists(MANIFEST_NAME):
             write_generated_parts(folder, settings, spec, name)
     return report_dataset(folder, name, run)

@@ -153,10 +153,16 @@ def check_training_output(settings: Settings, method: str, upcoming: Collection[
     Raises:
         DatasetError: what is missing, in use or different.
     """
+    from ray_jobs.training.extension import check_extension
     from ray_jobs.training.plan import training_spec
 
     faces = find_training_faces(settings, upcoming)
-    check_output(settings.path(method), training_spec(settings, faces, method) if faces else None)
+    if faces is None:
+        check_output(settings.path(method))
+    else:
+        spec = training_spec(settings, faces, method)
+        check_extension(settings, Folder(settings.path(method)), spec)
+        check_output(settings.path(method), spec, "train.epochs")
 
 
 def find_training_faces(settings: Settings, upcoming: Collection[str] = ()) -> "TrainingFaces | None":
@@ -188,12 +194,13 @@ def open_dataset(settings: Settings, name: str, upcoming: Collection[str] = ()) 
     return FaceDataset(path)
 
 
-def check_output(uri: str, spec: dict[str, Any] | None = None) -> None:
+def check_output(uri: str, spec: dict[str, Any] | None = None, growing: str = "") -> None:
     """Refuse an output folder that a running job holds or that was made with other settings; nothing is written.
 
     Args:
         uri: folder of a job's results, which need not exist.
         spec: what decides the results; None: not known yet.
+        growing: field of the spec that may be larger than it was.
 
     Raises:
         DatasetError: names the process, or every setting that differs.
@@ -201,7 +208,7 @@ def check_output(uri: str, spec: dict[str, Any] | None = None) -> None:
     folder = Folder(uri)
     check_not_in_use(folder)
     if spec is not None:
-        check_output_dir(folder, spec)
+        check_output_dir(folder, spec, growing)
 
 
 def is_upcoming(path: str, upcoming: Collection[str]) -> bool:

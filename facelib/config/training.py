@@ -131,6 +131,11 @@ class TrainSettings(Section):
     """Optimization, distribution, model selection and checkpoints, for both methods."""
 
     epochs: Count = Field(40, description="epochs (1 or more)")
+    extend: bool = Field(
+        False,
+        description="go on to more `epochs` than a training was begun with although its schedule depends on their "
+        "number; constant, step and plateau schedules go on without it",
+    )
     batch_size: Count = Field(128, description="samples per step and worker (1 or more)")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer: sgd (momentum 0.9) or adamw")
     learning_rate: Positive = Field(

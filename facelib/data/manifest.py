@@ -90,11 +90,14 @@ def write_part(
     return _describe_part(folder, name, data)
 
 
-def read_part_info(folder: Folder, name: str, spec_fingerprint: str | None = None) -> PartInfo:
+def read_part_info(folder: Folder, name: str, *fingerprints: str) -> PartInfo:
     """Read a part back from storage and describe it.
 
+    Args:
+        fingerprints: of specs that it may have been made under; none: of any.
+
     Raises:
-        DatasetError: it is damaged, or was made under other settings than `spec_fingerprint`.
+        DatasetError: it is damaged, or was made under other settings.
     """
     return _describe_part(folder, name, folder.read(name), spec_fingerprint)
 
@@ -106,7 +109,7 @@ def _describe_part(folder: Folder, name: str, data: bytes, spec_fingerprint: str
         identities = parquet.read(columns=["identity"])["identity"].to_numpy()
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{folder.uri}/{name}: damaged part ({error}). Delete it and run the job again.") from None
-    if spec_fingerprint is not None and note["plan"] != spec_fingerprint:
+    if fingerprints and note["plan"] not in fingerprints:
         raise DatasetError(f"{folder.uri}/{name}: made with other settings. Use another folder, or delete this one.")
     groups, begin = [], 0
     for i in range(parquet.metadata.num_row_groups):

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from facelib.config import Settings
 from facelib.data import MANIFEST_NAME, Folder, ImageSpec, Manifest, PartInfo, make_manifest, read_part_info, write_part
-from facelib.data.fingerprint import spec_fingerprint
+from facelib.data.fingerprint import former_fingerprints, spec_fingerprint
 from ray_jobs.datasets.generation import AlignedChunk, Chunk, face_parts
 from ray_jobs.progress import ProgressReport
 
@@ -27,16 +27,16 @@ def part_name(part: int) -> str:
     return f"part-{part:07d}.parquet"
 
 
-def finished_parts(folder: Folder, fingerprint: str) -> dict[int, PartInfo]:
+def finished_parts(folder: Folder, *fingerprints: str) -> dict[int, PartInfo]:
     """Parts in the folder, by number.
 
     Raises:
-        DatasetError: a part is damaged or was written with another spec than that of `fingerprint`.
+        DatasetError: a part is damaged or was written with another spec than those of `fingerprints`.
     """
     finished = {}
     for name in folder.names():
         if match := re.fullmatch(r"part-(\d{7})\.parquet", name):
-            finished[int(match[1])] = read_part_info(folder, name, fingerprint)
+            finished[int(match[1])] = read_part_info(folder, name, *fingerprints)
     return finished
 
 
@@ -49,11 +49,20 @@ def write_generated_parts(folder: Folder, settings: Settings, spec: dict[str, An
     """
     folder.clean_temp_files()
     fingerprint = spec_fingerprint(spec)
-    finished = finished_parts(folder, fingerprint)
     total_parts = -(-spec["identities"] // spec["identities_per_part"])
+    images = spec["images_per_identity"]
+    needed = {
+        part: sum(chunk.count for chunk in part_chunks(part, spec, spec["identities_per_part"])) * images
+        for part in range(total_parts)
+    }
+    # Of a dataset that has grown, the last part may have been smaller than it is now.
+    finished = {
+        part: info
+        for part, info in finished_parts(folder, fingerprint, *former_fingerprints(folder)).items()
+        if info.requested == needed.get(part)
+    }
     missing = [part for part in range(total_parts) if part not in finished]
     parts = [part_chunks(part, spec, settings.generate.identities_per_task) for part in missing]
-    images = spec["images_per_identity"]
     if finished:
         print(f"{name}: {len(finished)} of {total_parts} parts already exist", flush=True)
     writer = PartWriter(folder.uri, fingerprint, images)

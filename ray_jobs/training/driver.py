@@ -14,7 +14,6 @@ import ray.train.torch
 
 from facelib.config import Settings
 from facelib.data import Folder, ImageSpec
-from facelib.data.fingerprint import claim_output_dir
 from facelib.data.lock import directory_lock
 from facelib.models import read_checkpoint, save_backbone
 from facelib.models.pixels import SYMMETRIC
@@ -26,6 +25,7 @@ from ray_jobs.results import JobResult
 from ray_jobs.training.callbacks import FailFastCallback, MLflowCallback
 from ray_jobs.training.checkpoint import discard_stale_bookkeeping, newest_checkpoint, read_state
 from ray_jobs.training.context import LocalContext
+from ray_jobs.training.extension import claim_training_dir
 from ray_jobs.training.methods import backbone_kwargs, new_backbone
 from ray_jobs.training.online_faces import FacePool, training_faces
 from ray_jobs.training.plan import STORAGE_NAME, TrainingPlan, training_spec
@@ -43,7 +43,7 @@ def train(settings: Settings, run: Run, method: str) -> JobResult:
     faces = training_faces(settings)
     folder = Folder(settings.path(method)).create()
     with directory_lock(folder, f"train_{method}"):
-        claim_output_dir(folder, training_spec(settings, faces, method))
+        claim_training_dir(settings, folder, training_spec(settings, faces, method), MODEL_NAME)
         log_training_sets(settings, run)
         if folder.exists(MODEL_NAME):
             print(f"{method}: {folder.uri}/{MODEL_NAME} exists already", flush=True)

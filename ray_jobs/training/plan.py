@@ -15,7 +15,7 @@ STORAGE_NAME = "training"  # where Ray Train keeps its checkpoints, below the tr
 # Settings of `train` that do not decide the trained weights.
 OPERATIONAL = (
     "cpus_per_worker", "threads", "use_gpu", "gpus_per_worker", "max_failures", "keep_checkpoints", "checkpoint_every",
-    "compile", "cudnn_benchmark",
+    "compile", "cudnn_benchmark", "extend",
 )  # fmt: skip
 
 

@@ -85,3 +85,23 @@ def test_an_unwritable_target_is_a_clear_error(tmp_path):
     assert done.returncode == 1
     assert "cannot be created" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_more_identities_are_added_to_a_finished_dataset(undisturbed, tmp_path):
+    """Full parts keep their bytes; the last one, of a single identity, is made again with two."""
+    few = run("generate", "--output", tmp_path / "out", *SETTINGS, "--generate.identities", 5, folder=tmp_path)
+    assert few.returncode == 0, few.stdout + few.stderr
+    faces = tmp_path / "out" / "faces"
+    before = files(faces)
+    more = run("generate", "--output", tmp_path / "out", *SETTINGS, folder=tmp_path)
+    assert more.returncode == 0, more.stdout + more.stderr
+    assert "2 of 6 parts already exist" in more.stdout
+    after = files(faces)
+    for part in ("part-0000000.parquet", "part-0000001.parquet"):
+        assert after[part] == before[part]
+    grown, at_once = FaceDataset(str(faces)), FaceDataset(str(undisturbed / "faces"))
+    grown.verify()
+    assert list(grown.tables(["image", "identity", "index"])) == list(at_once.tables(["image", "identity", "index"]))
+    assert after["part-0000003.parquet"] == files(undisturbed / "faces")["part-0000003.parquet"]
+    fewer = run("generate", "--output", tmp_path / "out", *SETTINGS, "--generate.identities", 5, folder=tmp_path)
+    assert "made with other settings: identities: 12, now 5." in fewer.stderr

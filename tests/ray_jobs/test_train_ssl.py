@@ -4,6 +4,7 @@ import pytest
 import ray
 from mlflow import MlflowClient
 from support.datasets import write_dataset
+from support.models import assert_same_weights
 
 from facelib.config import SettingsError, change_settings, load_settings
 from facelib.models import load_backbone
@@ -64,3 +65,24 @@ def test_settings_are_checked_with_neither_data_nor_ray(tmp_path):
     with pytest.raises(SettingsError, match=r"model\.init_from: .* does not exist"):
         check_settings(start)
     check_settings(start, {f"{tmp_path}/unpg/model.pt"})
+
+
+def test_more_epochs_go_on_from_the_last_one_where_the_schedule_allows(settings, ray_cluster, tmp_path):
+    constant = change_settings(settings, {"train.schedule": "constant", "train.selection": "last"}, "test")
+    once = {"output": f"{tmp_path}/once", "data.dataset": f"{tmp_path}/faces"}
+    at_once = train_ssl(change_settings(constant, once, "test"))
+    first = train_ssl(change_settings(constant, {"train.epochs": 1}, "test"))
+    assert len(first.history) == 1
+    second = train_ssl(constant)
+    assert [row["loss"] for row in second.history] == [row["loss"] for row in at_once.history]
+    assert_same_weights(second.written[0], at_once.written[0], 0)
+    assert (tmp_path / "ssl" / "model-1-epochs.pt").is_file()
+
+
+def test_more_epochs_with_a_schedule_that_ends_say_what_to_do(settings, ray_cluster, tmp_path):
+    train_ssl(change_settings(settings, {"train.epochs": 1}, "test"))
+    with pytest.raises(JobError, match=r"with train.epochs=1, now 2, and train.schedule=cosine .* train.extend=true"):
+        train_ssl(settings)
+    assert (tmp_path / "ssl" / "model.pt").is_file()
+    extended = train_ssl(change_settings(settings, {"train.extend": True}, "test"))
+    assert [row["epoch"] for row in extended.history] == [1, 2]
