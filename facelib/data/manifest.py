@@ -99,10 +99,10 @@ def read_part_info(folder: Folder, name: str, *fingerprints: str) -> PartInfo:
     Raises:
         DatasetError: it is damaged, or was made under other settings.
     """
-    return _describe_part(folder, name, folder.read(name), spec_fingerprint)
+    return _describe_part(folder, name, folder.read(name), fingerprints)
 
 
-def _describe_part(folder: Folder, name: str, data: bytes, spec_fingerprint: str | None = None) -> PartInfo:
+def _describe_part(folder: Folder, name: str, data: bytes, fingerprints: Sequence[str] = ()) -> PartInfo:
     try:
         parquet = pq.ParquetFile(pa.BufferReader(data))
         note = json.loads(parquet.schema_arrow.metadata[b"facelib"])
