@@ -6,8 +6,6 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from facelib.alignment import TEMPLATES, build_detector
 from facelib.config import AlignSettings, ModelSettings, Settings, SettingsError
 from facelib.data import MANIFEST_NAME, FaceDataset, Folder
@@ -16,8 +14,6 @@ from facelib.data.lock import check_not_in_use
 from facelib.evaluation.protocols import SetSpec, parse_spec
 from facelib.synthesis import build_generator
 from ray_jobs.actors import device_options
-from ray_jobs.training.augmentation import AugmentationSpec
-from ray_jobs.training.methods import new_backbone
 
 if TYPE_CHECKING:
     from ray_jobs.training.faces import TrainingFaces
@@ -58,6 +54,11 @@ def check_align(align: AlignSettings, detector: bool = True) -> None:
 
 def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
     """Check what both training methods use: network, starting weights, augmentation, validation sets."""
+    import torch  # Here, because most jobs need no network: it takes a second.
+
+    from ray_jobs.training.augmentation import AugmentationSpec
+    from ray_jobs.training.methods import new_backbone
+
     model, train = settings.model, settings.train
     with checked_field("model.name, model.options"), torch.device("meta"):
         backbone = new_backbone(model)

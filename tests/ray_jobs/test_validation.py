@@ -1,5 +1,8 @@
 """Checks of settings that several jobs share."""
 
+import subprocess
+import sys
+
 import pytest
 
 from facelib.config import SettingsError, load_settings
@@ -151,3 +154,14 @@ def test_a_pipeline_names_the_stage_whose_folder_is_of_other_settings(tmp_path):
     pipeline.validate(settings(f"output={tmp_path}", "seed=1", f"stages={stages}"))
     with pytest.raises(JobError, match=r"^stage faces: .*/faces was made with other settings: seed: 1, now 0"):
         pipeline.validate(settings(f"output={tmp_path}", f"stages={stages}"))
+
+
+def test_checks_of_faces_load_no_network_library(tmp_path):
+    """A second of every refusal and of every job that trains nothing."""
+    code = (
+        "import sys\nfrom facelib.config import load_settings\nfrom ray_jobs.generate import validate\n"
+        f"validate(load_settings(None, ['output={tmp_path}']))\n"
+        "print(*{'torch', 'ray', 'mlflow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.returncode) == ("\n", 0), done.stderr
