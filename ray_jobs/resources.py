@@ -4,12 +4,15 @@ Ray itself waits without an error. Actors that can never start block every stage
 stages deadlock, and rows sent to an actor that never starts are never processed.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from facelib.config import Settings, TrainSettings
 from facelib.utils.wording import counted
 from ray_jobs.errors import JobError
+
+logger = logging.getLogger(__name__)
 
 Resources = Mapping[str, float]
 
@@ -45,8 +48,6 @@ def check_resources(autoscaling: bool, *requests: ActorRequest) -> None:
     Raises:
         JobError: the cluster is too small.
     """
-    if autoscaling:
-        return
     nodes = cluster_nodes()
     bundles = [{"CPU": r.cfg.cpus_per_actor, "GPU": r.cfg.gpus_per_actor} for r in requests for _ in range(r.count)]
     if can_place(nodes, bundles):
@@ -56,11 +57,18 @@ def check_resources(autoscaling: bool, *requests: ActorRequest) -> None:
         f"{r.cfg.gpus_per_actor:g} each"
         for r in requests
     )
+    if autoscaling:
+        _say_waiting(requested, nodes)
+        return
     raise JobError(
         f"not enough resources for {requested}, which must run at the same time: the cluster has "
         f"{describe_resources(nodes)}. Lower one of them (fractions are allowed), or set ray.autoscaling=true if the "
         "cluster grows on demand"
     )
+
+
+def _say_waiting(what: str, nodes: list[dict[str, float]]) -> None:
+    logger.info("Ray: waiting for nodes for %s; the cluster has %s", what, describe_resources(nodes))
 
 
 def cluster_nodes() -> list[dict[str, float]]:
@@ -134,8 +142,6 @@ def check_training_resources(settings: Settings) -> None:
     Raises:
         JobError: they do not, and the job would deadlock.
     """
-    if settings.ray.autoscaling:
-        return  # The future size of the cluster is unknown here; Ray reports a demand that it can never meet.
     train, data = settings.train, settings.data
     workers = train.min_workers or train.workers
     sections: list[ActorSettings] = [settings.generate, settings.align] if data.stream else []
@@ -144,6 +150,9 @@ def check_training_resources(settings: Settings) -> None:
     needed = [*actors, *[worker_resources(train)] * workers, *[{"CPU": data.cpus_per_reader}] * workers]
     nodes = cluster_nodes()
     if not can_place(nodes, needed):
+        if settings.ray.autoscaling:  # Its future size is unknown here; Ray reports a demand that it can never meet.
+            _say_waiting(f"train.workers={workers} and what they need", nodes)
+            return
         cpus = workers * (train.cpus_per_worker + (data.readers + 1) * data.cpus_per_reader)
         online = " and, with data.stream, generate.actors and align.actors" if sections else ""
         gpus = f", train.gpus_per_worker={train.gpus_per_worker:g}" if train.use_gpu else ""

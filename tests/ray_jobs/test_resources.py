@@ -55,13 +55,15 @@ def test_requests_that_fit_pass(nodes, cluster, requested):
         ([(0, 0)], (1, 0.5)),
     ],
 )
-def test_requests_that_do_not_fit_are_refused(nodes, cluster, requested):
+def test_requests_that_do_not_fit_are_refused(nodes, cluster, requested, caplog):
     nodes(*cluster)
     with pytest.raises(
         JobError, match=rf"{requested[0]} of generate\.actors with generate\.cpus_per_actor={requested[1]}"
     ):
         check(*requested)
-    check(*requested, autoscaling=True)
+    with caplog.at_level("INFO"):
+        check(*requested, autoscaling=True)
+    assert "waiting for nodes for" in caplog.text
 
 
 def test_trainers_with_their_readers_must_fit(nodes):
