@@ -15,7 +15,7 @@ _OPERATIONAL = {
     "images_per_task", "threads", "decoders", "cache", "folder", "readers", "read_ahead", "cpus_per_reader",
     "min_workers", "cpus_per_worker", "gpus_per_worker", "use_gpu", "channels_last", "compile", "checkpoint_every",
     "keep_checkpoints", "max_failures", "concurrency", "in_process", "heatmap", "final", "mlflow", "evaluate_every",
-    "extend",
+    "extend", "tf32", "cudnn_benchmark", "cache_gb",
 }  # fmt: skip
 _LEFT_OUT = {"name", "output", "tracking", "ray", "evaluate.pairs", "evaluate.batch_size", "data.window_row_groups"}
 _TRAINED = ("seed", "data.dataset", "model.name", "train.epochs", "train.batch_size", "train.learning_rate")
@@ -49,10 +49,14 @@ def parameters(settings: Settings, job: str) -> dict[str, str]:
             flat[name] = tree[section][key] if key else tree[section]
         else:
             flat |= {f"{section}.{key}": value for key, value in tree[section].items()}
+    others = {"step", "plateau"} - {settings.train.schedule}  # schedules whose settings do nothing
     return {
         name: str(value)
         for name, value in flat.items()
-        if name.rpartition(".")[2] not in _OPERATIONAL and name not in _LEFT_OUT and value not in ("", [], {})
+        if name.rpartition(".")[2] not in _OPERATIONAL
+        and name not in _LEFT_OUT
+        and not any(name.startswith(f"train.{schedule}_") for schedule in others)
+        and value not in ("", [], {})
     }
 
 
