@@ -88,6 +88,10 @@ def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
 
 def _check_single_samples(model: ModelSettings, size: int) -> None:
     """Refuse `train.batch_size` 1 for a network that normalizes single values over the batch."""
+    import torch
+
+    from ray_jobs.training.methods import new_backbone
+
     try:
         with torch.no_grad():
             new_backbone(model).train()(torch.zeros(1, 3, size, size))
