@@ -16,6 +16,8 @@ class DataSettings(Section):
         description="generate the faces while training, with the settings of `generate` and `align`: new ones every "
         "epoch, none stored",
     )
+    identities: Index = Field(0, description="train on the first identities of the dataset only (0: all)")
+    images_per_identity: Index = Field(0, description="train on the first images of every identity only (0: all)")
     heldout: str = Field(
         "heldout", description="face dataset for model selection: path or URI; relative to `output`; empty: none"
     )

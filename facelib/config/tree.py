@@ -83,6 +83,11 @@ class Settings(Section):
             raise ValueError(f"train.warmup_epochs={train.warmup_epochs} must be less than train.epochs={train.epochs}")
         if self.unpg.sample_rate < 1 and not self.unpg.shard_head:
             raise ValueError(f"unpg.sample_rate={self.unpg.sample_rate} needs unpg.shard_head=true")
+        if self.data.stream and (self.data.identities or self.data.images_per_identity):
+            raise ValueError(
+                "data.identities, data.images_per_identity: limits of a stored dataset; with data.stream set "
+                "generate.identities and generate.images_per_identity"
+            )
         if self.generate.heldout_identities == 1:
             raise ValueError("generate.heldout_identities=1 gives no impostor pairs: use 0, or at least 2")
         return self

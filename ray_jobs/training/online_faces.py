@@ -35,14 +35,16 @@ def training_faces(settings: Settings, pool: str = "") -> TrainingFaces:
         return OnlineFaces(settings, FacePool(pool, settings.generate.actors, settings.align.actors))
     data = settings.data
     cache = PartCache(data.cache_dir, int(data.cache_gb * 1e9)) if data.cache_dir else None
-    return StoredFaces(settings.path(data.dataset), cache)
+    return StoredFaces(settings.path(data.dataset), cache, data.identities, data.images_per_identity)
 
 
 def training_faces_spec(settings: Settings, faces: TrainingFaces) -> dict[str, Any]:
     """What decides the bytes of those faces, for the spec of a training."""
     if not settings.data.stream:
         assert isinstance(faces, StoredFaces)
-        return {"data.dataset parts": [p.sha256 for p in faces.dataset.manifest.parts]}
+        limits = dict(zip(("data.identities", "data.images_per_identity"), faces.limits, strict=True))
+        parts = {"data.dataset parts": [p.sha256 for p in faces.dataset.manifest.parts]}
+        return parts | {name: limit for name, limit in limits.items() if limit}
     cfg = settings.generate
     own = {name: getattr(cfg, name) for name in ("first_identity", "identities", "identities_per_task")}
     return {f"data.stream {name}": value for name, value in {**faces_spec(settings), **own}.items()}

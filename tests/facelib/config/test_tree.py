@@ -55,6 +55,7 @@ def test_passwords_are_refused_and_not_repeated_in_the_message(override):
         (["train.schedule=plateau", "train.selection=last"], r"train\.schedule=plateau needs a metric"),
         (["train.min_workers=2"], r"train\.min_workers=2 must not exceed train\.workers=1"),
         (["unpg.sample_rate=0.5"], r"unpg\.sample_rate=0\.5 needs unpg\.shard_head=true"),
+        (["data.stream=true", "data.identities=5"], r"data\.identities, .*with data\.stream set generate\.identities"),
         (["generate.heldout_identities=1"], "gives no impostor pairs"),
     ],
 )

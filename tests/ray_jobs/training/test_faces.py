@@ -120,3 +120,35 @@ def test_a_footer_is_read_once(tmp_path):
 def test_a_missing_dataset_is_named(tmp_path):
     with pytest.raises(DatasetError, match=str(tmp_path)):
         StoredFaces(str(tmp_path))
+
+
+@pytest.mark.parametrize("identities", [0, 1, 3, 4, 7, 8])
+@pytest.mark.parametrize("images", [0, 1, 2, 3, 9])
+def test_limits_are_the_first_identities_and_images(tmp_path, identities, images):
+    """100K, 200K and 400K identities are one dataset."""
+    write_dataset(tmp_path, identities=8, images=3, per_part=4, per_group=2, first=100)
+    faces = pickle.loads(pickle.dumps(StoredFaces(str(tmp_path), identities=identities, images=images)))
+    assert faces.identities == (identities or 8)
+    groups = faces.row_groups()
+    assert sum(group[2] for group in groups) == faces.identities
+    assert sum(group[3] for group in groups) == faces.identities * min(images or 3, 3)
+    sampler = DistributedBatchSampler(faces, SamplingSpec(views=1), 1, len(groups), 0, 1)
+    (chosen,) = sampler.windows(0, 0, sampler.steps_per_epoch)
+    encoded, labels = faces.read(chosen, SamplingSpec(views=1))
+    assert sorted(labels.tolist()) == sorted(list(range(faces.identities)) * min(images or 3, 3))
+    everything = faces.dataset.read_row_groups
+    for group in chosen.groups:
+        table = everything(group.part, [group.index], ["image", "identity", "index"])
+        wanted = [
+            row["image"]
+            for row in table.to_pylist()
+            if row["identity"] - 100 < faces.identities and row["index"] < (images or 3)
+        ]
+        mine = (labels >= group.first_class) & (labels < group.first_class + group.identities)
+        assert encoded.filter(pa.array(mine)).to_pylist() == wanted
+
+
+def test_more_identities_than_there_are_are_refused(tmp_path):
+    write_dataset(tmp_path, identities=8, images=3)
+    with pytest.raises(DatasetError, match=r"data\.identities: 9, but .* has only 8"):
+        StoredFaces(str(tmp_path), identities=9)

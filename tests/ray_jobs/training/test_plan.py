@@ -7,6 +7,7 @@ from support.datasets import write_dataset
 
 from facelib.config import change_settings, load_settings
 from ray_jobs.training.faces import StoredFaces
+from ray_jobs.training.online_faces import training_faces
 from ray_jobs.training.plan import TrainingPlan, training_spec
 
 
@@ -55,3 +56,13 @@ def test_an_elastic_training_may_change_its_workers(settings):
     assert training_spec(two, faces, "ssl") == training_spec(three, faces, "ssl")
     fixed = change_settings(settings, {"train.workers": 3}, "test")
     assert training_spec(settings, faces, "ssl") != training_spec(fixed, faces, "ssl")
+
+
+def test_limits_of_the_dataset_decide_the_weights(settings):
+    """No limit is no entry: trainings from before there were limits continue."""
+    specs = []
+    for limits in ({}, {"data.identities": 2}, {"data.images_per_identity": 1}):
+        chosen = change_settings(settings, limits, "test")
+        specs.append(training_spec(chosen, training_faces(chosen), "ssl"))
+        assert {name: specs[-1].get(name) for name in limits} == limits
+    assert not any("data.identities" in name or "images_per_identity" in name for name in specs[0])
