@@ -33,8 +33,8 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     limit = check_faces(settings, 1 if not settings.data.stream else 0)
     if limit is not None and generate.heldout_identities:
         raise SettingsError(
-            f"generate.heldout_identities: generator {generate.generator} has a limited number of identities, none of "
-            "them held out; set it to 0, and train.selection to last or sets"
+            f"generate.heldout_identities: generator {generate.generator_name} has a limited number of identities, "
+            "none of them held out; set it to 0, and train.selection to last or sets"
         )
     datasets = planned_datasets(settings)
     if not datasets:

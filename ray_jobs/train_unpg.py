@@ -47,7 +47,7 @@ def check_settings(settings: Settings, upcoming: Collection[str] = ()) -> None:
     check_training(settings, upcoming)
     if settings.data.stream and check_faces(settings, 1) is not None:
         raise SettingsError(
-            f"data.stream: generator {settings.generate.generator} has a limited number of identities and images, "
+            f"data.stream: generator {settings.generate.generator_name} has a limited number of identities and images, "
             "and every epoch would need new images of them; make a dataset with ray_jobs.generate"
         )
     unpg = settings.unpg

@@ -12,8 +12,7 @@ from facelib.data import MANIFEST_NAME, FaceDataset, Folder
 from facelib.data.fingerprint import check_output_dir
 from facelib.data.lock import check_not_in_use
 from facelib.evaluation.protocols import SetSpec, parse_spec
-from facelib.synthesis import build_generator
-from ray_jobs.actors import device_options
+from ray_jobs.datasets.generation import make_generator
 
 if TYPE_CHECKING:
     from ray_jobs.training.faces import TrainingFaces
@@ -29,7 +28,7 @@ def check_faces(settings: Settings, epochs: int) -> int | None:
     """
     generate, align = settings.generate, settings.align
     with checked_field("generate.generator, generate.options, generate.gpus_per_actor"):
-        generator = build_generator(generate.generator, **device_options(generate.options, generate.gpus_per_actor))
+        generator = make_generator(generate, generate.gpus_per_actor)
     check_align(align)
     last, times = generate.first_identity + generate.identities * epochs, f" in {epochs} epochs" * (epochs > 1)
     if last > HELDOUT_FIRST_IDENTITY:

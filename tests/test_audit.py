@@ -24,6 +24,14 @@ def test_a_different_version_and_a_missing_pin_are_reported_separately():
     assert audit.compare(installed, pins) == (["ray 2.59.0, constraints.txt says 2.60.0"], ["stranger 1.0"])
 
 
+def test_requirements_of_a_package_that_only_contains_weights_are_no_conflict():
+    lines = [
+        "random-face 2021.7.21.1 requires gdown, which is not installed.",
+        "ray 2.60.0 requires click, which is not",
+    ]
+    assert load().real_conflicts(lines) == lines[1:]
+
+
 def test_every_direct_dependency_is_pinned():
     audit = load()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -5,15 +5,26 @@ from pydantic import Field
 from facelib.config.fields import Count, Fraction, Index, NonNegative, Options, Positive, Section
 
 
+class GeneratorShare(Section):
+    """One generator of a mixture."""
+
+    name: str = Field(description="the generator")
+    share: Positive = Field(description="its share of the identities, relative to the sum of all shares")
+    options: Options = Field(default_factory=dict, description="keyword arguments of the generator")
+
+
 class GenerateSettings(Section):
     """Synthetic identities and their images."""
 
-    generator: str = Field(
+    generator: str | list[GeneratorShare] = Field(
         "morphable",
-        description="image generator: morphable, discofacegan (needs weights), folder (images generated elsewhere), or "
-        "a plug-in",
+        description="image generator: morphable, mobilestylegan (photographs; non-commercial), discofacegan (needs "
+        "weights), folder (images generated elsewhere), or a plug-in; or several: "
+        '[{"name": "mobilestylegan", "share": 0.7}, {"name": "morphable", "share": 0.3}]',
     )
-    options: Options = Field(default_factory=dict, description="keyword arguments of the generator")
+    options: Options = Field(
+        default_factory=dict, description="keyword arguments of the generator; those of a mixture have their own"
+    )
     identities: Count = Field(1000, description="identities in the training dataset (1 or more)")
     images_per_identity: Count = Field(8, description="images generated per identity (1 or more)")
     first_identity: Index = Field(
@@ -33,6 +44,13 @@ class GenerateSettings(Section):
     )
     cpus_per_actor: Positive = Field(0.5, description="CPUs reserved per generator actor (fractions allowed)")
     gpus_per_actor: NonNegative = Field(0, description="GPUs reserved per generator actor (fractions allowed)")
+
+    @property
+    def generator_name(self) -> str:
+        """The generator, or those of a mixture joined by `+`."""
+        if isinstance(self.generator, str):
+            return self.generator
+        return "+".join(dict.fromkeys(part.name for part in self.generator))
 
 
 class AlignSettings(Section):

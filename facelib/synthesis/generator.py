@@ -81,6 +81,7 @@ _REGISTRY = Registry(
     {
         "morphable": "facelib.synthesis.morphable",
         "discofacegan": "facelib.synthesis.discofacegan",
+        "mobilestylegan": "facelib.synthesis.mobilestylegan",
         "folder": "facelib.synthesis.folder",
     },
 )

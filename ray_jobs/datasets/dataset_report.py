@@ -15,7 +15,7 @@ from facelib.utils.wording import counted
 
 
 def report_dataset(folder: Folder, name: str, run: Run) -> FaceDataset:
-    """Open and check a finished dataset, print its counts, and log manifest, metrics and contact sheet.
+    """Open and check a finished dataset, print its license and counts, and log manifest, metrics and contact sheet.
 
     Raises:
         DatasetError: a part is missing or does not match the manifest.
@@ -23,6 +23,8 @@ def report_dataset(folder: Folder, name: str, run: Run) -> FaceDataset:
     dataset = FaceDataset(folder.uri)
     dataset.check_parts()
     counts = dataset.manifest.counts
+    if license_text := dataset.manifest.spec.get("generator_licence"):
+        print(f"{name}: faces of {dataset.manifest.spec['generator']}, license: {license_text}")
     share = counts["aligned"] / max(counts["requested"], 1)
     found = f"{counted(dataset.manifest.identities, 'identity')}, {counted(counts['aligned'], 'face')}"
     print(f"{name}: {found} ({share:.2%} of the images)")

@@ -9,7 +9,7 @@ Generators and aligners are separate stages, each with its own number of actors 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,9 @@ from facelib.config import AlignSettings, GenerateSettings, Settings
 from facelib.data import SCHEMA, Face, PartInfo, encode_image, faces_to_table
 from ray_jobs.actors import ActorStage, GroupStage, device_options, limit_actor_threads, stream_rows
 from ray_jobs.resources import ActorRequest, check_resources, cluster_nodes
+
+if TYPE_CHECKING:
+    from facelib.synthesis import FaceGenerator
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def face_parts(
     generate, align = settings.generate, settings.align
     stages = (
         ActorStage(GeneratorActor, (settings.seed, generate), "generate", generate),
-        ActorStage(AlignerActor, (align, generate.generator, generate.jpeg_quality), "align", align),
+        ActorStage(AlignerActor, (align, generate.jpeg_quality), "align", align),
     )
     check_actors(settings)
     size = max((len(chunks) for chunks in parts), default=1)
@@ -102,7 +105,7 @@ def check_actors(settings: Settings) -> None:
     one = generate.model_copy(update={"images_per_identity": 1})
     stages = (
         (GeneratorActor, (settings.seed, one), generate),
-        (AlignerActor, (align, generate.generator, generate.jpeg_quality), align),
+        (AlignerActor, (align, generate.jpeg_quality), align),
     )
     for kind, arguments, cfg in stages:
         actor_class: Any = ray.remote(num_cpus=cfg.cpus_per_actor, num_gpus=cfg.gpus_per_actor)(kind)
@@ -114,16 +117,20 @@ def check_actors(settings: Settings) -> None:
 
 def faces_spec(settings: Settings) -> dict[str, Any]:
     """All settings that decide the bytes of generated faces, without the identity range."""
-    from facelib.synthesis import build_generator, generator_version
+    from facelib.synthesis import generator_version
 
     generate, align = settings.generate, settings.align
-    generator = build_generator(generate.generator, **generate.options)
+    generator = make_generator(generate)
+    mixture = {}
+    if isinstance(generate.generator, list):
+        mixture["generator_mixture"] = [part.model_dump() for part in generate.generator]
     return {
         "generator": generator.name,
         "generator_version": generator_version(generator),
         "generator_options": generate.options,
         "generator_licence": generator.license,
         "generator_weights": generator.weights_hash,
+        **mixture,
         "seed": settings.seed,
         "images_per_identity": generate.images_per_identity,
         "jpeg_quality": generate.jpeg_quality,
@@ -135,21 +142,37 @@ def faces_spec(settings: Settings) -> dict[str, Any]:
     }
 
 
+def make_generator(generate: GenerateSettings, gpus: float = 0) -> "FaceGenerator":
+    """The generator or mixture that the settings name, on the GPU of an actor that reserves `gpus`.
+
+    Raises:
+        ValueError: an unknown generator or setting, or parts of a mixture that do not fit together.
+    """
+    from facelib.synthesis import build_generator
+    from facelib.synthesis.mixture import MixtureGenerator, MixturePart
+
+    if isinstance(generate.generator, str):
+        return build_generator(generate.generator, **device_options(generate.options, gpus))
+    if generate.options:
+        raise ValueError("a mixture's generators have options of their own: [{name: …, share: …, options: {…}}, …]")
+    # On a GPU where the actor has one and the generator can use it: "auto" is their default.
+    return MixtureGenerator(
+        [MixturePart(build_generator(part.name, **part.options), part.share) for part in generate.generator]
+    )
+
+
 class GeneratorActor:
     """Actor of the first stage: renders all images of a chunk's identities."""
 
     def __init__(self, seed: int, generate: GenerateSettings) -> None:
-        from facelib.synthesis import build_generator
-
         limit_actor_threads()
         self.seed, self.images_per_identity = seed, generate.images_per_identity
-        self.generator = build_generator(
-            generate.generator, **device_options(generate.options, generate.gpus_per_actor)
-        )
+        self.generator = make_generator(generate, generate.gpus_per_actor)
+        self.name = generate.generator_name
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if not row["count"]:
-            return {**row, "images": b"", "image_size": 1, "factors": b"", "factor_size": 1}
+            return {**row, "images": b"", "image_size": 1, "factors": b"", "factor_size": 1, "sources": "[]"}
         identities = np.repeat(np.arange(row["first"], row["first"] + row["count"]), self.images_per_identity)
         indices = np.tile(row["first_image"] + np.arange(self.images_per_identity), row["count"])
         codes = self.generator.identity_codes(self.seed, identities)
@@ -161,19 +184,26 @@ class GeneratorActor:
             "image_size": images.shape[1],
             "factors": factors.astype(np.float32).tobytes(),
             "factor_size": factors.shape[1],
+            "sources": json.dumps([self._source(i) for i in range(row["first"], row["first"] + row["count"])]),
         }
+
+    def _source(self, identity: int) -> str:
+        """What is kept with an identity's faces: the generator's name; in a mixture, that of the identity's own."""
+        from facelib.synthesis.mixture import MixtureGenerator
+
+        return self.generator.source(identity) if isinstance(self.generator, MixtureGenerator) else self.name
 
 
 class AlignerActor:
     """Actor of the second stage: detects, aligns and encodes the face of each image."""
 
-    def __init__(self, align: AlignSettings, source: str, jpeg_quality: int) -> None:
+    def __init__(self, align: AlignSettings, jpeg_quality: int) -> None:
         from facelib.alignment import Aligner, build_detector
 
         limit_actor_threads()
         detector = build_detector(align.detector, **device_options(align.options, align.gpus_per_actor))
         self.aligner = Aligner(detector, template=align.template, size=align.size, min_score=align.min_score)
-        self.source, self.jpeg_quality = source, jpeg_quality
+        self.jpeg_quality = jpeg_quality
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         from facelib.alignment import Rejection, count_rejections
@@ -181,7 +211,7 @@ class AlignerActor:
         side, count = row["image_size"], row["count"]
         images = np.frombuffer(row["images"], np.uint8).reshape(-1, side, side, 3)
         factors = np.frombuffer(row["factors"], np.float32).reshape(len(images), row["factor_size"])
-        per_identity = len(images) // max(count, 1)
+        per_identity, sources = len(images) // max(count, 1), json.loads(row["sources"])
         faces: list[Face] = []
         results = self.aligner.align(list(images))
         for i, result in enumerate(results):
@@ -189,7 +219,8 @@ class AlignerActor:
                 continue
             identity, index = row["first"] + i // per_identity, row["first_image"] + i % per_identity
             data = encode_image(result.image, self.jpeg_quality)
-            faces.append(Face(data, identity, index, result.score, result.landmarks, factors[i], self.source))
+            source = sources[i // per_identity]
+            faces.append(Face(data, identity, index, result.score, result.landmarks, factors[i], source))
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, SCHEMA) as writer:
             writer.write_table(faces_to_table(faces))

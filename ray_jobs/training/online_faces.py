@@ -61,7 +61,7 @@ class OnlineFaces:
 
     def __init__(self, settings: Settings, pool: "FacePool") -> None:
         self.cfg, self.pool = settings.generate, pool
-        self.uri = f"generator {self.cfg.generator}"
+        self.uri = f"generator {self.cfg.generator_name}"
         self.identities = self.cfg.identities
         self.image_spec = ImageSpec(template=settings.align.template, size=settings.align.size)
 
@@ -114,7 +114,7 @@ class FacePool:
         pool = cls(f"faces-{uuid.uuid4().hex[:12]}", generate.actors, align.actors)
         kinds: tuple[tuple[Sequence[str], type, tuple[Any, ...], GenerateSettings | AlignSettings], ...] = (
             (pool._names("generate"), GeneratorActor, (settings.seed, generate), generate),
-            (pool._names("align"), AlignerActor, (align, generate.generator, generate.jpeg_quality), align),
+            (pool._names("align"), AlignerActor, (align, generate.jpeg_quality), align),
         )
         actors: list[Any] = [
             ray.remote(kind)

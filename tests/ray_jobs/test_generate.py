@@ -1,3 +1,4 @@
+import importlib.util
 import signal
 
 import pytest
@@ -105,3 +106,34 @@ def test_more_identities_are_added_to_a_finished_dataset(undisturbed, tmp_path):
     assert after["part-0000003.parquet"] == files(undisturbed / "faces")["part-0000003.parquet"]
     fewer = run("generate", "--output", tmp_path / "out", *SETTINGS, "--generate.identities", 5, folder=tmp_path)
     assert "made with other settings: identities: 12, now 5." in fewer.stderr
+
+
+MIXTURE = '[{"name": "mobilestylegan", "share": 2}, {"name": "morphable", "share": 1}]'
+
+
+@pytest.mark.parametrize("generator", ["mobilestylegan", MIXTURE], ids=["mobilestylegan", "mixture"])
+def test_photographs_and_mixtures_resume_to_the_same_bytes(generator, tmp_path):
+    if importlib.util.find_spec("random_face") is None:
+        pytest.skip("the weights of mobilestylegan are not installed (see Makefile)")
+    arguments = (
+        *("--output", tmp_path / "out", *SETTINGS, "--generate.heldout_identities", 0),
+        *("--generate.identities", 4, "--generate.images_per_identity", 2, "--generate.generator", generator),
+    )
+    done = run("generate", *arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "license: " in done.stdout
+    assert "non-commercial" in done.stdout
+    faces = tmp_path / "out" / "faces"
+    dataset = FaceDataset(str(faces))
+    assert "non-commercial" in dataset.manifest.spec["generator_licence"]
+    assert dataset.manifest.counts["aligned"] == 8
+    sources = {name for table in dataset.tables(["source"]) for name in table["source"].to_pylist()}
+    assert sources == ({"mobilestylegan"} if generator == "mobilestylegan" else {"mobilestylegan", "morphable"})
+
+    before = files(faces)
+    for name in ("manifest.json", "part-0000001.parquet"):
+        (faces / name).unlink()
+    # Another division of the work, by which every image is asked for in another batch.
+    again = run("generate", *arguments, "--generate.identities_per_task", 2, folder=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert files(faces) == before

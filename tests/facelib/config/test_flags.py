@@ -26,6 +26,11 @@ from facelib.config.flags import parse_flags
             {"ssl": {"options": {"a": False, "b": None, "c": 1e-4, "d": "cpu", "e": "01"}}},
         ),
         (["--stages", '[{"job": "generate"}]'], {"stages": [{"job": "generate"}]}),
+        (
+            ["--generate.generator", '[{"name": "a", "share": 1}]'],
+            {"generate": {"generator": [{"name": "a", "share": 1}]}},
+        ),
+        (["--generate.generator", "morphable"], {"generate": {"generator": "morphable"}}),
     ],
 )
 def test_flags_to_a_tree(arguments, tree):

@@ -11,7 +11,7 @@ from facelib.config import load_settings
 from facelib.data import encode_image
 from facelib.synthesis import build_generator
 from ray_jobs.actors import device_options
-from ray_jobs.datasets.generation import Chunk, check_actors, faces_spec
+from ray_jobs.datasets.generation import Chunk, check_actors, faces_spec, make_generator
 from ray_jobs.errors import user_error
 from ray_jobs.training.online_faces import FacePool
 
@@ -61,6 +61,34 @@ def test_version_and_weights_are_in_the_spec(weights):
     assert spec["generator_version"] == 1
     assert len(spec["generator_weights"]) == 64
     assert "non-commercial" in spec["generator_licence"]
+
+
+MIXTURE = (
+    'generate.generator=[{"name": "morphable", "share": 1}, '
+    '{"name": "morphable", "share": 1, "options": {"variation": 0}}]'
+)
+
+
+def test_the_spec_of_a_mixture_names_all_its_generators():
+    spec = faces_spec(load_settings(None, [MIXTURE]))
+    assert spec["generator"] == "mixture"
+    assert [part["options"] for part in spec["generator_mixture"]] == [{}, {"variation": 0}]
+    assert spec["generator_licence"].startswith("morphable: Drawn from random numbers")
+    assert "generator_mixture" not in faces_spec(load_settings(None))
+    with pytest.raises(ValueError, match="options of their own"):
+        faces_spec(load_settings(None, [MIXTURE, "generate.options={image_size: 64}"]))
+
+
+def test_faces_of_a_mixture_say_which_generator_made_them(ray_cluster):
+    cfg = load_settings(None, [MIXTURE, "align.detector=whole_picture", "generate.images_per_identity=2"])
+    generator = make_generator(cfg.generate)
+    with FacePool.start(cfg) as pool:
+        (made,) = pool.make([Chunk(0, first=5, count=4)])
+    assert made.table["source"].to_pylist() == ["morphable"] * 8
+    identities, indices = np.repeat(np.arange(5, 9), 2), np.tile([0, 1], 4)
+    np.testing.assert_array_equal(
+        made.table["factors"].to_pylist(), generator.image_factors(cfg.seed, identities, indices)
+    )
 
 
 def test_actors_with_a_gpu_use_it():
