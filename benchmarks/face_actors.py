@@ -65,12 +65,12 @@ def main() -> None:
         for settings in (morphable, gan):
             generate = settings.generate
             rows = [asdict(Chunk(0, first, 1)) for first in range(100_000)]
-            _report(generate.generator, Generate, (0, generate), rows, arguments)
+            _report(generate.generator_name, Generate, (0, generate), rows, arguments)
         made = [GeneratorActor(0, morphable.generate)(asdict(Chunk(0, first, 1))) for first in range(16)]
         images = [ray.put(chunk) for chunk in made]  # as generators pass them on
         for detector in ("retinaface", "mtcnn"):
             align = load_settings(None, [f"align.detector={detector}"]).align
-            _report(detector, Align, (align, "morphable", 95), images, arguments)
+            _report(detector, Align, (align, 95), images, arguments)
 
 
 def _report(name: str, kind: type, arguments: tuple[Any, ...], rows: list[Any], cfg: argparse.Namespace) -> None:

@@ -54,7 +54,7 @@ def generation(settings: Settings, count: int, seconds: float, folder: Path) -> 
 def alignment(settings: Settings, count: int, seconds: float, folder: Path) -> float:
     """RetinaFace, choice, warp and JPEG of such renders."""
     made = [GeneratorActor(0, settings.generate)(asdict(Chunk(0, first, 1))) for first in range(PICTURES)]
-    arguments = settings.align, "morphable", 95
+    arguments = settings.align, 95
     actors = [ray.remote(num_cpus=0.1)(AlignerActor).remote(*arguments) for _ in range(count)]
     rate = calls_a_second(actors, [ray.put(chunk) for chunk in made], seconds)
     return rate * settings.generate.images_per_identity
