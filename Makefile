@@ -3,15 +3,11 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-<<<<<<< HEAD
 MADE_FROM := pyproject.toml setup.py constraints.txt
 # Named by what the files contain, not by their times: a git pull touches files that it does not change.
 STAMP  := $(VENV)/.installed-$(shell cat $(MADE_FROM) | cksum | tr ' ' -)
-=======
-STAMP  := $(VENV)/.installed
 # A wheel that serves as a container of network weights (37 MB): never imported, so without what it requires.
 WEIGHTS := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps random-face==2021.7.21.1
->>>>>>> 656ba65 (Generator mobilestylegan: faces that look like photographs; mixtures of generators)
 UV     := $(shell command -v uv 2> /dev/null)
 export PYTHONUNBUFFERED := 1
 export NO_MKDOCS_2_WARNING := 1
@@ -75,9 +71,6 @@ else
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 endif
-<<<<<<< HEAD
 	rm -f $(VENV)/.installed*
-=======
 	@$(WEIGHTS) || echo "not installed: weights of the generator mobilestylegan. Later: $(WEIGHTS)"
->>>>>>> 656ba65 (Generator mobilestylegan: faces that look like photographs; mixtures of generators)
 	touch $@

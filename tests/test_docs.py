@@ -172,7 +172,7 @@ def validate_job(job: str, arguments: list[str], folder: Path) -> None:
         job, config, local = "pipeline", config or str(ROOT / "configs" / "quickstart.yaml"), []
     assert job in job_summaries(), f"no job {job}"
     settings = load_settings(config, local)
-    if settings.generate.generator in OWN_GENERATORS:
+    if settings.generate.generator_name in OWN_GENERATORS:
         return
     module = importlib.import_module(f"ray_jobs.{job}")
     try:

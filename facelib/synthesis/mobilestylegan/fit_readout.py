@@ -32,6 +32,7 @@ _CROP = 16  # of the features of each image: many images teach more than many pi
 _REACH = 2  # features around a square that decide its image: two 3 × 3 kernels at each size, the first at twice the cut
 _STYLE_AXES = 48  # of w, those of the largest spread: images are too few to tell what the rest does
 _STYLE_DECAY = 0.05
+_STEP_WEIGHT = 1.0
 
 
 def main() -> None:
@@ -155,13 +156,16 @@ def fit(samples: Samples, steps: int, batch_size: int, seed: int) -> Readout:
     for step in range(steps):
         batch = torch.from_numpy(random.choice(len(features), batch_size, replace=False))
         crops = features[batch].float().contiguous(memory_format=torch.channels_last)
-        loss = (readout(crops, styles[batch]) - samples.images[batch].float()).square().mean()
+        error = readout(crops, styles[batch]) - samples.images[batch].float()
+        mistake = error.square().mean()
+        # Steps between neighbors count too: else those across features come out larger, as a grid.
+        loss = mistake + _STEP_WEIGHT * (error.diff(dim=2).square().mean() + error.diff(dim=3).square().mean())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         average.update_parameters(readout)
-        recent.append(loss.item())
+        recent.append(mistake.item())
         if (step + 1) % 250 == 0:
             print(f"step {step + 1}: {-10 * np.log10(np.mean(recent[-250:]) / 4):.2f} dB", flush=True)
     fitted = average.module
