@@ -162,14 +162,14 @@ class Run:
         Args:
             name: as tables and messages call it.
             uri: where it is.
-            digest: hash that changes with its content; MLflow keeps 36 characters.
+            digest: hash that changes with its content; its first 8 characters are logged, as many as MLflow's own have.
             role: `train`, `validation` or `test`.
             counts: numbers of images, identities, pairs, ….
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         source = json.dumps({"uri": uri})
-        dataset = Dataset(name, digest[:36], "facelib", source, profile=json.dumps(counts))
+        dataset = Dataset(name, digest[:8], "facelib", source, profile=json.dumps(counts))
         with self._tolerant(f"dataset {name}"):
             self.client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", role)])])
 

@@ -51,16 +51,23 @@ def log_training_sets(settings: Settings, run: Run) -> None:
         log_set(run, parse_spec(text), "validation")
 
 
-def log_dataset(run: Run, dataset: FaceDataset, role: str) -> None:
-    """Log a face dataset as input of a run; its digest is that of the manifest, which has the parts' checksums."""
+def log_dataset(run: Run, dataset: FaceDataset, role: str, name: str = "") -> None:
+    """Log a face dataset as input of a run; its digest is that of the manifest, which has the parts' checksums.
+
+    Args:
+        name: of the dataset; by default that of its folder.
+    """
     manifest = dataset.manifest
     digest = hashlib.sha256(dataset.folder.read(MANIFEST_NAME)).hexdigest()
     counts = {"images": manifest.images, "identities": manifest.identities}
-    run.log_dataset(Path(dataset.folder.path).name, dataset.folder.uri, digest, role, **counts)
+    run.log_dataset(name or Path(dataset.folder.path).name, dataset.folder.uri, digest, role, **counts)
 
 
 def log_set(run: Run, spec: SetSpec, role: str, faces: int = 0) -> None:
-    """Log an evaluation set as input of a run; its digest is that of its files' names and sizes."""
+    """Log an evaluation set as input of a run: a face dataset, or files, whose digest is of their names and sizes."""
+    if len(spec.files) == 1 and Folder(spec.files[0]).exists(MANIFEST_NAME):
+        log_dataset(run, FaceDataset(spec.files[0]), role, spec.name)
+        return
     sizes = {}
     for path in map(Path, spec.files):
         files = [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]

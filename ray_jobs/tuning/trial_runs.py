@@ -63,7 +63,7 @@ class TrialRuns:
         """End the run of a trial with its score, state and reason."""
         run = self._runs.pop(trial.number)
         if trial.score is not None:
-            run.log_metrics({"val/score": trial.score})
+            run.log_metrics({"score": trial.score})
         run.set_tag("facelib.trial_state", trial.state)
         if trial.reason:
             tag = "facelib.error" if trial.state == "failed" else "facelib.reason"

@@ -116,7 +116,7 @@ def test_every_trial_is_a_run_with_its_own_end(finished):
         client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
         curve = client.get_metric_history(child.info.run_id, "val/heldout/auc")
         assert [(m.step, m.value) for m in curve] == [(r.epoch, pytest.approx(r.value)) for r in trial.reports]
-        assert child.data.metrics["val/score"] == pytest.approx(trial.score)
+        assert child.data.metrics["score"] == pytest.approx(trial.score)
         history = json.loads((folder / f"out/sweep/trials/{number:04d}/history.json").read_text())
         assert set(history[0]) - {"epoch"} == set(trial.reports[0].metrics)  # nothing of Tune's
         assert "history.json" in {a.path for a in client.list_artifacts(child.info.run_id)}

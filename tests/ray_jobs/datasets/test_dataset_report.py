@@ -6,7 +6,8 @@ from mlflow import MlflowClient
 from support.datasets import write_dataset
 
 from facelib.config import load_settings
-from ray_jobs.datasets.dataset_report import dataset_metrics, log_training_sets, report_dataset
+from facelib.evaluation.protocols import parse_spec
+from ray_jobs.datasets.dataset_report import dataset_metrics, log_set, log_training_sets, report_dataset
 
 
 def test_counts_metrics_and_contact_sheet(tmp_path, run, capsys):
@@ -31,6 +32,7 @@ def test_what_a_training_reads_is_logged_with_role_and_counts(tmp_path, run):
     assert roles == {"faces": "train", "heldout": "validation", "lfw": "validation"}
     assert json.loads(found["faces"].dataset.profile) == {"images": 24, "identities": 12}
     assert json.loads(found["heldout"].dataset.source) == {"uri": f"{tmp_path}/heldout"}
+    log_set(run, parse_spec(f"heldout={tmp_path}/heldout"), "validation")  # the same dataset, as a set
     (tmp_path / "lfw.bin").write_bytes(b"other pairs")
     log_training_sets(settings, run)
     digests = [i.dataset.digest for i in MlflowClient(run.uri).get_run(run.run_id).inputs.dataset_inputs]

@@ -39,7 +39,7 @@ def test_a_trial_is_a_child_run_from_its_start_to_its_end(settings):
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
     assert (run.data.tags["facelib.trial"], run.data.tags["facelib.reason"]) == ("3", "stopped by asha")
     assert run.data.metrics["parameter/ssl.queue_size"] == 64
-    assert run.data.metrics["val/score"] == 0.8
+    assert run.data.metrics["score"] == 0.8
     assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "val/heldout/auc")] == [
         (1, 0.7),
         (2, 0.8),
