@@ -3,7 +3,6 @@
 from facelib.evaluation.baselines import PixelEmbedding, WhitenedPixels
 from facelib.evaluation.bootstrap import (
     AucComparison,
-    Interval,
     bootstrap_kfold,
     bootstrap_roc,
     compare_auc,
@@ -25,6 +24,7 @@ from facelib.evaluation.report import (
     evaluate_scores,
     results_tables,
 )
+from facelib.evaluation.resampling import Interval, Resampled
 from facelib.evaluation.roc import (
     RocCurve,
     SortedScores,
@@ -51,6 +51,7 @@ __all__ = [
     "OperatingPoint",
     "PixelEmbedding",
     "Report",
+    "Resampled",
     "RocCurve",
     "SortedScores",
     "VerificationReport",

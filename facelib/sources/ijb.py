@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from facelib.utils.text_files import read_lines
+
+CROPS = "loose_crop"
 IMAGES, PAIRS, LANDMARKS = "_face_tid_mid.txt", "_template_pair_label.txt", "_name_5pts_score.txt"
 
 
@@ -30,10 +33,13 @@ class IJBMetadata:
     Args:
         folder: folder that holds `meta/` and the images, or the metadata files themselves.
         subset: "ijbb" or "ijbc"; needed only where the folder holds both.
+        images: folder of the images, relative to `folder` or absolute; empty: `loose_crop`, else what `meta/img.list`
+            says (a path below `folder` on each line), else `folder` itself.
 
     Attributes:
         subset: prefix of the files read.
         names: image file names, list of M.
+        image_folder, paths: folder of the images, and the path of each below it, list of M.
         templates, medias: template and medium number of each image, int64 [M].
         landmarks: five (x, y) points in pixels of each image, float32 [M, 5, 2]; None without the insightface file.
         scores: detector score of each image, float32 [M]; None without the insightface file.
@@ -45,13 +51,14 @@ class IJBMetadata:
         IJBError: a file is damaged, or the files do not fit together.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], subset: str | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike[str], subset: str | None = None, images: str = "") -> None:
         self.folder = Path(folder)
         files = ijb_files(self.folder, subset)
         self.subset = files.subset
         self.names, self.templates, self.medias = _read_images(files.images)
         self.first, self.second, self.labels = _read_pairs(files.pairs)
         self._check_templates(files.pairs)
+        self.image_folder, self.paths = _locate_images(self.folder, images, self.names, files.images.parent)
         self.landmarks: NDArray[np.float32] | None = None
         self.scores: NDArray[np.float32] | None = None
         if files.landmarks.is_file():
@@ -61,9 +68,8 @@ class IJBMetadata:
         return len(self.names)
 
     def image_path(self, index: int) -> Path:
-        """Image of image `index`: in `loose_crop` where that folder exists, else in the folder itself."""
-        crops = self.folder / "loose_crop"
-        return (crops if crops.is_dir() else self.folder) / self.names[index]
+        """Image of image `index`."""
+        return self.image_folder / self.paths[index]
 
     def _check_templates(self, path: Path) -> None:
         known = np.unique(self.templates)
@@ -72,6 +78,23 @@ class IJBMetadata:
             missing = used[~np.isin(used, known)]
             if len(missing):
                 raise IJBError(f"{path}: the {name} template {missing[0]} of a pair has no image in *{IMAGES}")
+
+
+def _locate_images(folder: Path, images: str, names: list[str], meta: Path) -> tuple[Path, list[str]]:
+    """Folder of the images and their paths below it; see `IJBMetadata`."""
+    chosen = folder / (images or CROPS)
+    if chosen.is_dir():
+        return chosen, names
+    if images:
+        raise FileNotFoundError(f"{chosen}: no such folder of IJB images, as images={images} says")
+    listing = meta / "img.list"
+    if not listing.is_file():
+        return folder, names
+    path_of = {Path(line).name: line.strip() for _, line in read_lines(listing, escape=True)}
+    missing = next((name for name in names if name not in path_of), None)
+    if missing is not None:
+        raise IJBError(f"{listing}: does not list image {missing}")
+    return folder, [path_of[name] for name in names]
 
 
 class IJBFiles(NamedTuple):

@@ -54,15 +54,15 @@ class IJBSource(FaceSource):
         """List every image of every subject once."""
         metadata = IJBMetadata(self.root, self.subset)
         builder = IndexBuilder(numeric=True)
-        folder = metadata.image_path(0).parent.relative_to(self.root)
+        folder = metadata.image_folder.relative_to(self.root)
         templates, number = np.unique(metadata.templates, return_inverse=True)
         names = [f"template {template}" for template in templates.tolist()]
         if self.by_subject:
             genuine = np.stack([metadata.first[metadata.labels], metadata.second[metadata.labels]], axis=1)
             groups = joined_groups(len(templates), np.searchsorted(templates, genuine))
             names = [f"subject {group}" for group in groups.tolist()]
-        for i, name in enumerate(metadata.names):
-            place = (folder / name).as_posix()
+        for i, path in enumerate(metadata.paths):
+            place = (folder / path).as_posix()
             try:
                 place = locate(self.root, place)
             except UnreadableImageError as problem:

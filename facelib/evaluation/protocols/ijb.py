@@ -12,7 +12,7 @@ import abc
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.data import Folder, ImageSpec
+from facelib.data import ImageSpec
 from facelib.evaluation import (
     EvaluationOptions,
     evaluate_scores,
@@ -26,8 +26,6 @@ from facelib.evaluation.protocols.registry import register_protocol
 from facelib.sources import IJBMetadata
 from facelib.sources.groups import joined_groups
 from facelib.utils.arrays import l2_normalize
-
-CROPS = "loose_crop"
 
 
 class IJBTemplates(EvaluationSet):
@@ -43,14 +41,14 @@ class IJBTemplates(EvaluationSet):
         flip: bool = True,
         weighted: bool = False,
         unit: bool = False,
+        images: str = "",
     ) -> None:
         self.name, self.flip, self.weighted, self.unit = name, flip, weighted, unit
-        self.metadata = IJBMetadata(path, subset or None)
+        self.metadata = IJBMetadata(path, subset or None, images)
         if weighted and self.metadata.scores is None:
             raise ValueError(f"{name}: weighted=true needs the detector scores of *_name_5pts_score.txt in {path}")
-        crops = f"{path.rstrip('/')}/{CROPS}"
         self.faces = ImageFiles(
-            crops if Folder(crops).names() else path, self.metadata.names, self.metadata.landmarks, template, size
+            str(self.metadata.image_folder), self.metadata.paths, self.metadata.landmarks, template, size
         )
         self.image_spec = ImageSpec(template=template, size=size)
         self._open(path)
@@ -77,6 +75,7 @@ class IJBVerification(IJBTemplates):
         flip: add the embedding of the flipped image.
         weighted: multiply each image's embedding by the detector's score.
         unit: L2-normalize each image's embedding before pooling.
+        images: folder of the images, see `IJBMetadata`.
 
     Raises:
         FileNotFoundError, ValueError: metadata that is missing, damaged, or lacks what an option needs.

@@ -48,12 +48,13 @@ class IJBIdentification(IJBTemplates):
         flip: bool = True,
         weighted: bool = False,
         unit: bool = False,
+        images: str = "",
         probes: str = "",
     ) -> None:
         if probes and probes not in PROBES:
             raise ValueError(f"{name}: probes={probes}: choose one of {', '.join(PROBES)}")
         self.probe_kind = probes
-        super().__init__(name, path, subset, template, size, flip, weighted, unit)
+        super().__init__(name, path, subset, template, size, flip, weighted, unit, images)
 
     def _open(self, path: str) -> None:
         folder = Path(path, "meta")

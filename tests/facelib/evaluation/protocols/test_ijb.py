@@ -74,3 +74,27 @@ def test_ijb_weights_and_unit_length(tmp_path):
     (tmp_path / "ijb" / "meta" / "ijbc_name_5pts_score.txt").unlink()
     with pytest.raises(ValueError, match=r"weighted=true needs the detector scores"):
         open_set(f"ijb(weighted=true):{tmp_path}/ijb")
+
+
+def test_ijb_images_where_a_download_puts_them(tmp_path):
+    """`loose_crop`; a named folder; what `meta/img.list` says; the root."""
+    root = tmp_path / "ijb"
+    write_ijb(root)
+    expected = open_set(f"ijb:{root}").faces.decode()
+    (root / "loose_crop").rename(root / "affine")
+    named = open_set(f"ijb(images=affine):{root}")
+    np.testing.assert_array_equal(named.faces.decode(), expected)
+    np.testing.assert_array_equal(open_set(f"ijb(images={root}/affine):{root}").faces.decode(), expected)
+    with pytest.raises(FileNotFoundError, match=r"crops: no such folder of IJB images, as images=crops says"):
+        open_set(f"ijb(images=crops):{root}")
+    names = [path.name for path in sorted((root / "affine").iterdir())]
+    listing = root / "meta" / "img.list"
+    listing.write_text("".join(f"affine/{name}\n" for name in names[::-1]))
+    np.testing.assert_array_equal(open_set(f"ijb:{root}").faces.decode(), expected)
+    listing.write_text("".join(f"affine/{name}\n" for name in names[1:]))
+    with pytest.raises(ValueError, match=rf"img\.list: does not list image {names[0]}"):
+        open_set(f"ijb:{root}")
+    listing.unlink()
+    for path in (root / "affine").iterdir():
+        path.rename(root / path.name)
+    np.testing.assert_array_equal(open_set(f"ijb:{root}").faces.decode(), expected)
