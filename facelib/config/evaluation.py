@@ -32,6 +32,11 @@ class EvaluateSettings(Section):
         "strict",
         description="threshold at a FAR: strict (the FAR never exceeds the target) or nearest (as in published tables)",
     )
+    accuracy_rule: Literal["kfold", "best_threshold"] = Field(
+        "kfold",
+        description="accuracy on pairs: kfold (the threshold of each fold is chosen on the others) or best_threshold "
+        "(one, chosen on the same pairs, as in UNPG's tables)",
+    )
     ranks: list[Count] = Field([1, 5, 10], description="ranks of 1:N identification (1 or more)")
     fpirs: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         [1e-1, 1e-2], description="false positive identification rates of 1:N search (between 0 and 1)"

@@ -167,6 +167,21 @@ def bootstrap_folds(
     return resample([table], accuracy, resamples, seed)[0]
 
 
+def bootstrap_best_accuracy(
+    scores: SortedScores, resamples: int = 1000, seed: int = 0, max_bins: int = 8192
+) -> Resampled:
+    """`SortedScores.best_accuracy` of each resample [B], the threshold chosen anew on each."""
+    genuine, impostors = len(scores.genuine), len(scores.impostors)
+
+    def accuracy(counts: Counts) -> tuple[NDArray[Any], ...]:
+        false, true = (accepted_counts(counts[:, kind]) for kind in (0, 1))
+        right = true / true[:, -1:] * genuine + (1 - false / false[:, -1:]) * impostors
+        return (right.max(axis=1) / (genuine + impostors),)
+
+    table = PairTable.of_scores(scores, bin_edges(scores, max_bins))
+    return resample([table], accuracy, resamples, seed)[0]
+
+
 def compare_auc(
     scores_a: Any,
     scores_b: Any,

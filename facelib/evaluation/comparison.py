@@ -92,10 +92,10 @@ def named_metrics(results: Results) -> dict[str, float]:
 def interval_tags(results: Results) -> dict[str, str]:
     """What the intervals on each set rest on, by set; sets whose reports do not say it are left out."""
     return {
-        set_name: result.report.resampling  # type: ignore[attr-defined]
+        set_name: resampling
         for by_set in results.values()
         for set_name, result in by_set.items()
-        if hasattr(result.report, "resampling")
+        if (resampling := getattr(result.report, "resampling", ""))
     }
 
 

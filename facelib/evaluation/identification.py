@@ -208,7 +208,8 @@ def evaluate_identification(galleries: Sequence[GallerySearch], measures: Evalua
     rank = {k: float(np.mean([np.mean(g.ranks <= k) for g in galleries])) for k in measures.ranks}
     tpir = np.mean([g.first_scores().strict_tar(np.array(fpirs)) for g in galleries], axis=0) if fpirs else []
     tpir_at_fpir = dict(zip(fpirs, map(float, tpir), strict=True))
-    intervals, warnings = {}, _warnings(galleries, measures.fpirs)
+    intervals: dict[str, Interval] = {}
+    warnings = _warnings(galleries, measures.fpirs)
     table, cells = _table(galleries, measures.ranks)
     if measures.bootstrap:
         ranks, tpirs = _resampled_rates(table, cells, list(rank), fpirs, measures)
@@ -237,7 +238,8 @@ def _table(galleries: Sequence[GallerySearch], ranks: Sequence[int]) -> tuple[Pa
     """
     later = [k for k in ranks if k > 1]
     below = len(later) + 1
-    cells, subjects = [], []
+    cells: list[NDArray[Any]] = []
+    subjects: list[NDArray[Any] | None] = []
     edges = [bin_edges(g.first_scores(), MAX_BINS) if len(g.strangers) else np.zeros(1) for g in galleries]
     width = below + max(map(len, edges))
     for number, (g, limits) in enumerate(zip(galleries, edges, strict=True)):

@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from facelib.evaluation.arrays import pair_embeddings
-from facelib.evaluation.bootstrap import bootstrap_folds, bootstrap_sorted
+from facelib.evaluation.bootstrap import bootstrap_best_accuracy, bootstrap_folds, bootstrap_sorted
 from facelib.evaluation.resampling import Interval, describe_resampling, resampling_warnings
 from facelib.evaluation.roc import SortedScores, TarRule, check_fars, far_warnings
-from facelib.evaluation.verification import kfold_from_distances, squared_distances, threshold_cells
+from facelib.evaluation.verification import (
+    AccuracyRule,
+    kfold_from_distances,
+    squared_distances,
+    threshold_cells,
+)
 from facelib.utils.optional import require_extra
 
 if TYPE_CHECKING:
@@ -58,6 +63,7 @@ class EvaluationOptions:
         bootstrap: resamples behind the 95 % intervals; 0: none.
         seed: of the resampling.
         ranks, fpirs: of identification: ranks, and false positive identification rates in (0, 1).
+        accuracy_rule: "kfold", or "best_threshold" chosen on the same pairs.
     """
 
     fars: tuple[float, ...] = DEFAULT_FARS
@@ -66,6 +72,7 @@ class EvaluationOptions:
     seed: int = 0
     ranks: tuple[int, ...] = (1, 5, 10)
     fpirs: tuple[float, ...] = (1e-1, 1e-2)
+    accuracy_rule: AccuracyRule = "kfold"
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,9 @@ class VerificationReport:
         rule: "strict" (FAR never above the target) or "nearest"; see `tar_at_far`.
         fmr100, fmr1000, zero_fmr: false non-match rate at FMR at or below 1 %, 0.1 % and 0.
         minimum_measurable_far: 1 / impostors.
-        accuracy, accuracy_std: k-fold accuracy, mean and standard deviation over folds; None without folds.
+        accuracy, accuracy_std: k-fold accuracy, mean and standard deviation over folds; None without folds. By the
+            rule "best_threshold" the accuracy at the threshold that is best on these pairs, without deviation.
+        accuracy_rule: "kfold" or "best_threshold".
         fold_accuracies, fold_thresholds: per fold; empty without folds.
         intervals: confidence interval by measure: "accuracy", "auc", "eer", "fmr100", "fmr1000", "zero_fmr" and
             "tar@far=0.001" style; empty without bootstrap.
@@ -103,6 +112,7 @@ class VerificationReport:
     accuracy_std: float | None = None
     fold_accuracies: list[float] = field(default_factory=list)
     fold_thresholds: list[float] = field(default_factory=list)
+    accuracy_rule: str = "kfold"
     intervals: dict[str, Interval] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -141,6 +151,7 @@ def evaluate_pairs(
     folds: int = 10,
     rule: TarRule = "strict",
     identities: Any = None,
+    accuracy_rule: AccuracyRule = "kfold",
 ) -> VerificationReport:
     """Judge embeddings on the pairs of a verification set; similarity is the cosine.
 
@@ -153,31 +164,37 @@ def evaluate_pairs(
         folds: of the k-fold accuracy.
         rule: of TAR at FAR, see `tar_at_far`.
         identities: identity of each side of each pair, integers [P, 2], which is resampled; None: unknown.
+        accuracy_rule: "kfold"; or "best_threshold": one threshold, the best on these very pairs, as in UNPG's tables.
 
     Raises:
         ValueError: shapes that do not match, values that are not finite, only one kind of pair, fewer pairs than folds.
     """
     first, second, same = pair_embeddings(first, second, issame)
-    distances = squared_distances(first, second)
-    kfold = kfold_from_distances(distances, same, folds)
-    intervals = {}
-    if bootstrap:
-        samples = bootstrap_folds(threshold_cells(distances, same, folds), folds, bootstrap, seed, identities)
-        intervals["accuracy"] = samples.interval(kfold.accuracy)
-    scores = np.einsum("pd,pd->p", first, second)
-    report = evaluate_scores(scores, same, fars, bootstrap, seed, rule, identities)
+    similarities = np.einsum("pd,pd->p", first, second)
+    report = evaluate_scores(similarities, same, fars, bootstrap, seed, rule, identities)
     warnings = list(report.warnings)
-    if not first.any() or np.ptp(scores) < 1e-6:
+    if not first.any() or np.ptp(similarities) < 1e-6:
         warnings.insert(0, "all pairs have the same similarity: the model has collapsed to one embedding")
     measured = {name: getattr(report, name) for name in report.__dataclass_fields__}
-    measured.update(
-        accuracy=kfold.accuracy,
-        accuracy_std=kfold.std,
-        fold_accuracies=kfold.fold_accuracies.tolist(),
-        fold_thresholds=kfold.fold_thresholds.tolist(),
-        intervals=intervals | report.intervals,
-        warnings=warnings,
-    )
+    measured.update(accuracy_rule=accuracy_rule, warnings=warnings)
+    samples = None
+    if accuracy_rule == "best_threshold":
+        scores = SortedScores.of(similarities, same, identities)
+        measured.update(accuracy=scores.best_accuracy)
+        samples = bootstrap_best_accuracy(scores, bootstrap, seed) if bootstrap else None
+    else:
+        distances = squared_distances(first, second)
+        kfold = kfold_from_distances(distances, same, folds)
+        measured.update(
+            accuracy=kfold.accuracy,
+            accuracy_std=kfold.std,
+            fold_accuracies=kfold.fold_accuracies.tolist(),
+            fold_thresholds=kfold.fold_thresholds.tolist(),
+        )
+        if bootstrap:
+            samples = bootstrap_folds(threshold_cells(distances, same, folds), folds, bootstrap, seed, identities)
+    if samples is not None:
+        measured["intervals"] = {"accuracy": samples.interval(measured["accuracy"])} | report.intervals
     return VerificationReport(**measured)
 
 
@@ -281,8 +298,9 @@ def _set_table(name: str, reports: Mapping[str, VerificationReport]) -> Table:
         table.add_column(f"TAR %\n@{far:g}", justify="right", no_wrap=True)
     for model, report in reports.items():
         accuracy = "-"
-        if report.accuracy is not None and report.accuracy_std is not None:
-            accuracy = f"{100 * report.accuracy:.2f} ± {100 * report.accuracy_std:.2f}"
+        if report.accuracy is not None:
+            spread = "" if report.accuracy_std is None else f" ± {100 * report.accuracy_std:.2f}"
+            accuracy = f"{100 * report.accuracy:.2f}{spread}"
         auc = f"{report.auc:.3f}" + bracket(report.intervals.get("auc"), 3)
         table.add_row(
             escape(model), accuracy, auc, f"{100 * report.eer:.1f}", *(_tar_cell(report, far) for far in fars)
@@ -305,6 +323,8 @@ def _caption(report: VerificationReport) -> str:
         "dim: fewer than ten false accepts",
         "*: FAR below one impostor pair",
     ]
+    if report.accuracy is not None and report.accuracy_rule == "best_threshold":
+        notes.insert(0, "accuracy at the threshold that is best on these pairs")
     return "; ".join(["TAR at the nearest FAR, which may exceed the target"] * (report.rule == "nearest") + notes)
 
 

@@ -145,6 +145,13 @@ class SortedScores:
             return self.nearest_tar(fars)
         raise ValueError(f'rule is {rule!r}; use "strict" or "nearest"')
 
+    @cached_property
+    def best_accuracy(self) -> float:
+        """Highest share of pairs decided rightly by one threshold, chosen on these very pairs: biased upward."""
+        curve = self.curve()
+        right = np.rint(curve.tar * curve.genuine) + curve.impostors - np.rint(curve.far * curve.impostors)
+        return float(right.max() / (curve.genuine + curve.impostors))
+
     def strict_threshold(self, fars: Any) -> NDArray[np.float64]:
         """Lowest threshold that keeps FAR at or below each target, float64 like `fars`.
 

@@ -12,12 +12,14 @@ Shape legend: P pairs, D embedding size, T thresholds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facelib.evaluation.arrays import BoolArray, FloatArray, pair_embeddings
+
+AccuracyRule = Literal["kfold", "best_threshold"]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def draw_evaluation_figures(
         yield _drawn(folder / f"roc_{s.name}.png", plot_roc, scored, title=f"ROC on {s.name}")
         yield _drawn(folder / f"det_{s.name}.png", plot_det, scored, title=f"DET on {s.name}")
         for name in trained:
-            similarities, issame = results[name][s.name].similarities, results[name][s.name].issame
+            similarities: Any = results[name][s.name].similarities
+            issame: Any = results[name][s.name].issame
             file, title = f"{name}_{s.name}.png", f"{name} on {s.name}"
             yield _drawn(folder / f"scores_{file}", plot_score_histograms, similarities, issame, title=title)
             sides = [PairSide(s, side, len(issame)) for side in (0, 1)]

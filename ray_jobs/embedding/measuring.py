@@ -31,7 +31,13 @@ def measure_sets(
     cfg = settings.evaluate
     cache = Folder(f"{folder.uri}/embeddings").create() if cfg.cache else None
     options = EvaluationOptions(
-        tuple(cfg.fars), cfg.far_rule, cfg.bootstrap, settings.seed, tuple(cfg.ranks), tuple(cfg.fpirs)
+        tuple(cfg.fars),
+        cfg.far_rule,
+        cfg.bootstrap,
+        settings.seed,
+        tuple(cfg.ranks),
+        tuple(cfg.fpirs),
+        cfg.accuracy_rule,
     )
     results: Results = {model.name: {} for model, _ in work}
     for model, s, embeddings in embed_sets(work, cfg, cache, settings.ray.autoscaling):

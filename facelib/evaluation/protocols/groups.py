@@ -7,7 +7,7 @@ Shape legend: N faces, D embedding size.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.fs as pafs
@@ -76,8 +76,8 @@ class GroupsProtocol(EvaluationSet):
         scored = {name: cast(SortedScores, part.scores) for name, part in parts.items()}
         reports = {name: cast(VerificationReport, part.report) for name, part in parts.items()}
         report = evaluate_groups({name: (reports[name], scored[name]) for name in parts}, measures)
-        pairs = [(part.similarities, part.issame) for part in parts.values()]
-        similarities, issame = (np.concatenate(column) for column in zip(*pairs, strict=True))  # type: ignore[arg-type]
+        pairs: list[tuple[Any, Any]] = [(part.similarities, part.issame) for part in parts.values()]
+        similarities, issame = (np.concatenate(column) for column in zip(*pairs, strict=True))
         identities = self.pair_identities
         return EvaluationResult(report, similarities, issame, identities, scored)
 

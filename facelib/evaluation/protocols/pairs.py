@@ -72,6 +72,7 @@ class PairsProtocol(FacePairs):
             FOLDS,
             measures.rule,
             identities,
+            measures.accuracy_rule,
         )
         similarities = pair_similarities(embeddings, self.first, self.second)
         return EvaluationResult(report, similarities, self.issame, identities)

@@ -108,3 +108,18 @@ def test_table_shows_every_model_and_set():
     assert f"{100 * report.tar_at_far[1e-4]:.1f}*" in text
     assert f"[{report.intervals['auc'].low:.3f}, {report.intervals['auc'].high:.3f}]" in text
     assert "…" not in text
+
+
+def test_accuracy_at_the_best_threshold_of_the_same_pairs():
+    """UNPG's rule for .bin sets: every threshold is tried on all pairs."""
+    first, second, same = embeddings(noise=1.5)
+    report = evaluate_pairs(first, second, same, fars=[0.1], bootstrap=200, accuracy_rule="best_threshold")
+    cosines = np.sum(first * second, axis=1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
+    assert report.accuracy == max(np.mean((cosines >= t) == same) for t in [*cosines, 2])
+    assert report.accuracy > evaluate_pairs(first, second, same, bootstrap=0).accuracy
+    assert (report.accuracy_std, report.fold_accuracies) == (None, [])
+    assert report.intervals["accuracy"].low < report.accuracy
+    assert report.intervals["accuracy"].high < 1
+    assert report.to_dict()["accuracy_rule"] == "best_threshold"
+    (table,) = results_tables({"model": {"set": report}})
+    assert "best on these pairs" in table.caption
