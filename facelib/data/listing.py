@@ -51,7 +51,7 @@ def image_files(
         leave_out: path of a folder -> why it is left out as a whole, as one entry; "" to go on into it.
     """
     top = Path(os.path.realpath(root))
-    seen = {str(top)} if follow_links else set()  # resolved folders, and files that links point to
+    seen: set[str] = {str(top)} if follow_links else set()  # resolved folders, and files that links point to
     pending = [(_scan(str(top), "", skip), "", str(top), False)]
     while pending:
         entries, prefix, folder, concealed = pending[-1]

@@ -149,7 +149,11 @@ def _scan(folder: Path) -> tuple[list[tuple[str, list[str]]], str, dict[str, int
     """(identity folder, its images) in name order, the SHA-256 of all names and sizes, and what was left out."""
     left_out: list[str] = []
     people: dict[str, list[tuple[str, int]]] = {}
-    for place, size in sized_images(Folder(str(folder)), lambda *row: left_out.append(row[0]), follow_links=True):
+
+    def skip(reason: str, place: str, detail: str) -> None:
+        left_out.append(reason)
+
+    for place, size in sized_images(Folder(str(folder)), skip, follow_links=True):
         person, _, name = place.partition("/")
         if name and "/" not in name:
             people.setdefault(person, []).append((name, size))

@@ -83,8 +83,11 @@ def _dataset_tasks(cfg: EmbedSettings, uri: str, image_spec: ImageSpec) -> Embed
 def _folder_tasks(cfg: EmbedSettings, uri: str) -> EmbeddingInput:
     """Image files of a folder and its subfolders, names ascending; links are followed, to each image once."""
     left_out: list[Skipped] = []
-    folder = Folder(uri)
-    files = sized_images(folder, lambda *row: left_out.append(Skipped(*row)), follow_links=True)
+
+    def skip(reason: str, place: str, detail: str) -> None:
+        left_out.append(Skipped(reason, place, detail))
+
+    files = sized_images(Folder(uri), skip, follow_links=True)
     if not files:
         raise JobError(
             f"embed.input: {uri} is not a face dataset and contains no images ({', '.join(IMAGE_SUFFIXES)})"
