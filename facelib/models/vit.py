@@ -60,8 +60,7 @@ class VisionTransformer(nn.Module):
                 raise ValueError(f"{name} = {share!r}: must be in [0, 1)")
         self.image_size, self.mask_ratio = image_size, mask_ratio
         tokens = (image_size // patch_size) ** 2
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)})
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, width))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_drop = nn.Dropout(dropout)
@@ -82,7 +81,7 @@ class VisionTransformer(nn.Module):
             ValueError: images have another shape than this network was built for.
         """
         check_images(images, self.image_size)
-        tokens = self.patch_embed.proj(images).flatten(2).transpose(1, 2)  # [N, T, W]
+        tokens = self.patch_embed["proj"](images).flatten(2).transpose(1, 2)  # [N, T, W]
         tokens = self.pos_drop(tokens + self.pos_embed)
         order = self._draw_order(tokens) if self.training and self.mask_ratio else None
         if order is not None:
@@ -124,12 +123,11 @@ class Block(nn.Module):
         self.drop_path = drop_path
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attn = Attention(width, heads)
-        self.mlp = nn.Module()
-        self.mlp.fc1, self.mlp.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self._skip(self.attn(self.norm1(tokens)))
-        return tokens + self._skip(self.mlp.fc2(F.relu6(self.mlp.fc1(self.norm2(tokens)))))
+        return tokens + self._skip(self.mlp["fc2"](F.relu6(self.mlp["fc1"](self.norm2(tokens)))))
 
     def _skip(self, change: Tensor) -> Tensor:
         """Stochastic depth (Huang et al. 2016): no change for some images, the others' scaled up to the same mean."""

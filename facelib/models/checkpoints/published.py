@@ -90,7 +90,7 @@ def _state_dicts(content: Mapping[Any, Any], depth: int = 0) -> Iterator[State]:
 
 def _explain_unknown(content: Mapping[Any, Any]) -> str:
     known = "known formats: facelib, USynthFace .pth, UNPG .pt, MagFace .pth, arcface_torch .pth and .pt, .safetensors"
-    names = list(max(_state_dicts(content), key=len, default={}))
+    names = max((list(state) for state in _state_dicts(content)), key=len, default=[])
     if not names:
         return f"no tensors found under {sorted(map(str, content))[:8]}; {known}"
     first = [name for name in IRESNET_PARAMETERS if name not in names]
