@@ -107,8 +107,11 @@ def test_a_step_on_a_gpu_waits_for_nothing(settings, tmp_path, name, ranks):
         trainer = Trainer(TrainingPlan.create(changed, method, str(tmp_path)), context)
         with StepWatch():  # the first step: the optimizer makes its state
             metrics.add(trainer._train_step(*trainer._inputs(batch)))
+        losses = LossGuard(context.device)
         with StepWatch() as step:
-            metrics.add(trainer._train_step(*trainer._inputs(batch)))
+            result = trainer._train_step(*trainer._inputs(batch))
+            metrics.add(result)
+            losses.observe(2, result["loss"])
     assert bool(step.collectives) == (ranks > 1)
     assert sum(count for name, count in step.operations.items() if name.startswith("_fused_")) > 0
     print(f"{method} {name}: {step.operations.total()} operations, {dict(step.collectives)}, {step.received_bytes}")
