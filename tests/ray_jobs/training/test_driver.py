@@ -132,7 +132,7 @@ def test_other_settings_in_an_old_folder_are_refused(undisturbed, faces):
 
 def test_a_mistake_inside_a_worker_ends_the_job_at_once_with_advice(faces, tmp_path):
     """It would happen again: it is no failure that train.max_failures is for."""
-    driver = start("train_unpg", "--output", tmp_path / "out", *faces, *SETTINGS, "--train.learning_rate", "1e30",
+    driver = start("train_unpg", "--output", tmp_path / "out", *faces, *SETTINGS, "--train.learning_rate", "1e12",
                    "--train.max_failures", 3, folder=tmp_path)  # fmt: skip
     seen = set()
 
