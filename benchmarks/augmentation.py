@@ -95,7 +95,7 @@ def one_at_a_time(arrays: list[np.ndarray]) -> torch.Tensor:
     return torch.stack(augmented)
 
 
-MAGNITUDES = {name: magnitude_of_bin(name, torch.arange(31.0), SIZE).tolist() for name in OPERATION_NAMES}
+MAGNITUDES = {name: magnitude_of_bin(name, np.arange(31.0), SIZE).tolist() for name in OPERATION_NAMES}
 
 
 def pillow_operation(image: Image.Image, name: str, magnitude: float) -> Image.Image:

@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6, help="of each identity")
     parser.add_argument("--object-store-gb", type=float, default=0.5)
     arguments = parser.parse_args()
-    settings = load_settings(None, [f"ray.object_store_gb={arguments.object_store_gb}", "data.readers=2"])
+    settings = load_settings(
+        None, [f"ray.object_store_gb={arguments.object_store_gb}", "data.readers=2", "data.read_ahead=4"]
+    )
     if Path(arguments.folder).exists():
         parser.error(f"--folder {arguments.folder}: exists already, and would be deleted at the end; name a new one")
     target = Folder(arguments.folder).create()

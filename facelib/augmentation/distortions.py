@@ -1,9 +1,9 @@
 """What cameras, compression and the world do to faces: batched, each image with its own parameters.
 
-Every function takes uint8 images [n, 3, H, W] RGB and uniform numbers [n, k] in [0, 1) that decide the parameters,
-and an amplitude that bounds them; amplitude 0 changes nothing. Resizing, blurring and cropping are separable linear
-maps, written as one matrix for the rows and one for the columns: any mixture of parameters is two batched matrix
-products.
+Every function takes uint8 images [n, 3, H, W] RGB, uniform numbers float64 [n, k] in [0, 1) on the same device that
+decide the parameters, and an amplitude that bounds them; amplitude 0 changes nothing. Resizing, blurring and cropping
+are separable linear maps, written as one matrix for the rows and one for the columns: any mixture of parameters is two
+batched matrix products.
 
 Shapes: n images, H height, W width.
 """
@@ -16,15 +16,13 @@ import torch
 from torch import Tensor
 
 from facelib.augmentation.operations import look_up, luminance, put_rows, rows_of
-from facelib.utils.devices import to_device
 
 NOISE_OFFSETS = 1 << 16
 
 
-def horizontal_flip(images: Tensor, mask: Tensor) -> Tensor:
-    """Mirror the images whose mask (bool [n], on the CPU) is set."""
+def horizontal_flip(images: Tensor, rows: Tensor) -> Tensor:
+    """A copy in which the images of `rows`, int64 [n] on the same device, are mirrored."""
     flipped = images.clone(memory_format=torch.contiguous_format)
-    rows = mask.nonzero().flatten()
     put_rows(flipped, rows, rows_of(flipped, rows).flip(3))
     return flipped
 
@@ -38,9 +36,9 @@ def shift_scale(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
     shift = amplitude * (draws[:, 1:3] - 0.5)
     matrices = []
     for side, offset in ((images.shape[2], shift[:, 1]), (images.shape[3], shift[:, 0])):
-        centers = torch.arange(side, dtype=torch.float64) + 0.5 - side / 2
+        centers = torch.arange(side, dtype=torch.float64, device=draws.device) + 0.5 - side / 2
         source = (centers[None] - offset[:, None] * side) / scale[:, None] + side / 2 - 0.5
-        matrices.append(_resampling(source, 1 / scale, side, black_outside=True))
+        matrices.append(_resampling(source, 1 / scale, 1 + amplitude, side, black_outside=True))
     return _separable(images, *matrices)
 
 
@@ -49,7 +47,7 @@ def gaussian_blur(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
 
     def matrices(side: int) -> Tensor:
         sigma = (draws[:, 0] * amplitude * side / 100).clamp(min=1e-2).to(torch.float32)[:, None, None]
-        index = torch.arange(side, dtype=torch.float32)
+        index = torch.arange(side, dtype=torch.float32, device=draws.device)
         weights = torch.exp(-0.5 * ((index[:, None] - index) / sigma) ** 2)
         # Weights too small to matter are often denormal numbers, with which products take fifty times as long.
         weights = weights.masked_fill_(weights < 1e-6, 0.0)
@@ -63,11 +61,13 @@ def low_resolution(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
 
     def matrices(side: int) -> Tensor:
         small = torch.round(side * (1 - amplitude * draws[:, 0])).clamp(min=2)[:, None]
-        index = torch.arange(side, dtype=torch.float64)
+        index = torch.arange(side, dtype=torch.float64, device=draws.device)
+        largest = side / max(2, round(side * (1 - amplitude)))
         # Rows past the small size exist too (the batch is rectangular), but no enlarged pixel reads them.
-        shrink = _resampling((index + 0.5) * side / small - 0.5, side / small[:, 0], side, black_outside=False)
+        centers = (index + 0.5) * side / small - 0.5
+        shrink = _resampling(centers, side / small[:, 0], largest, side, black_outside=False)
         source = torch.minimum((index + 0.5) * small / side - 0.5, small - 1)
-        return _resampling(source, torch.ones(len(small)), side, black_outside=False) @ shrink
+        return _resampling(source, torch.ones_like(small[:, 0]), 1.0, side, black_outside=False) @ shrink
 
     return _separable(images, *_both_sides(images, matrices))
 
@@ -78,10 +78,10 @@ def additive_noise(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
     draws [n, 2]: deviation, and which part of a fixed table of normal numbers.
     """
     count = images[0].numel()
-    start = to_device((draws[:, 1] * NOISE_OFFSETS).long().clamp_(max=NOISE_OFFSETS - 1), images.device)
+    start = (draws[:, 1] * NOISE_OFFSETS).long().clamp_(max=NOISE_OFFSETS - 1)
     noise = _normal_table(count + NOISE_OFFSETS, images.device)
     noise = noise[start[:, None] + torch.arange(count, device=images.device)].view(images.shape)
-    sigma = to_device((draws[:, 0] * amplitude).float(), images.device)
+    sigma = (draws[:, 0] * amplitude).to(torch.float32)
     return _to_uint8(images.to(torch.float32).addcmul_(noise, sigma[:, None, None, None]))
 
 
@@ -94,9 +94,9 @@ def cutout(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
     for axis, side in enumerate(images.shape[2:]):
         half = 0.5 * amplitude * draws[:, axis : axis + 1] * side
         center = draws[:, axis + 2 : axis + 3] * side
-        inside.append((torch.arange(side) + 0.5 - center).abs() < half)
-    mask = to_device((inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(torch.uint8), images.device)
-    color = to_device((draws[:, 4:7] * 256).to(torch.uint8), images.device)[:, :, None, None]
+        inside.append((torch.arange(side, device=draws.device) + 0.5 - center).abs() < half)
+    mask = (inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(torch.uint8)
+    color = (draws[:, 4:7] * 256).to(torch.uint8)[:, :, None, None]
     return images * (1 - mask) + color * mask
 
 
@@ -105,7 +105,7 @@ def color_jitter(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
 
     draws [n, 5]: brightness, contrast, saturation, and the gains of red and of blue (half as strong).
     """
-    light, contrast, saturation, red, blue = to_device(_signed_power(draws.T, amplitude).float(), images.device)
+    light, contrast, saturation, red, blue = _signed_power(draws.T, amplitude).to(torch.float32)
     gains = torch.stack([light * red.sqrt(), light, light * blue.sqrt()], dim=1)[:, :, None, None]
     x = images.to(torch.float32).mul_(gains)
     mean = x.mean((1, 2, 3), keepdim=True)
@@ -116,7 +116,7 @@ def color_jitter(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
 
 def gamma(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
     """Values to the power of an exponent in [1/(1+a), 1+a]. draws [n, 1]."""
-    exponents = to_device(_signed_power(draws[:, :1], amplitude), images.device)
+    exponents = _signed_power(draws[:, :1], amplitude)
     values = torch.arange(256, dtype=torch.float64, device=images.device) / 255
     return look_up(images, (255 * values**exponents).round())
 
@@ -131,10 +131,10 @@ def _signed_power(draws: Tensor, amplitude: float) -> Tensor:
     return torch.exp(math.log1p(amplitude) * (2 * draws - 1))
 
 
-def _resampling(source: Tensor, support: Tensor, side: int, black_outside: bool) -> Tensor:
-    """Matrices [n, I, side] reading at `source` [n, I] with a triangle of half width max(1, support [n])."""
-    pad = math.ceil(max(1.0, float(support.max()))) + 1
-    index = torch.arange(-pad, side + pad, dtype=torch.float32)
+def _resampling(source: Tensor, support: Tensor, largest: float, side: int, black_outside: bool) -> Tensor:
+    """Matrices [n, I, side] reading at `source` [n, I] with a triangle of half width max(1, support [n]) ≤ largest."""
+    pad = math.ceil(max(1.0, largest)) + 1
+    index = torch.arange(-pad, side + pad, dtype=torch.float32, device=source.device)
     width = support.to(torch.float32).clamp(min=1)[:, None, None]
     weights = (source.to(torch.float32)[..., None] - index).abs_().div_(width).neg_().add_(1).clamp_(min=0)
     inside = weights[..., pad : pad + side]
@@ -151,8 +151,7 @@ def _both_sides(images: Tensor, matrices: Callable[[int], Tensor]) -> tuple[Tens
 
 def _separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """rows @ image @ columns^T for every channel; rows [n, H, H], columns [n, W, W]."""
-    rows = to_device(rows.float(), images.device).unsqueeze(1)
-    columns = to_device(columns.float(), images.device).unsqueeze(1)
+    rows, columns = rows.to(torch.float32).unsqueeze(1), columns.to(torch.float32).unsqueeze(1)
     return _to_uint8(rows @ (images.to(torch.float32) @ columns.transpose(2, 3)))
 
 
@@ -162,4 +161,4 @@ def _to_uint8(values: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=4)
 def _normal_table(count: int, device: torch.device) -> Tensor:
-    return torch.randn(count, generator=torch.Generator().manual_seed(0)).to(device)
+    return torch.randn(count, generator=torch.Generator().manual_seed(0)).to(device, non_blocking=True)

@@ -10,11 +10,12 @@ in one setting share all other draws.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from facelib.augmentation import distortions
-from facelib.augmentation.operations import check_batch, put_rows, rows_of
+from facelib.augmentation.operations import check_batch, on_device, put_rows, rows_of
 from facelib.augmentation.randaugment import CHUNK, RandAugment
 from facelib.augmentation.rng import new_generator, uniforms
 
@@ -105,21 +106,40 @@ class FaceAugmentation:
             ValueError: images are not uint8 [N, 3, H, W].
         """
         check_batch(images)
-        distorting = {**GEOMETRIC, **PHOTOMETRIC}
-        widths = [1, 1, self.randaugment.draws_per_image, *(1 + draws for _, draws, _ in distorting.values())]
-        draws = uniforms(len(images), sum(widths), generator or self.generator)
-        flip, gray, randaugment, *others = draws.split(widths, dim=1)
-        columns = dict(zip(distorting, others))
+        return self.transform(images, self.draw(len(images), generator))
 
-        images = distortions.horizontal_flip(images, flip[:, 0] < self.probabilities["flip"])
+    def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """What `transform` needs for `count` images: uniform numbers float64 [count, draws an image] on the CPU."""
+        return uniforms(count, sum(self._widths), generator or self.generator)
+
+    def transform(self, images: Tensor, draws: Tensor | np.ndarray) -> Tensor:
+        """Augment with given draws, on the device of the images. The images are left untouched.
+
+        A GPU gives the same images as the CPU up to rounding, and the host never waits for it.
+        """
+        draws = np.asarray(draws)
+        flip, gray, randaugment, *others = np.split(draws, np.cumsum(self._widths)[:-1], axis=1)
+        columns = dict(zip({**GEOMETRIC, **PHOTOMETRIC}, others))
+
+        images = distortions.horizontal_flip(images, self._chosen("flip", flip, images.device))
         for name in GEOMETRIC:
             self._distort(name, images, columns[name])
         images = self.randaugment.transform(images, randaugment)
         for name in PHOTOMETRIC:
             self._distort(name, images, columns[name])
-        chosen = (gray[:, 0] < self.probabilities["grayscale"]).nonzero().flatten()
+        chosen = self._chosen("grayscale", gray, images.device)
         put_rows(images, chosen, distortions.grayscale(rows_of(images, chosen)))
         return images
+
+    @property
+    def _widths(self) -> list[int]:
+        """Draws of an image: flipping, grayscale, RandAugment, and each distortion with its probability."""
+        distorting = {**GEOMETRIC, **PHOTOMETRIC}.values()
+        return [1, 1, self.randaugment.draws_per_image, *(1 + draws for _, draws, _ in distorting)]
+
+    def _chosen(self, name: str, draws: np.ndarray, device: torch.device) -> Tensor:
+        """Rows of the images that the first column of draws selects, on the device."""
+        return on_device(np.flatnonzero(draws[:, 0] < self.probabilities[name]), device)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later, bit-exact continuation needs, beside the settings."""
@@ -129,15 +149,17 @@ class FaceAugmentation:
         self.strength = state["strength"]
         self.generator.set_state(state["generator"])
 
-    def _distort(self, name: str, images: Tensor, draws: Tensor) -> None:
+    def _distort(self, name: str, images: Tensor, draws: np.ndarray) -> None:
         """In place, the images that the first column of draws selects."""
         amplitude = self.amplitudes[name] * self.strength
-        rows = (draws[:, 0] < self.probabilities[name]).nonzero().flatten()
+        rows = self._chosen(name, draws, images.device)
         if amplitude == 0 or len(rows) == 0:
             return
         function = {**GEOMETRIC, **PHOTOMETRIC}[name][0]
-        for chunk in rows.split(CHUNK if images.device.type == "cpu" else len(rows)):
-            put_rows(images, chunk, function(rows_of(images, chunk), draws[chunk, 1:], amplitude))
+        parameters = on_device(draws[:, 1:], images.device).index_select(0, rows)
+        size = CHUNK if images.device.type == "cpu" else len(rows)
+        for chunk, chosen in zip(rows.split(size), parameters.split(size)):
+            put_rows(images, chunk, function(rows_of(images, chunk), chosen, amplitude))
 
 
 def _checked_amplitudes(given: dict[str, float]) -> dict[str, float]:

@@ -144,19 +144,24 @@ def luminance(images: Tensor) -> Tensor:
     return _luma(images.to(torch.float32)).to(torch.uint8)
 
 
+def on_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """What the host decided, for a device; the host does not wait for the copy."""
+    return to_device(torch.tensor(values), device)
+
+
 def rows_of(images: Tensor, rows: Tensor) -> Tensor:
-    """images[rows]; rows int64 [n] on the CPU."""
+    """images[rows]; rows int64 [n] on the device of the images."""
     if images.device.type == "cpu":
         return torch.from_numpy(images.numpy()[rows.numpy()])  # copies whole images where torch goes pixel by pixel
-    return images.index_select(0, to_device(rows, images.device))
+    return images.index_select(0, rows)
 
 
 def put_rows(images: Tensor, rows: Tensor, values: Tensor) -> None:
-    """images[rows] = values, in place; rows int64 [n] on the CPU."""
+    """images[rows] = values, in place; rows int64 [n] on the device of the images."""
     if images.device.type == "cpu":
         images.numpy()[rows.numpy()] = values.numpy()
     else:
-        images.index_copy_(0, to_device(rows, images.device), values)
+        images.index_copy_(0, rows, values)
 
 
 def check_batch(images: Tensor) -> None:
@@ -216,7 +221,8 @@ SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13
 
 def _sharpened(images: Tensor, magnitudes: Tensor) -> Tensor:
     """Sharpness without regard to the border."""
-    kernel = to_device(torch.from_numpy(SMOOTH * 13), images.device)[None, None]  # whole numbers: sums are exact
+    kernel = torch.ones(1, 1, 3, 3, device=images.device)  # 13 times SMOOTH: whole numbers, so that sums are exact
+    kernel[0, 0, 1, 1].fill_(5)
     values = images.to(torch.float32)
     total = torch.nn.functional.conv2d(values.flatten(0, 1)[:, None], kernel, padding=1).view(images.shape)
     smooth = total.add_(6.5).mul_(1 / 13).floor_()  # no sum lies on a tie: 13 is odd

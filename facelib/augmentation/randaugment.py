@@ -13,10 +13,11 @@ Shapes: N batch, H height, W width.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from facelib.augmentation.operations import OPERATIONS, check_batch, put_rows, rows_of
+from facelib.augmentation.operations import OPERATIONS, check_batch, on_device, put_rows, rows_of
 from facelib.augmentation.rng import new_generator, uniforms
 from facelib.utils.devices import to_device
 
@@ -76,11 +77,15 @@ class RandAugment:
         check_batch(images)
         return self.transform(images, uniforms(len(images), self.draws_per_image, generator or self.generator))
 
-    def transform(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Augment with given draws: uniform numbers [N, draws_per_image] on the CPU. Leaves the images untouched."""
+    def transform(self, images: Tensor, draws: Tensor | np.ndarray) -> Tensor:
+        """Augment with given draws: uniform numbers [N, draws_per_image] on the CPU. Leaves the images untouched.
+
+        The host decides by them what is done to which image; a GPU is sent orders and never waited for.
+        """
         result = images.clone(memory_format=torch.contiguous_format)
-        for round_draws in draws.view(len(images), self.num_ops, DRAWS_PER_ROUND).unbind(1):
-            self._round(result, round_draws)
+        rounds = np.asarray(draws, np.float64).reshape(len(images), self.num_ops, DRAWS_PER_ROUND)
+        for number in range(self.num_ops):
+            self._round(result, rounds[:, number])
         return result
 
     @staticmethod
@@ -108,34 +113,42 @@ class RandAugment:
         self.magnitude = state["magnitude"]
         self.generator.set_state(state["generator"])
 
-    def _round(self, images: Tensor, draws: Tensor) -> None:
+    def _round(self, images: Tensor, draws: np.ndarray) -> None:
         """One operation on every image, in place; draws [N, 4]."""
         count = len(OPERATION_NAMES)
-        operations = (draws[:, 0] * count).long().clamp_(max=count - 1)
+        operations = np.minimum((draws[:, 0] * count).astype(np.int64), count - 1)
         bins = self._bins(draws[:, 1], draws[:, 3])
-        signs = torch.where(draws[:, 2] < 0.5, -1.0, 1.0)
+        signs = np.where(draws[:, 2] < 0.5, -1.0, 1.0)
         operations[bins == 0] = OPERATION_NAMES.index("Identity")
-        for number, name in enumerate(OPERATION_NAMES):
-            rows = torch.nonzero(operations == number).flatten()
-            if name == "Identity" or len(rows) == 0:
-                continue
-            magnitudes = magnitude_of_bin(name, bins[rows], images.shape[3])
-            if name in SIGNED:
-                magnitudes = magnitudes * signs[rows]
-            size = CHUNK if images.device.type == "cpu" else len(rows)
-            for chunk, strengths in zip(rows.split(size), magnitudes.split(size)):
-                put_rows(images, chunk, OPERATIONS[name](rows_of(images, chunk), to_device(strengths, images.device)))
+        order = np.argsort(operations, kind="stable")  # images of one operation side by side
+        groups = np.split(order, np.cumsum(np.bincount(operations, minlength=count))[:-1])
+        magnitudes = np.concatenate(
+            [
+                magnitude_of_bin(name, bins[rows], images.shape[3]) * (signs[rows] if name in SIGNED else 1.0)
+                for name, rows in zip(OPERATION_NAMES, groups, strict=True)
+            ]
+        )
+        rows, strengths = on_device(order, images.device), on_device(magnitudes, images.device)
+        begin = 0
+        for name, group in zip(OPERATION_NAMES, groups, strict=True):
+            end = begin + len(group)
+            size = CHUNK if images.device.type == "cpu" else max(len(group), 1)
+            for at in range(begin, end if name != "Identity" else begin, size):
+                part = slice(at, min(at + size, end))
+                put_rows(images, rows[part], OPERATIONS[name](rows_of(images, rows[part]), strengths[part]))
+            begin = end
 
-    def _bins(self, which: Tensor, rounding: Tensor) -> Tensor:
+    def _bins(self, which: np.ndarray, rounding: np.ndarray) -> np.ndarray:
         """Uniform over 1..m, where m is the magnitude rounded at random; 0 where m is 0."""
         whole = int(self.magnitude)
-        largest = whole + (rounding < self.magnitude - whole).to(torch.float64)
-        return torch.minimum(torch.floor(which * largest) + 1, largest)
+        largest = whole + (rounding < self.magnitude - whole).astype(np.float64)
+        return np.minimum(np.floor(which * largest) + 1, largest)
 
 
-def magnitude_of_bin(op_name: str, bins: Tensor, width: int) -> Tensor:
+def magnitude_of_bin(op_name: str, bins: np.ndarray, width: int) -> np.ndarray:
     """Unsigned magnitudes, in the operation's unit, of bins [n] in 0..30 for images `width` pixels wide."""
-    share = bins.to(torch.float64) / (BINS - 1)
+    bins = np.asarray(bins, np.float64)
+    share = bins / (BINS - 1)
     match op_name:
         case "ShearX":
             return 0.3 * share
@@ -146,8 +159,8 @@ def magnitude_of_bin(op_name: str, bins: Tensor, width: int) -> Tensor:
         case "Brightness" | "Color" | "Contrast" | "Sharpness":
             return 0.9 * share
         case "Posterize":
-            return 8 - torch.round(4 * share)
+            return 8 - np.round(4 * share)
         case "Solarize":
-            return 255 - 8.5 * bins.to(torch.float64)  # exact: at every second bin it is a level
+            return 255 - 8.5 * bins  # exact: at every second bin it is a level
         case _:
-            return torch.zeros_like(share)
+            return np.zeros_like(share)

@@ -27,7 +27,7 @@ class DataSettings(Section):
     readers: Count = Field(2, description="shuffle windows that each training worker reads ahead")
     read_ahead: Index = Field(
         0,
-        description="batches buffered per window (0: the whole window, up to 1 GiB); fewer need less memory, but "
+        description="batches buffered per window (0: the whole window, up to 0.5 GiB); fewer need less memory, but "
         "readers then wait for each other",
     )
     cache_dir: str = Field(
@@ -66,6 +66,11 @@ class ModelSettings(Section):
 class AugmentSettings(Section):
     """Augmentation of training images. Published: RandAugment with 4 operations and magnitude 16 of 30."""
 
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="where images are decoded and augmented: in the reading tasks (cpu), or beside and on the "
+        "trainer's GPU (cuda); auto: cuda if it has one",
+    )
     flip: Fraction = Field(0.5, description="probability of a horizontal flip (0..1)")
     num_ops: int = Field(4, ge=0, le=64, description="RandAugment operations per image (0: none)")
     magnitude: float = Field(16, ge=0, le=30, description="RandAugment magnitude (0..30)")
@@ -196,8 +201,16 @@ class TrainSettings(Section):
         [], description=".bin verification sets evaluated during training; selection=sets selects by them"
     )
     evaluate_every: Count = Field(1, description="epochs between evaluations")
+    evaluate_every_steps: Index = Field(0, description="steps between evaluations within an epoch (0: none)")
+    log_every: Index = Field(
+        100, description="steps between log lines, and points in MLflow, within an epoch (0: only after epochs)"
+    )
     patience: Index = Field(0, description="stop after this many evaluations without improvement (0: never)")
     checkpoint_every: Index = Field(0, description="steps between checkpoints within an epoch (0: only after epochs)")
+    checkpoint_seconds: NonNegative = Field(
+        0,
+        description="least seconds between checkpoints, but for the last; for epochs of seconds (0: after every epoch)",
+    )
     keep_checkpoints: Count = Field(2, description="checkpoints kept")
     max_failures: int = Field(
         3, ge=-1, le=MAX_INT, description="worker failures tolerated before the job fails (-1: unlimited)"

@@ -20,8 +20,9 @@ _SECTIONS = {
 }
 _OPERATIONAL = (
     "workers", "min_workers", "cpus_per_worker", "threads", "use_gpu", "gpus_per_worker", "max_failures",
-    "keep_checkpoints", "checkpoint_every", "compile", "selection", "sets", "evaluate_every", "patience",
-    "tf32", "cudnn_benchmark", "gradient_compression",
+    "keep_checkpoints", "checkpoint_every", "checkpoint_seconds", "log_every", "compile", "selection", "sets",
+    "evaluate_every", "evaluate_every_steps", "patience", "tf32", "cudnn_benchmark",
+    "gradient_compression",
 )  # fmt: skip
 # Fields that can change during a training: those that affect neither shapes nor the number of steps in an epoch.
 _CHANGEABLE = (

@@ -1,13 +1,16 @@
-"""Augmentation of training images as the loader applies it: in its reading tasks, not in the trainer.
+"""Augmentation of training images: in the loader's reading tasks, or on the trainer's GPU.
 
-In the trainer's process its many small operations would compete with the training step for the interpreter lock; in a
-reading task they run on any CPU of the cluster.
+On CPUs it belongs to the reading tasks, which run on any CPU of the cluster: in the trainer's process its many small
+operations would compete with the training step for the interpreter lock. A GPU takes what dozens of CPUs would do.
 """
 
 from dataclasses import dataclass
 
+import torch
+
 from facelib.augmentation import FaceAugmentation
 from facelib.config import AugmentSettings
+from facelib.config.fields import SettingsError
 
 
 @dataclass(frozen=True)
@@ -31,3 +34,14 @@ class AugmentationSpec:
         cfg = self.settings
         start = cfg.strength if cfg.strength_start is None else cfg.strength_start
         return start + (cfg.strength - start) * step / self.total_steps
+
+
+def augments_on_device(augment: AugmentSettings, device: torch.device) -> bool:
+    """Whether a trainer on `device` decodes and augments there, and the loader leaves images as they are stored.
+
+    Raises:
+        SettingsError: a GPU is requested and the trainer has none.
+    """
+    if augment.device == "cuda" and device.type != "cuda":
+        raise SettingsError("augment.device: cuda, but the trainer has no GPU: set train.use_gpu=true, or auto")
+    return device.type == "cuda" and augment.device != "cpu"

@@ -13,11 +13,12 @@ from facelib.data import StorageError
 from facelib.tracking import Run
 from ray_jobs.errors import user_error
 
-LOGGED = "logged"  # key of a report whose value, metrics of an epoch by name, goes to MLflow
+# Keys of a report whose values, metrics by name, go to MLflow: of an epoch, and of the steps since the last ones.
+LOGGED, LOGGED_STEPS = "logged", "logged_steps"
 
 
 class MLflowCallback(UserCallback):
-    """Logs a training's epochs.
+    """Logs a training's epochs, by their number, and what is reported in between below `steps/`, by the step.
 
     Args:
         tracking_uri, run_id: the open MLflow run.
@@ -28,11 +29,16 @@ class MLflowCallback(UserCallback):
         self.run: Run | None = None
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-        """Log what rank 0 reported of an epoch."""
-        logged = metrics[0].get(LOGGED)
-        if logged:
+        """Log what rank 0 reported."""
+        report = metrics[0]
+        epoch = report.get(LOGGED)
+        steps = {f"steps/{name}": value for name, value in report.get(LOGGED_STEPS, {}).items()}
+        if epoch or steps:
             self.run = self.run or Run.attach(self.tracking_uri, self.run_id)
-            self.run.log_epoch(logged, metrics[0]["epoch"])
+        if self.run and epoch:
+            self.run.log_epoch(epoch, report["epoch"])
+        if self.run and steps:
+            self.run.log_metrics(steps, step=report["step"])
 
 
 class FailFastCallback(UserCallback):

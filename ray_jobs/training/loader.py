@@ -1,5 +1,8 @@
 """Prefetching loader: Ray tasks read, decode and augment ahead of a trainer, on any node with free CPUs.
 
+For a trainer that augments on its GPU they only read: JPEG bytes, a seventh of the pixels, and the random numbers by
+which the trainer augments (`ray_jobs.training.device_prefetch`).
+
 These are streaming tasks and not a Ray Data pipeline: its scheduler would run in the trainer's process, and under
 back-pressure it polls without a pause, holding the interpreter lock half of the time (steps were 2.5 times slower).
 
@@ -18,9 +21,9 @@ import collections
 import itertools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -40,7 +43,7 @@ logger = logging.getLogger(__name__)
 START_TIMEOUT_S = 30.0  # for a reading task to start, also to restart after its node was lost
 DEGRADED_TIMEOUT_S = 1.0  # the same after one that did not, until one starts again
 POLL_INTERVAL_S = 0.5  # between checks whether a task that is waited for is alive
-MAX_BUFFER_BYTES = 1 << 30  # of a window's batches in the object store, unless data.read_ahead says otherwise
+MAX_BUFFER_BYTES = 1 << 29  # of a window's batches in the object store, unless data.read_ahead says otherwise
 
 
 class Batch(NamedTuple):
@@ -49,15 +52,54 @@ class Batch(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
 
+    @classmethod
+    def concatenate(cls, pieces: Sequence["Batch"]) -> "Batch":
+        """One batch of all their samples."""
+        return cls(np.concatenate([p.images for p in pieces]), np.concatenate([p.labels for p in pieces]))
+
+
+class EncodedBatch(NamedTuple):
+    """Images as they are stored, neither decoded nor augmented; in the order of [N, V].
+
+    Args:
+        data: uint8, the encoded images one after the other.
+        sizes: int64 [N·V], bytes of each.
+        draws: float64 [N·V, draws an image] that decide the augmentation; no columns: not augmented.
+        strength: of the augmentation.
+        labels: int64 [N].
+    """
+
+    data: np.ndarray
+    sizes: np.ndarray
+    draws: np.ndarray
+    strength: float
+    labels: np.ndarray
+
+    @classmethod
+    def concatenate(cls, pieces: Sequence["EncodedBatch"]) -> "EncodedBatch":
+        """One batch of all their samples, which are of one training step."""
+        data, sizes, draws, labels = (
+            np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("data", "sizes", "draws", "labels")
+        )
+        return cls(data, sizes, draws, pieces[0].strength, labels)
+
+
+Piece = Batch | EncodedBatch
+
 
 @dataclass(frozen=True)
 class LoaderSpec:
-    """What a reading task needs besides its window: how to draw samples, where steps begin, how to augment."""
+    """What a reading task needs besides its window: how to draw samples, where steps begin, how to augment.
+
+    Args:
+        encoded: leave decoding and augmentation to the trainer.
+    """
 
     sampling: SamplingSpec
     batch_size: int
     steps_per_pass: int
     augmentation: AugmentationSpec | None = None
+    encoded: bool = False
 
 
 def load_batches(
@@ -68,13 +110,18 @@ def load_batches(
     last_step: int,
     data: DataSettings,
     augmentation: AugmentationSpec | None = None,
-) -> Iterator[Batch]:
-    """This rank's batches of steps `first_step` … `last_step - 1`, read, decoded and augmented ahead by Ray tasks."""
-    spec = LoaderSpec(sampler.sampling, sampler.batch_size, sampler.steps_per_pass, augmentation)
+    encoded: bool = False,
+) -> Iterator[Any]:
+    """This rank's batches of steps `first_step` … `last_step - 1`, read ahead by Ray tasks.
+
+    Returns:
+        `Batch`es, decoded and augmented, or with `encoded` an `EncodedBatch` of each step.
+    """
+    spec = LoaderSpec(sampler.sampling, sampler.batch_size, sampler.steps_per_pass, augmentation, encoded)
     loader = PrefetchLoader(faces, spec, data)
     windows = sampler.windows(rank, first_step, last_step)
 
-    def pieces() -> Iterator[Batch]:
+    def pieces() -> Iterator[Piece]:
         # One window is being consumed while the others are read.
         running = collections.deque((w, loader.start(w)) for w in itertools.islice(windows, data.readers + 1))
         while running:
@@ -105,7 +152,7 @@ class PrefetchLoader:
         )
         return task.remote(self.faces, window, self.spec)
 
-    def pieces(self, window: ShuffleWindow, stream: ray.ObjectRefGenerator) -> Iterator[Batch]:
+    def pieces(self, window: ShuffleWindow, stream: ray.ObjectRefGenerator) -> Iterator[Piece]:
         """A window's pieces in order, from its task or from the one that replaces it."""
         task, left = _ReadingTask(stream), window.stop - window.start
         while left:  # Never until the stream's end: the end of a stream that lost its node waits for a CPU too.
@@ -124,7 +171,7 @@ class PrefetchLoader:
         """Objects that a window's task may have made and the trainer not yet consumed."""
         if self.data.read_ahead:
             return self.data.read_ahead
-        sample = self.spec.sampling.views * 3 * self.faces.image_spec.size**2
+        sample = self.spec.sampling.views * 3 * self.faces.image_spec.size**2 // (4 if self.spec.encoded else 1)
         fitting = MAX_BUFFER_BYTES // (sample * self.spec.batch_size)
         # The first object is the node's id; a window begins and ends within a step.
         pieces = 1 + 2 + (window.stop - window.start) // self.spec.batch_size
@@ -173,7 +220,7 @@ class _ReadingTask:
         """It has started and its node is alive; on another node it would have to restart, which needs a CPU."""
         return any(node["NodeID"] == self.node and node["Alive"] for node in ray.nodes())
 
-    def next(self) -> Batch | None:
+    def next(self) -> Piece | None:
         """The next piece, or None if none has arrived yet."""
         begin = time.monotonic()
         if self.pending is None and ray.wait([self.stream], timeout=POLL_INTERVAL_S, fetch_local=False)[0]:
@@ -183,15 +230,15 @@ class _ReadingTask:
         if self.pending is None or not ray.wait([self.pending], timeout=POLL_INTERVAL_S)[0]:
             self.stall_seconds += time.monotonic() - begin
             return None
-        piece: Batch | str = ray.get(self.pending)
+        piece: Piece | str = ray.get(self.pending)
         self.pending, self.stall_seconds = None, 0.0
-        if isinstance(piece, Batch):
-            return piece
-        self.node = piece
-        return None
+        if isinstance(piece, str):
+            self.node = piece
+            return None
+        return piece
 
 
-def read_faces(faces: TrainingFaces, window: ShuffleWindow, spec: LoaderSpec) -> Iterator[Batch | str]:
+def read_faces(faces: TrainingFaces, window: ShuffleWindow, spec: LoaderSpec) -> Iterator[Piece | str]:
     """Ray task: the id of its node, then the pieces of one window."""
     yield ray.get_runtime_context().get_node_id()
     torch.set_num_threads(1)
@@ -199,8 +246,8 @@ def read_faces(faces: TrainingFaces, window: ShuffleWindow, spec: LoaderSpec) ->
     yield from read_window(faces, window, spec)
 
 
-def read_window(faces: TrainingFaces, window: ShuffleWindow, spec: LoaderSpec) -> Iterator[Batch]:
-    """Samples of a window in their shuffled order, decoded and augmented, cut where a training step begins.
+def read_window(faces: TrainingFaces, window: ShuffleWindow, spec: LoaderSpec) -> Iterator[Piece]:
+    """Samples of a window in their shuffled order, cut where a training step begins: decoded and augmented, or neither.
 
     Cut there, every piece is identified by (step, rank) and its offset in the step, wherever a resumed run
     started: that seeds its augmentation.
@@ -217,27 +264,31 @@ def read_window(faces: TrainingFaces, window: ShuffleWindow, spec: LoaderSpec) -
         step, offset = divmod(window.position + begin, spec.batch_size)
         end = min(begin + spec.batch_size - offset, window.stop)
         chosen = rows[begin:end]
-        decoded = np.stack([decode_image(encoded[int(i)].as_buffer()) for i in chosen.ravel()])
-        images = torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous()
-        if spec.augmentation is not None and augment is not None:
-            step += window.pass_number * spec.steps_per_pass
-            augment.strength = spec.augmentation.strength(step)
-            seed = torch_seed(Purpose.AUGMENTATION, window.seed, step, window.rank, offset)
-            images = augment(images, torch.Generator().manual_seed(seed))
-        yield Batch(images.numpy().reshape(*chosen.shape, *images.shape[1:]), labels[chosen[:, 0]].astype(np.int64))
+        step += window.pass_number * spec.steps_per_pass
+        seed = torch_seed(Purpose.AUGMENTATION, window.seed, step, window.rank, offset)
+        generator = torch.Generator().manual_seed(seed)
+        stored = [encoded[int(i)].as_buffer() for i in chosen.ravel()]
+        own_labels = labels[chosen[:, 0]].astype(np.int64)
+        strength = spec.augmentation.strength(step) if spec.augmentation else 0.0
+        if spec.encoded:
+            sizes = np.array([image.size for image in stored], np.int64)
+            draws = augment.draw(len(stored), generator).numpy() if augment else np.empty((len(stored), 0))
+            yield EncodedBatch(np.frombuffer(b"".join(stored), np.uint8), sizes, draws, strength, own_labels)
+        else:
+            decoded = np.stack([decode_image(image) for image in stored])
+            images = torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous()
+            if augment is not None:
+                augment.strength = strength
+                images = augment(images, generator)
+            yield Batch(images.numpy().reshape(*chosen.shape, *images.shape[1:]), own_labels)
         begin = end
 
 
-def rebatch(pieces: Iterator[Batch], batch_size: int) -> Iterator[Batch]:
-    """Cut a stream of pieces of any length into batches of exactly `batch_size`."""
-    held: list[Batch] = []
-    count = 0
+def rebatch(pieces: Iterator[Piece], batch_size: int) -> Iterator[Piece]:
+    """Join pieces, none of which lies in two training steps, to batches of `batch_size`."""
+    held: list[Any] = []
     for piece in pieces:
         held.append(piece)
-        count += len(piece.labels)
-        while count >= batch_size:
-            images = np.concatenate([p.images for p in held]) if len(held) > 1 else held[0].images
-            labels = np.concatenate([p.labels for p in held]) if len(held) > 1 else held[0].labels
-            yield Batch(images[:batch_size], labels[:batch_size])
-            held = [Batch(images[batch_size:], labels[batch_size:])]
-            count -= batch_size
+        if sum(len(p.labels) for p in held) == batch_size:
+            yield held[0] if len(held) == 1 else type(piece).concatenate(held)
+            held = []

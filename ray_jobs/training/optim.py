@@ -94,10 +94,10 @@ class BestCheckpoint:
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
-        self.metric, self.epoch, self.waited = -math.inf, -1, 0
+        self.metric, self.epoch, self.waited = -math.inf, -1.0, 0
         self.weights: dict[str, torch.Tensor] = {}
 
-    def observe(self, metric: float, epoch: int, backbone: nn.Module) -> bool:
+    def observe(self, metric: float, epoch: float, backbone: nn.Module) -> bool:
         """Keep the weights if `metric` is the best so far; returns whether it is."""
         if not metric > self.metric:  # nor is NaN an improvement
             self.waited += 1

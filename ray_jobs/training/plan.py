@@ -15,7 +15,7 @@ STORAGE_NAME = "training"  # where Ray Train keeps its checkpoints, below the tr
 # Settings of `train` that do not decide the trained weights.
 OPERATIONAL = (
     "cpus_per_worker", "threads", "use_gpu", "gpus_per_worker", "max_failures", "keep_checkpoints", "checkpoint_every",
-    "compile", "cudnn_benchmark", "extend",
+    "checkpoint_seconds", "log_every", "compile", "cudnn_benchmark", "extend",
 )  # fmt: skip
 
 
@@ -66,6 +66,7 @@ def training_spec(settings: Settings, faces: TrainingFaces, method: str) -> dict
     elastic = ("workers", "min_workers") if settings.train.min_workers else ("min_workers",)
     for name in (*OPERATIONAL, *watched, *elastic):
         tree["train"].pop(name)
+    tree["augment"].pop("device")
     spec = {f"{section}.{k}": v for section, values in tree.items() if section != "seed" for k, v in values.items()}
     spec |= {"seed": settings.seed, "data.window_row_groups": settings.data.window_row_groups}
     if settings.model.init_from:  # The content counts, not the path.

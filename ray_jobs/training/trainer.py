@@ -6,27 +6,25 @@ Shapes: V views of a sample, N samples of a rank's batch, H rows and W columns o
 import contextlib
 import math
 import os
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from facelib.losses.margins import check_labels
 from facelib.models.pixels import SYMMETRIC
-from facelib.utils.devices import set_cuda_precision, to_device
+from facelib.utils.devices import set_cuda_precision
 from facelib.utils.process import return_memory
 from facelib.utils.random_streams import Purpose, torch_seed
 from ray_jobs.cluster import configure_data
 from ray_jobs.errors import JobError, one_line_errors
 from ray_jobs.progress import format_seconds
-from ray_jobs.training.augmentation import AugmentationSpec
-from ray_jobs.training.callbacks import LOGGED
-from ray_jobs.training.checkpoint import STATE_NAME, newest_checkpoint, read_state, write_state
+from ray_jobs.training.augmentation import AugmentationSpec, augments_on_device
+from ray_jobs.training.callbacks import LOGGED, LOGGED_STEPS
+from ray_jobs.training.checkpoint import newest_checkpoint, read_state_once_a_node, snapshot
 from ray_jobs.training.context import RayTrainContext, TrainContext
-from ray_jobs.training.loader import Batch, load_batches
+from ray_jobs.training.device_prefetch import DevicePrefetcher, Inputs
+from ray_jobs.training.loader import load_batches
 from ray_jobs.training.methods import METHODS, StepOutput
 from ray_jobs.training.online_faces import training_faces
 from ray_jobs.training.optim import BestCheckpoint, LRScheduler, build_optimizer, resumed_step
@@ -40,6 +38,7 @@ from ray_jobs.training.validator import Validator
 # growing. Returning it to the system takes a third of a second.
 RETURN_MEMORY_EVERY_S = 120.0
 CHECK_LOSS_EVERY = 50  # steps; a check waits for the device
+MAX_DECODING_THREADS = 16  # beside a GPU: together they decode more than the interpreter lock lets them hand over
 
 
 def train_rank(config: dict[str, Any]) -> None:
@@ -66,10 +65,11 @@ class Trainer:
         configure_data(settings)
         if self.device.type == "cuda":
             set_cuda_precision(train.tf32, train.cudnn_benchmark)
+        # One core is left to the reading tasks: oneDNN's backward kernels wait for each other in busy loops, and a
+        # thread that loses its core makes a step ten times longer.
+        self.threads = train.threads or max(1, (os.cpu_count() or 1) // context.local_world - 1)
         if self.device.type == "cpu":
-            # One core is left to the reading tasks: oneDNN's backward kernels wait for each other in busy loops, and a
-            # thread that loses its core makes a step ten times longer.
-            torch.set_num_threads(train.threads or max(1, (os.cpu_count() or 1) // context.local_world - 1))
+            torch.set_num_threads(self.threads)
         self.faces = training_faces(settings, plan.face_pool)
         torch.manual_seed(torch_seed(Purpose.INITIAL_WEIGHTS, settings.seed))
         # The sampler needs the number of identities and the method the number of classes: both come from the faces.
@@ -93,17 +93,16 @@ class Trainer:
         self.best = BestCheckpoint(train.patience)
         self.augmentation = AugmentationSpec(settings.augment, train.epochs * self.sampler.steps_per_epoch)
         self.augmentation.build()  # A wrong setting is an error here, not in a reading task.
-        self.validator = Validator(settings, self.faces.image_spec) if self.rank == 0 else None
+        self.validator = Validator(settings, self.faces.image_spec)
         self.history: list[dict[str, float]] = []
         self.step, self.stopped = 0, False
+        self.stored_at = time.monotonic()  # the newest checkpoint, or the start
 
     def fit(self) -> None:
         """Train from `self.step` to the plan's last epoch, reporting every epoch."""
-        train, per_epoch = self.settings.train, self.sampler.steps_per_epoch
+        per_epoch = self.sampler.steps_per_epoch
         last = self.plan.last_epoch * per_epoch
-        stream = load_batches(
-            self.faces, self.sampler, self.rank, self.step, last, self.settings.data, self.augmentation
-        )
+        stream = self._load(last)
         metrics = MetricAccumulator(self.global_batch)
         losses = LossGuard(self.device)
         started, first_step = time.monotonic(), self.step
@@ -111,20 +110,19 @@ class Trainer:
         self.method.train()
         while self.step < last and not self.stopped:
             with metrics.waiting():
-                batch = next(stream)
-            step_metrics = self._train_step(*self._inputs(batch))
+                inputs = next(stream)
+            step_metrics = self._train_step(*inputs)
             metrics.add(step_metrics)
             self.step += 1
             losses.observe(self.step, step_metrics["loss"])
             if self.step % CHECK_LOSS_EVERY == 0 or self.step % per_epoch == 0:
                 self._require_finite_loss(losses)
+            left = (time.monotonic() - started) / (self.step - first_step) * (last - self.step)
             if self.step % per_epoch == 0:
-                left = (time.monotonic() - started) / (self.step - first_step) * (last - self.step)
                 self._end_epoch(metrics.result(self.device), left)
                 metrics = MetricAccumulator(self.global_batch)
-            elif train.checkpoint_every and self.step % train.checkpoint_every == 0:
-                self._require_finite()
-                self._checkpoint({"step": self.step})
+            else:
+                self._within_epoch(metrics, left)
             if time.monotonic() - returned > RETURN_MEMORY_EVERY_S:
                 return_memory()
                 returned = time.monotonic()
@@ -140,7 +138,7 @@ class Trainer:
             torch.distributed.broadcast_object_list(shared, src=0)
         if shared[0] is None:
             return
-        state = read_state(*shared[0])
+        state = read_state_once_a_node(*shared[0], self.context.local_rank, self._barrier, self.plan.uri)
         load_state(self.method, self.optimizer, state)
         self.scheduler.load_state_dict(state["rate"])
         self.best.load_state_dict(state["selection"])
@@ -152,15 +150,22 @@ class Trainer:
         if self.rank == 0:
             print(f"resumed at epoch {self.step / self.sampler.steps_per_epoch:.2f}", flush=True)
 
-    def _inputs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images uint8 [V, N, 3, H, W] and labels [N] on the device."""
-        check_labels(batch.labels, self.faces.identities)  # on a GPU nothing can be checked without waiting for it
-        images = to_device(torch.from_numpy(batch.images.copy()), self.device)  # [N, V, 3, H, W]
-        samples, views = images.shape[:2]
-        stacked = images.transpose(0, 1).flatten(0, 1)  # [V·N, 3, H, W]
-        if self.settings.train.channels_last:
-            stacked = stacked.contiguous(memory_format=torch.channels_last)
-        return stacked.unflatten(0, (views, samples)), to_device(torch.from_numpy(batch.labels.copy()), self.device)
+    def _barrier(self) -> None:
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    def _load(self, last: int) -> Iterator[Inputs]:
+        """Images and labels of steps `self.step` … `last - 1`, on the device."""
+        data, encoded = self.settings.data, augments_on_device(self.settings.augment, self.device)
+        batches = load_batches(
+            self.faces, self.sampler, self.rank, self.step, last, data, self.augmentation, encoded=encoded
+        )
+        return iter(self._prefetch(batches))
+
+    def _prefetch(self, batches: Iterator[Any]) -> DevicePrefetcher:
+        channels_last, threads = self.settings.train.channels_last, min(self.threads, MAX_DECODING_THREADS)
+        classes = self.faces.identities
+        return DevicePrefetcher(batches, self.device, self.augmentation, classes, channels_last, threads)
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         train = self.settings.train
@@ -183,22 +188,56 @@ class Trainer:
     def _end_epoch(self, metrics: dict[str, float], seconds_left: float) -> None:
         train, epoch = self.settings.train, self.step // self.sampler.steps_per_epoch
         self._require_finite()
-        if self.validator is not None:
-            if epoch % train.evaluate_every == 0 or epoch == train.epochs:
-                with torch.compiler.set_stance("force_eager"):  # its shapes would be compiled as well
-                    result = self.validator.evaluate(self.method.backbone)
-                metrics |= result.metrics
-                selected = result.selected if train.selection != "last" else float(epoch)
-                self.best.observe(selected, epoch, self.method.backbone)
-                self.scheduler.observe(selected)
-            metrics["epoch"] = epoch
+        if epoch % train.evaluate_every == 0 or epoch == train.epochs:
+            metrics |= self._evaluate(epoch)
+        metrics["epoch"] = epoch
+        if self.rank == 0:
             self.history.append(metrics)
             print(self.validator.line(metrics, train.epochs) + f", {format_seconds(seconds_left)} left", flush=True)
-        if self.world > 1:
-            self._broadcast_decisions()
+        due = self._agree(self._is_due(final=epoch == self.plan.last_epoch or self.best.exhausted))
         self.stopped = self.best.exhausted
         logged = {k: v for k, v in metrics.items() if k != "epoch"}
-        self._checkpoint({"epoch": epoch, "step": self.step, LOGGED: logged})
+        self._report({"epoch": epoch, "step": self.step, LOGGED: logged}, due)
+
+    def _within_epoch(self, metrics: "MetricAccumulator", seconds_left: float) -> None:
+        """Log line, evaluation and checkpoint, each if its step has come."""
+        train, per_epoch = self.settings.train, self.sampler.steps_per_epoch
+        step = self.step % per_epoch
+        logged: dict[str, float] = {}
+        if train.log_every and step % train.log_every == 0:
+            logged = {**metrics.recent(), "learning_rate": self.scheduler.at(self.step - 1)}
+            if self.rank == 0:
+                print(self._step_line(logged, step, seconds_left), flush=True)
+        if train.evaluate_every_steps and step % train.evaluate_every_steps == 0:
+            found = self._evaluate(round(self.step / per_epoch, 3))
+            if self.rank == 0:
+                shown = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+                print(f"step {step}/{per_epoch}: {shown}", flush=True)
+            logged |= found
+            self._agree(False)
+        if train.checkpoint_every and self.step % train.checkpoint_every == 0:
+            self._require_finite()
+            self._report({"step": self.step, LOGGED_STEPS: logged}, self._agree(self._is_due()))
+        elif logged:
+            self._report({"step": self.step, LOGGED_STEPS: logged}, checkpoint=False)
+
+    def _step_line(self, metrics: dict[str, float], step: int, seconds_left: float) -> str:
+        epoch, per_epoch = self.step // self.sampler.steps_per_epoch + 1, self.sampler.steps_per_epoch
+        return (
+            f"epoch {epoch}, step {step}/{per_epoch}: loss {metrics['loss']:.3f}, "
+            f"{metrics['samples_per_second']:.0f} samples/s, learning rate {metrics['learning_rate']:.3g}, "
+            f"{format_seconds(seconds_left)} left"
+        )
+
+    def _evaluate(self, epoch: float) -> dict[str, float]:
+        """Metrics on the validation sets. All ranks share the work; rank 0 keeps the best model."""
+        with torch.compiler.set_stance("force_eager"):  # its shapes would be compiled as well
+            result = self.validator.evaluate(self.method.backbone)
+        if self.rank == 0:
+            selected = result.selected if self.settings.train.selection != "last" else float(epoch)
+            self.best.observe(selected, epoch, self.method.backbone)
+            self.scheduler.observe(selected)
+        return result.metrics
 
     def _require_finite_loss(self, losses: "LossGuard") -> None:
         if (step := losses.first_bad_step()) is not None:
@@ -206,7 +245,7 @@ class Trainer:
 
     def _require_finite(self) -> None:
         """Checked before every checkpoint: a diverged state must not replace a good one."""
-        if not all(bool(p.isfinite().all()) for p in self.method.parameters()):
+        if not torch.stack([p.isfinite().all() for p in self.method.parameters()]).all():
             raise self._diverged(self.step, "weights are not finite")
 
     def _diverged(self, step: int, what: str) -> JobError:
@@ -216,32 +255,39 @@ class Trainer:
             "output folder."
         )
 
-    def _broadcast_decisions(self) -> None:
-        """Rank 0 validates; the other ranks receive what decides the next epoch."""
-        shared: list[Any] = [self.scheduler.state_dict(), self.best.waited] if self.rank == 0 else [None, None]
+    def _is_due(self, final: bool = False) -> bool:
+        """Whether to store a checkpoint: one was long enough ago and is not still being stored, or it is the last."""
+        since = time.monotonic() - self.stored_at
+        return final or (since >= self.settings.train.checkpoint_seconds and not self.context.storing)
+
+    def _agree(self, due: bool) -> bool:
+        """Rank 0 decides; the others receive what the next steps depend on, and whether a checkpoint is due."""
+        if self.world == 1:
+            return due
+        shared: list[Any] = [self.scheduler.state_dict(), self.best.waited, due] if self.rank == 0 else [None] * 3
         torch.distributed.broadcast_object_list(shared, src=0)
         self.scheduler.load_state_dict(shared[0])
         self.best.waited = int(shared[1])
+        return bool(shared[2])
 
-    def _checkpoint(self, metrics: dict[str, Any]) -> None:
-        """A barrier of all ranks; rank 0 writes the state."""
-        states = gather_state(self.method, self.optimizer)
-        if self.rank != 0:
-            self.context.report(metrics)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            state = {
-                **states,
-                "rate": self.scheduler.state_dict(),
-                "selection": self.best.state_dict(),
-                "history": self.history,
-                "stopped": self.stopped,
-                "normalization": getattr(self.method.backbone, "normalization", SYMMETRIC),
-                "epoch": self.step // self.sampler.steps_per_epoch,
-                "epoch_samples": self.step % self.sampler.steps_per_epoch * self.global_batch,
-            }
-            write_state(Path(folder) / STATE_NAME, state)
-            self.context.report(metrics, folder)
+    def _report(self, metrics: dict[str, Any], checkpoint: bool) -> None:
+        """A barrier of all ranks. With `checkpoint`, rank 0 hands over the state as it is now."""
+        state = None
+        if checkpoint:
+            self.stored_at = time.monotonic()
+            states = gather_state(self.method, self.optimizer)
+            if self.rank == 0:
+                state = {
+                    **snapshot(states),
+                    "rate": self.scheduler.state_dict(),
+                    "selection": self.best.state_dict(),
+                    "history": list(self.history),
+                    "stopped": self.stopped,
+                    "normalization": getattr(self.method.backbone, "normalization", SYMMETRIC),
+                    "epoch": self.step // self.sampler.steps_per_epoch,
+                    "epoch_samples": self.step % self.sampler.steps_per_epoch * self.global_batch,
+                }
+        self.context.report(metrics, state)
 
 
 class LossGuard:
@@ -267,6 +313,7 @@ class MetricAccumulator:
         self.samples_per_step, self.steps, self.waited = samples_per_step, 0, 0.0
         self.sums: dict[str, torch.Tensor] = {}
         self.started = time.monotonic()
+        self.mark: tuple[int, float, dict[str, float]] = 0, self.started, {}
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -280,6 +327,15 @@ class MetricAccumulator:
         self.steps += 1
         for name, value in metrics.items():
             self.sums[name] = self.sums[name] + value.detach().float() if name in self.sums else value.detach().float()
+
+    def recent(self) -> dict[str, float]:
+        """Means and samples per second since the last call; waits for the device."""
+        steps, began, before = self.mark
+        sums = {name: float(value) for name, value in self.sums.items()}
+        self.mark = self.steps, time.monotonic(), sums
+        count = self.steps - steps
+        means = {name: (value - before.get(name, 0.0)) / count for name, value in sums.items()}
+        return {**means, "samples_per_second": self.samples_per_step * count / (self.mark[1] - began)}
 
     def result(self, device: torch.device) -> dict[str, float]:
         """Means, samples per second, and the share of time spent waiting for data."""

@@ -1,8 +1,15 @@
-"""Validation after an epoch: held-out synthetic pairs, which may select the model, and real verification sets."""
+"""Validation of a training: held-out synthetic pairs, which may select the model, and real verification sets.
 
+The ranks share the work: each embeds its part of a set's images, in the batches in which one rank would embed them all,
+with the BatchNorm statistics of rank 0, whose model is kept.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import nn
 
 from facelib.config import Settings
@@ -12,6 +19,7 @@ from facelib.embedding import NonFiniteEmbeddingError, embed_images
 from facelib.evaluation import kfold_accuracy, roc_auc
 from facelib.evaluation.protocols import SetSpec, parse_spec
 from facelib.sources.pair_sets import load_pair_set
+from facelib.utils import distributed
 from facelib.utils.arrays import l2_normalize
 from ray_jobs.errors import JobError
 
@@ -45,21 +53,20 @@ class Validator:
     def evaluate(self, backbone: nn.Module) -> ValidationResult:
         """ROC-AUC on every set and k-fold accuracy on the real ones.
 
-        Without flipped images: it halves the time and ranks models in the same order.
+        Without flipped images: it halves the time and ranks models in the same order. All ranks call it together, and
+        all have the result.
         """
         metrics: dict[str, float] = {}
-        for pair_set in [*([self.heldout] if self.heldout else []), *self.sets]:
-            try:
-                embeddings = embed_images(
-                    backbone, pair_set.images, flip=False, batch_size=self.batch_size, precision=self.precision
-                )
-            except NonFiniteEmbeddingError as error:
-                raise JobError(f"validation set {pair_set.name}: {error}") from None
-            embeddings = l2_normalize(embeddings)
-            first, second = embeddings[pair_set.first], embeddings[pair_set.second]
-            metrics[f"{pair_set.name}/auc"] = roc_auc((first * second).sum(1), pair_set.issame)
-            if pair_set is not self.heldout:
-                metrics[f"{pair_set.name}/accuracy"] = kfold_accuracy(first, second, pair_set.issame).accuracy
+        with _buffers_of_rank_0(backbone):
+            for pair_set in [*([self.heldout] if self.heldout else []), *self.sets]:
+                try:
+                    embeddings = l2_normalize(self._embed(backbone, pair_set.images))
+                except NonFiniteEmbeddingError as error:
+                    raise JobError(f"validation set {pair_set.name}: {error}") from None
+                first, second = embeddings[pair_set.first], embeddings[pair_set.second]
+                metrics[f"{pair_set.name}/auc"] = roc_auc((first * second).sum(1), pair_set.issame)
+                if pair_set is not self.heldout:
+                    metrics[f"{pair_set.name}/accuracy"] = kfold_accuracy(first, second, pair_set.issame).accuracy
         if self.by_sets:
             return ValidationResult(metrics, float(np.mean([metrics[f"{s.name}/accuracy"] for s in self.sets])))
         return ValidationResult(metrics, metrics[f"{self.heldout.name}/auc"] if self.heldout else 0.0)
@@ -75,6 +82,40 @@ class Validator:
         if metrics["data_wait_share"] > 0.05:
             words.append(f"{metrics['data_wait_share']:.0%} waiting for data")
         return ", ".join(words)
+
+    def _embed(self, backbone: nn.Module, images: Sequence[bytes]) -> np.ndarray:
+        """Embeddings float32 [M, D] of all images, each made by one rank."""
+        rank, world = distributed.rank(), distributed.world_size()
+        batches = -(-len(images) // self.batch_size)
+        ends = [min(batches * r // world * self.batch_size, len(images)) for r in range(world + 1)]
+        own = embed_images(
+            backbone,
+            images[ends[rank] : ends[rank + 1]],
+            flip=False,
+            batch_size=self.batch_size,
+            precision=self.precision,
+        )
+        if world == 1:
+            return own
+        counts = np.diff(ends)
+        device = next(backbone.parameters()).device
+        padded = torch.zeros(int(counts.max()), own.shape[1], device=device)
+        padded[: len(own)] = torch.from_numpy(own)
+        gathered = distributed.gather(padded).cpu().numpy().reshape(world, len(padded), -1)
+        return np.concatenate([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+
+@contextlib.contextmanager
+def _buffers_of_rank_0(backbone: nn.Module) -> Iterator[None]:
+    """Each rank has running statistics of its own; here all have those of rank 0."""
+    own = [(buffer, buffer.clone()) for buffer in backbone.buffers()] if distributed.world_size() > 1 else []
+    for buffer, _ in own:
+        buffer.copy_(distributed.broadcast(buffer))
+    try:
+        yield
+    finally:
+        for buffer, value in own:
+            buffer.copy_(value)
 
 
 def _open(spec: SetSpec, settings: Settings) -> PairSet:

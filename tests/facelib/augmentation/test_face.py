@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from support.fake_cuda import StepWatch, fake_cuda
 
-from facelib.augmentation import FaceAugmentation, RandAugment, to_network_input
+from facelib.augmentation import FaceAugmentation, RandAugment, distortions, to_network_input
 from facelib.augmentation.face import GEOMETRIC, PHOTOMETRIC
 
 DISTORTIONS = {**GEOMETRIC, **PHOTOMETRIC}
@@ -88,6 +89,29 @@ def test_only_randaugment_equals_randaugment():
     total = 2 + 16 + sum(1 + draws for _, draws, _ in DISTORTIONS.values())
     draws = torch.rand(50, total, dtype=torch.float64, generator=generator)
     assert torch.equal(augment(images), RandAugment().transform(images, draws[:, 2:18]))
+
+
+def test_draws_may_be_made_apart_from_the_images():
+    images = _random_images(9)
+    one, two = FaceAugmentation(seed=4, **EVERYTHING), FaceAugmentation(seed=4, **EVERYTHING)
+    draws = two.draw(9)
+    assert draws.dtype == torch.float64
+    assert torch.equal(one(images), FaceAugmentation(**EVERYTHING).transform(images, draws.numpy()))
+
+
+def test_on_a_gpu_the_host_waits_for_nothing():
+    augment = FaceAugmentation(seed=1, **EVERYTHING)
+    draws = augment.draw(64).numpy()
+    distortions._normal_table.cache_clear()
+    with fake_cuda():
+        images = torch.empty(64, 3, 112, 112, dtype=torch.uint8, device="cuda")
+        with StepWatch() as watch:
+            augmented = augment.transform(images, draws)
+    distortions._normal_table.cache_clear()  # a fake one
+    assert augmented.shape == images.shape
+    assert (augmented.dtype, augmented.device.type) == (torch.uint8, "cuda")
+    # Whole groups of images at a time: 64 images in chunks of the CPU's size would take several times as many.
+    assert sum(watch.operations.values()) < 1500
 
 
 def test_network_input():

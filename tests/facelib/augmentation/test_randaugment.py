@@ -115,7 +115,7 @@ def test_operations_bins_and_signs_are_uniform(monkeypatch):
 def test_fractional_magnitudes_are_rounded_at_random(magnitude):
     augment = RandAugment(magnitude=magnitude)
     which, rounding = torch.rand(2, 200_000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    bins = augment._bins(which, rounding)
+    bins = torch.from_numpy(augment._bins(which.numpy(), rounding.numpy()))
     whole, fraction = int(magnitude), magnitude - int(magnitude)
     expected = np.zeros(18)
     for largest, weight in ((whole, 1 - fraction), (whole + 1, fraction)):

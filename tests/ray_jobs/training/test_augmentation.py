@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from facelib.config import AugmentSettings
-from ray_jobs.training.augmentation import AugmentationSpec
+from facelib.config.fields import SettingsError
+from ray_jobs.training.augmentation import AugmentationSpec, augments_on_device
 
 
 def test_strength_ramps_from_start_to_end():
@@ -20,3 +21,15 @@ def test_the_operation_has_the_settings():
 def test_an_unknown_option_is_refused():
     with pytest.raises(TypeError, match="solarize_everything"):
         AugmentationSpec(AugmentSettings(options={"solarize_everything": 1}), total_steps=1).build()
+
+
+def test_a_gpu_augments_where_there_is_one():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
+    decisions = {
+        device: [augments_on_device(AugmentSettings(device=device), d) for d in (cpu, cuda)]
+        for device in ("auto", "cpu")
+    }
+    assert decisions == {"auto": [False, True], "cpu": [False, False]}
+    assert augments_on_device(AugmentSettings(device="cuda"), cuda)
+    with pytest.raises(SettingsError, match=r"augment\.device: cuda, but the trainer has no GPU"):
+        augments_on_device(AugmentSettings(device="cuda"), cpu)

@@ -10,7 +10,7 @@ from facelib.config import load_settings
 from facelib.data import DatasetError, StorageError
 from facelib.tracking import Run
 from ray_jobs.errors import JobError, user_error
-from ray_jobs.training.callbacks import LOGGED, FailFastCallback, MLflowCallback
+from ray_jobs.training.callbacks import LOGGED, LOGGED_STEPS, FailFastCallback, MLflowCallback
 
 
 def test_epochs_go_to_the_run_and_other_reports_do_not(tmp_path):
@@ -18,10 +18,12 @@ def test_epochs_go_to_the_run_and_other_reports_do_not(tmp_path):
     with Run.open(load_settings(None, [f"tracking.uri={uri}", "tracking.system_metrics=false"]), "train_ssl") as run:
         watch = MLflowCallback(run.uri, run.run_id)
         watch.after_report(None, [{"step": 2}], None)
+        watch.after_report(None, [{"step": 3, LOGGED_STEPS: {"loss": 2.5}}, {"step": 3}], None)
         watch.after_report(None, [{"epoch": 1, "step": 4, LOGGED: {"loss": 2.0}}, {"step": 4}], None)
         watch.after_report(None, [{"epoch": 2, "step": 8, LOGGED: {"loss": 1.0}}, {"step": 8}], None)
     client = MlflowClient(uri)
     assert [(m.step, m.value) for m in client.get_metric_history(run.run_id, "train/loss")] == [(1, 2.0), (2, 1.0)]
+    assert [(m.step, m.value) for m in client.get_metric_history(run.run_id, "steps/loss")] == [(3, 2.5)]
     assert client.get_run(run.run_id).info.status == "FINISHED"
 
 

@@ -1,19 +1,29 @@
 """Damaged checkpoints, and Ray Train's own notes about them."""
 
+import contextlib
 import json
 import subprocess
 import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 import torch
 from support.commands import ROOT
 
+from ray_jobs.training import checkpoint
 from ray_jobs.training.checkpoint import (
     BOOKKEEPING_NAME,
     STATE_NAME,
     discard_stale_bookkeeping,
     newest_checkpoint,
     read_state,
+    read_state_once_a_node,
+    snapshot,
+    store_state,
     write_state,
 )
 
@@ -35,6 +45,60 @@ def test_the_newest_is_read(storage):
     state = read_state(str(storage), name)
     assert state["samples"] == 3
     assert torch.equal(state["weights"], torch.full((4000,), 3.0))
+
+
+def test_a_snapshot_is_not_changed_by_later_steps():
+    weights = torch.ones(3, requires_grad=True)
+    state = {"method": {"weights": weights}, "optimizer": {"state": {0: {"step": torch.tensor(4.0)}}}, "epoch": 2}
+    copy = snapshot(state)
+    with torch.no_grad():
+        weights.zero_()
+    state["optimizer"]["state"][0]["step"] += 1
+    assert copy["method"]["weights"].tolist() == [1, 1, 1]
+    assert not copy["method"]["weights"].requires_grad
+    assert copy["optimizer"]["state"][0]["step"] == 4
+    assert copy["epoch"] == 2
+
+
+def test_a_state_is_stored_whole_or_not_at_all(tmp_path):
+    local = pafs.LocalFileSystem()
+    store_state(local, f"{tmp_path}/checkpoint_1", {"samples": 1})
+    assert [path.name for path in (tmp_path / "checkpoint_1").iterdir()] == [STATE_NAME]
+    assert read_state(str(tmp_path), "checkpoint_1") == {"samples": 1}
+
+    class Interrupted(pafs.LocalFileSystem):
+        def move(self, source, target):
+            raise OSError(5, "interrupted")
+
+    with pytest.raises(OSError, match="interrupted"):
+        store_state(Interrupted(), f"{tmp_path}/checkpoint_2", {"samples": 2})
+    assert not list((tmp_path / "checkpoint_2").iterdir())
+
+
+def test_ranks_of_one_node_fetch_a_remote_state_once(storage, tmp_path_factory, monkeypatch):
+    fetched = []
+
+    @contextlib.contextmanager
+    def fetch(source):
+        fetched.append(source)
+        yield storage / NAMES[2] / STATE_NAME
+
+    monkeypatch.setattr(checkpoint, "local_copy", fetch)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("node")))
+    barrier = threading.Barrier(3)
+    with ThreadPoolExecutor(3) as ranks:
+        states = list(
+            ranks.map(
+                lambda rank: read_state_once_a_node("s3://bucket/run", NAMES[2], rank, barrier.wait, "run"), range(3)
+            )
+        )
+    assert [state["samples"] for state in states] == [3, 3, 3]
+    assert fetched == [f"s3://bucket/run/{NAMES[2]}/{STATE_NAME}"]
+    assert not list(Path(tempfile.gettempdir()).iterdir())
+
+
+def test_a_local_state_is_read_where_it_is(storage):
+    assert read_state_once_a_node(str(storage), NAMES[2], 1, lambda: None, "run")["samples"] == 3
 
 
 def cut_off(path):

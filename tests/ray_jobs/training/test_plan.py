@@ -41,6 +41,9 @@ def test_a_plan_is_plain_data_with_absolute_paths(settings, tmp_path, monkeypatc
         ({"train.max_failures": 9}, False),
         ({"train.sets": ["lfw.bin"]}, False),
         ({"data.readers": 5}, False),
+        ({"data.cache_dir": "/disk"}, False),
+        ({"augment.device": "cpu"}, False),
+        ({"ssl.epochs_per_pass": 3}, True),
     ],
 )
 def test_the_spec_holds_what_decides_the_weights(settings, change, decides):

@@ -1,6 +1,8 @@
 """One rank in this process: trained, stopped, resumed, diverged."""
 
 import math
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ from support.fake_cuda import StepWatch, fake_cuda
 from facelib.config import change_settings, load_settings
 from ray_jobs.errors import JobError
 from ray_jobs.training import trainer as trainer_module
+from ray_jobs.training.callbacks import LOGGED, LOGGED_STEPS
 from ray_jobs.training.checkpoint import newest_checkpoint, read_state
 from ray_jobs.training.context import LocalContext
 from ray_jobs.training.loader import Batch
@@ -56,16 +59,13 @@ def test_another_training_can_be_the_start(settings, ray_cluster, tmp_path):
 
 
 def test_network_input_is_channels_last_only_if_asked_for(settings, ray_cluster, tmp_path):
-    from ray_jobs.training.loader import load_batches
-
     inputs = {}
     for wanted in (True, False):
         changed = change_settings(settings, {"train.channels_last": wanted}, "test")
         trainer = Trainer(TrainingPlan.create(changed, "ssl", str(tmp_path)), LocalContext(str(tmp_path), 1, []))
-        batch = next(load_batches(trainer.faces, trainer.sampler, 0, 0, 1, settings.data))
-        inputs[wanted], labels = trainer._inputs(batch)
+        inputs[wanted], labels = next(trainer._load(1))
         assert inputs[wanted].shape == (2, 8, 3, 112, 112)
-        assert labels.tolist() == batch.labels.tolist()
+        assert labels.shape == (8,)
         assert inputs[wanted][0].is_contiguous(memory_format=torch.channels_last) == wanted
     assert torch.equal(inputs[True], inputs[False])
 
@@ -106,10 +106,10 @@ def test_a_step_on_a_gpu_waits_for_nothing(settings, tmp_path, name, ranks):
     with fake_cuda(ranks):
         trainer = Trainer(TrainingPlan.create(changed, method, str(tmp_path)), context)
         with StepWatch():  # the first step: the optimizer makes its state
-            metrics.add(trainer._train_step(*trainer._inputs(batch)))
+            metrics.add(trainer._train_step(*trainer._prefetch(iter([])).to_device(batch)))
         losses = LossGuard(context.device)
         with StepWatch() as step:
-            result = trainer._train_step(*trainer._inputs(batch))
+            result = trainer._train_step(*trainer._prefetch(iter([])).to_device(batch))
             metrics.add(result)
             losses.observe(2, result["loss"])
     assert bool(step.collectives) == (ranks > 1)
@@ -120,7 +120,75 @@ def test_a_step_on_a_gpu_waits_for_nothing(settings, tmp_path, name, ranks):
 def test_a_label_that_the_dataset_does_not_have_is_named(settings, tmp_path):
     trainer = Trainer(TrainingPlan.create(settings, "unpg", str(tmp_path)), LocalContext(str(tmp_path), 1, []))
     with pytest.raises(ValueError, match=r"label 16 is outside −1\.\.15"):
-        trainer._inputs(Batch(np.zeros((1, 1, 3, 112, 112), np.uint8), np.array([16])))
+        trainer._prefetch(iter([])).to_device(Batch(np.zeros((1, 1, 3, 112, 112), np.uint8), np.array([16])))
+
+
+class Reports:
+    """A callback that keeps what is reported, and the checkpoints there were."""
+
+    def __init__(self, storage):
+        self.storage, self.seen = Path(storage), []
+
+    def after_report(self, context, metrics, checkpoint):
+        self.seen.append((metrics[0], {path.name for path in self.storage.glob("checkpoint_*")}))
+
+
+def report(settings, folder):
+    plan = TrainingPlan.create(settings, "ssl", str(folder), in_process=True)
+    reports = Reports(plan.storage)
+    run_rank(plan, LocalContext(plan.storage, 100, [reports]))
+    return reports.seen, read_state(plan.storage, newest_checkpoint(plan.storage))
+
+
+WITHIN = {
+    "ssl.pairs_per_identity": 2, "train.log_every": 1, "train.evaluate_every_steps": 3, "train.checkpoint_every": 2,
+    "evaluate.pairs": 20,
+}  # fmt: skip
+
+
+def test_an_epoch_is_not_silent(settings, ray_cluster, tmp_path, capsys):
+    """Four steps an epoch: a line and points after each, evaluation after the third, a checkpoint after the second."""
+    seen, state = report(change_settings(settings, WITHIN, "test"), tmp_path / "talking")
+    assert [metrics["step"] for metrics, _ in seen] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [LOGGED in metrics for metrics, _ in seen] == [False, False, False, True] * 2
+    steps = [metrics[LOGGED_STEPS] for metrics, _ in seen if LOGGED_STEPS in metrics]
+    assert all({"loss", "learning_rate", "samples_per_second"} <= step.keys() for step in steps)
+    assert ["heldout/auc" in step for step in steps] == [False, False, True] * 2
+    assert [len(checkpoints) for _, checkpoints in seen] == [0, 1, 1, 2, 2, 3, 3, 4]
+    # The mean of an epoch is that of its steps.
+    losses = [step["loss"] for step in steps[:3]]
+    assert min(losses) - 1 < seen[3][0][LOGGED]["loss"] < max(losses) + 1
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"^epoch 1, step 2/4: loss \d+\.\d{3}, \d+ samples/s, learning rate [\d.e-]+, .* left$", printed, re.M
+    )
+    assert re.search(r"^step 3/4: heldout/auc 0\.\d{4}$", printed, re.M)
+    # Evaluations within an epoch can select the model.
+    aucs = [(metrics.get(LOGGED) or metrics[LOGGED_STEPS]).get("heldout/auc", 0) for metrics, _ in seen]
+    assert state["selection"]["metric"] == max(aucs)
+    assert state["selection"]["epoch"] in (0.75, 1, 1.75, 2)
+
+
+def test_lines_and_checkpoints_do_not_decide_the_weights(settings, ray_cluster, tmp_path):
+    quiet = {**WITHIN, "train.log_every": 0, "train.checkpoint_every": 0, "train.checkpoint_seconds": 3600}
+    _, talking = report(change_settings(settings, WITHIN, "test"), tmp_path / "talking")
+    seen, silent = report(change_settings(settings, quiet, "test"), tmp_path / "silent")
+    assert [metrics["step"] for metrics, _ in seen] == [3, 4, 7, 8]
+    assert [len(checkpoints) for _, checkpoints in seen] == [0, 0, 0, 1]  # the last is always stored
+    for name, value in talking["method"].items():
+        assert torch.equal(value, silent["method"][name]), name
+    assert [row["heldout/auc"] for row in talking["history"]] == [row["heldout/auc"] for row in silent["history"]]
+
+
+def test_recent_means_are_those_since_the_last_call():
+    metrics = MetricAccumulator(samples_per_step=4)
+    means = []
+    for values in ((1.0, 2.0), (6.0,), (7.0, 8.0, 9.0)):
+        for value in values:
+            metrics.add({"loss": torch.tensor(value)})
+        means.append(metrics.recent()["loss"])
+    assert means == [1.5, 6.0, 8.0]
+    assert metrics.result(torch.device("cpu"))["loss"] == 5.5
 
 
 def test_a_diverged_training_ends_with_advice(settings, ray_cluster, tmp_path):

@@ -7,6 +7,8 @@ from facelib.config import change_settings, load_settings
 from facelib.data import DatasetError, FaceDataset, ImageSpec
 from facelib.models import build_backbone
 from facelib.sources import write_bin
+from facelib.utils import distributed
+from ray_jobs.training import validator
 from ray_jobs.training.validator import Validator
 
 
@@ -51,3 +53,37 @@ def test_verification_sets_can_select_it_by_their_mean_accuracy(settings, backbo
 def test_another_image_spec_is_refused(settings):
     with pytest.raises(DatasetError, match="template"):
         Validator(settings, ImageSpec(template="arcface-96", size=112))
+
+
+def evaluated(output, flags):
+    """Rank r: metrics, and the running means before and after, of a network with statistics of its own."""
+    torch.manual_seed(0)
+    backbone = build_backbone("iresnet", embedding_size=16, layers=[1, 1, 1, 1], width=0.25, stem_stride=2)
+    mean = next(buffer for name, buffer in backbone.named_buffers() if name.endswith("running_mean"))
+    mean += distributed.rank() * 0.3
+    before = mean.clone()
+    settings = load_settings(None, [f"output={output}", *flags])
+    embedded = []
+    original = validator.embed_images
+
+    def counting(backbone, images, **options):
+        embedded.append(len(images))
+        return original(backbone, images, **options)
+
+    validator.embed_images = counting
+    try:
+        result = Validator(settings, spec_of(settings)).evaluate(backbone)
+    finally:
+        validator.embed_images = original
+    return result.metrics, sum(embedded), torch.equal(mean, before)
+
+
+def test_ranks_share_the_work_and_evaluate_the_model_of_rank_0(settings, gloo_pool):
+    flags = ["evaluate.pairs=20", "train.precision=float32", "evaluate.batch_size=4"]
+    alone, images, _ = evaluated(settings.output, flags)
+    (first, own, first_kept), (second, others, second_kept) = gloo_pool.run(evaluated, settings.output, flags)
+    assert first == second == alone  # the same batches: the same bits
+    assert own + others == images
+    assert 0 < own < images
+    assert first_kept
+    assert second_kept
