@@ -83,13 +83,13 @@ def measure(design: Design, seed: int, resamples: int, known: bool) -> tuple[lis
     models, numbers = embed(np.random.default_rng([seed, 0]), design.sizes())
     first, second, same = draw_pairs(numbers, design.pairs, seed)
     identities = np.stack([numbers[first], numbers[second]], axis=1) if known else None
-    similarities = [np.einsum("pd,pd->p", vectors[first], vectors[second]) for vectors in models]
-    scores = SortedScores.of(similarities[0], same, identities)
+    similarities, others = (np.einsum("pd,pd->p", vectors[first], vectors[second]) for vectors in models)
+    scores = SortedScores.of(similarities, same, identities)
     drawn = bootstrap_sorted(scores, FARS, resamples, seed, max_bins=2048)
     tars = scores.strict_tar(np.array(FARS))
     sides = models[0][first], models[0][second], same
     accuracy = kfold_accuracy(*sides).accuracy
-    compared = compare_auc(*similarities, same, resamples, seed, identities=identities)
+    compared = compare_auc(similarities, others, same, resamples, seed, identities=identities)
     estimates = [scores.auc, scores.eer, *tars, accuracy, compared.difference]
     intervals = [
         drawn.auc.interval(scores.auc),

@@ -42,9 +42,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
     coefficients = rng.normal(size=(arguments.images, 286)).astype(np.float32)
     average = np.zeros(512, np.float32)
-    settings = {"batch_size": arguments.batch_size, "device": device.type}
+    settings: dict[str, Any] = {"batch_size": arguments.batch_size, "device": device.type}
     ways: dict[str, Callable[[], np.ndarray]] = {}
-    options: dict[str, dict[str, bool]] = {
+    options: dict[str, dict[str, Any]] = {
         "float32": {},
         "channels_last": {"channels_last": True},
         "bfloat16": {"channels_last": True, "bfloat16": True},

@@ -10,6 +10,7 @@ driver. Driver CPU is that of this process, a part, at the smallest number of ac
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from facelib.config import load_settings
+from facelib.config import Settings, load_settings
 from facelib.data import SCHEMA, Face, PartInfo, faces_to_table
 from ray_jobs.actors import ActorStage, GroupStage, stream_rows
 from ray_jobs.datasets.generation import AlignedChunk, Chunk
@@ -61,7 +62,7 @@ def main() -> None:
     arguments = _arguments()
     import ray
 
-    ray.init(num_cpus=64, include_dashboard=False, logging_level="error")
+    ray.init(num_cpus=64, include_dashboard=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     for actors in arguments.actors:
         rate, _ = measure(actors, arguments.parts, arguments.seconds, 20_000)
@@ -91,7 +92,7 @@ def measure(actors: int, parts: int, seconds: float, image_bytes: int) -> tuple[
     )
     with tempfile.TemporaryDirectory() as folder:
         done, cpu = [], 0.0
-        for _ in _write(rows, stages, folder):
+        for _ in _write(rows, stages, settings, folder):
             done.append(time.monotonic())
             cpu = cpu or time.process_time()
         driver = (time.process_time() - cpu) / (count - 1)
@@ -102,13 +103,15 @@ def measure(actors: int, parts: int, seconds: float, image_bytes: int) -> tuple[
     return (len(done) - 1 - start) * images / (done[-1] - done[start]), driver
 
 
-def _write(rows: list[dict[str, Any]], stages: tuple[ActorStage, ...], folder: str) -> Iterator[PartInfo]:
+def _write(
+    rows: list[dict[str, Any]], stages: tuple[ActorStage, ...], settings: Settings, folder: str
+) -> Iterator[PartInfo]:
     writer = PartWriter(folder, "benchmark", IMAGES)
 
     def write(group: list[dict[str, Any]]) -> dict[str, str]:
         return {"info": writer([AlignedChunk.from_row(row) for row in group]).model_dump_json()}
 
-    for row in stream_rows(rows, stages, groups=GroupStage(write, CHUNKS)):
+    for row in stream_rows(rows, stages, settings, GroupStage(write, CHUNKS)):
         yield PartInfo.model_validate_json(row["info"])
 
 

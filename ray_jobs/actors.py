@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 from facelib.config import Settings
 from ray_jobs.cluster import configure_data
@@ -52,7 +52,8 @@ class GroupStage:
     size: int
 
 
-class _GroupTasks(NamedTuple):
+@dataclass
+class _GroupTasks:
     """What `check_resources` needs to know of tasks that write: input and output, hardly any CPU."""
 
     actors: int = 1
@@ -97,7 +98,7 @@ def stream_rows(
     if groups:
         stream.context.execution_options.preserve_order = True
         stream = stream.map_batches(
-            _call_with_rows,
+            cast(Any, _call_with_rows),
             fn_kwargs={"function": groups.function},
             batch_size=groups.size,
             num_cpus=_GroupTasks().cpus_per_actor,

@@ -172,7 +172,7 @@ def _samples(
     low: npt.NDArray[np.float64], high: npt.NDArray[np.float64], size: int, side: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Lower pixels int64 [B, side], weights of the next pixels, and whether the positions are inside of the image."""
-    start, end = (np.float32(value / size) for value in (low, high))
+    start, end = ((value / size).astype(np.float32) for value in (low, high))
     step = (end - start) * np.float32(size - 1) / np.float32(side - 1)
     positions = (start * np.float32(size - 1))[:, None] + np.arange(side, dtype=np.float32) * step[:, None]
     inside = (positions >= 0) & (positions <= size - 1)

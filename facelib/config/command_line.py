@@ -67,7 +67,9 @@ def split_logging_flags(argv: Sequence[str] | None = None) -> tuple[list[str], s
 
 def _take_flag(arguments: list[str], flag: str, once: bool = False) -> tuple[str | None, list[str]]:
     """The last value of `flag` (None if not given), and the words without it; `once` refuses a second one."""
-    value, rest, words = None, [], iter(arguments)
+    value: str | None = None
+    rest: list[str] = []
+    words = iter(arguments)
     for word in words:
         earlier = value
         if word == flag:

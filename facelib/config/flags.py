@@ -89,9 +89,13 @@ def _parse_value(name: str, annotation: Any, text: str) -> Any:
     if text == "null":
         return None
     kind = get_origin(annotation)
-    if kind is list or (text.lstrip().startswith("[") and list in map(get_origin, get_args(annotation))):
+    if kind is list or (
+        text.lstrip().startswith("[") and list in [get_origin(choice) for choice in get_args(annotation)]
+    ):
         return _parse_list(name, text)
-    if kind is dict or (text.lstrip().startswith("{") and dict in map(get_origin, get_args(annotation))):
+    if kind is dict or (
+        text.lstrip().startswith("{") and dict in [get_origin(choice) for choice in get_args(annotation)]
+    ):
         return _parse_mapping(name, text)
     return text
 

@@ -165,8 +165,8 @@ class MoCo(StepCounter):
     @torch.no_grad()
     def update_key_encoder(self) -> None:
         """Move every key parameter by 1 − momentum toward its query parameter; BatchNorm statistics stay its own."""
-        query = [*self.query_encoder.parameters(), *self.query_projection.parameters()]
-        key = [*self.key_encoder.parameters(), *self.key_projection.parameters()]
+        query: list[Tensor] = [*self.query_encoder.parameters(), *self.query_projection.parameters()]
+        key: list[Tensor] = [*self.key_encoder.parameters(), *self.key_projection.parameters()]
         if key:  # one kernel for all of them
             torch._foreach_lerp_(key, query, 1.0 - self.momentum)
 

@@ -125,7 +125,8 @@ def bootstrap_sorted(
         auc, eer, tar, accepted = _measures(counts[:, 1], counts[:, 0], targets, rule)
         return auc, eer, tar, limits[len(edges) - accepted]
 
-    return RocSamples(*resample([PairTable.of_scores(scores, edges)], measures, resamples, seed), targets)
+    auc, eer, tar, thresholds = resample([PairTable.of_scores(scores, edges)], measures, resamples, seed)
+    return RocSamples(auc, eer, tar, thresholds, targets)
 
 
 def bootstrap_kfold(

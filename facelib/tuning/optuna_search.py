@@ -157,7 +157,8 @@ def _repeated_study(tune: TuneSettings, space: SearchSpace, trials: Sequence[Tri
     """A study in which every question and answer of the sweep was repeated, in order."""
     optuna = _optuna()
     states = optuna.trial.TrialState
-    study, before = _study(tune, build_sampler(tune, seed)), []
+    study = _study(tune, build_sampler(tune, seed))
+    before: list[dict[str, Any]] = []
     asked: dict[int, OptunaTrial] = {}
     for event in in_order(trials):
         trial = event.trial

@@ -1,6 +1,6 @@
 """Array operations that several packages share."""
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,4 +26,4 @@ def l2_normalize(vectors: NDArray[Float]) -> NDArray[Float]:
         extreme, rows, largest = (part[np.isfinite(largest) & (largest > 0)] for part in (extreme, rows, largest))
         rows = np.ldexp(rows, (1 - np.frexp(largest)[1])[:, None])
         unit[extreme] = rows / np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
-    return unit
+    return cast(NDArray[Float], unit)

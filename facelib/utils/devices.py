@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,8 @@ def _set_float32(products: str, convolutions: str | None = None) -> tuple[str, s
     """
     import torch
 
-    product, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    product: Any = torch.backends.cuda.matmul
+    convolution: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # made when the module is replaced
     previous = product.fp32_precision, convolution.fp32_precision
     product.fp32_precision, convolution.fp32_precision = products, convolutions or products
     return previous

@@ -68,7 +68,7 @@ def log_set(run: Run, spec: SetSpec, role: str, faces: int = 0) -> None:
     if len(spec.files) == 1 and Folder(spec.files[0]).exists(MANIFEST_NAME):
         log_dataset(run, FaceDataset(spec.files[0]), role, spec.name)
         return
-    sizes = {}
+    sizes: dict[str, int] = {}
     for path in map(Path, spec.files):
         files = [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]
         sizes |= {str(file): file.stat().st_size for file in files if file.exists()}

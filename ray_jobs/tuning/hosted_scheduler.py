@@ -56,7 +56,7 @@ class HostedScheduler:
     def __init__(self, scheduler: TrialScheduler, tune: TuneSettings, seed: int) -> None:
         self.scheduler, self.tune, self.seed = scheduler, tune, seed
         self._trials: dict[int, TuneTrial] = {}
-        self._controller = _Controller(self._trials)
+        self._controller: Any = _Controller(self._trials)
 
     def replay(self, events: Iterable[Event]) -> dict[int, Stop]:
         """Give the scheduler the events of an interrupted sweep.
@@ -140,7 +140,12 @@ def build_scheduler(tune: TuneSettings, epochs: int) -> TrialScheduler:
     Raises:
         SettingsError: it cannot be imported or built, or pauses trials.
     """
-    common = {"time_attr": EPOCH, "metric": tune.metric, "mode": tune.mode, "grace_period": tune.grace_epochs}
+    common: dict[str, Any] = {
+        "time_attr": EPOCH,
+        "metric": tune.metric,
+        "mode": tune.mode,
+        "grace_period": tune.grace_epochs,
+    }
     if tune.scheduler in ("none", "pbt"):
         return FIFOScheduler()
     if tune.scheduler == "asha":

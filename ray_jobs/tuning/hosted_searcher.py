@@ -158,7 +158,7 @@ def build_searcher(tune: TuneSettings, space: SearchSpace) -> tuple[Searcher, bo
     Raises:
         SettingsError: it cannot be imported or built, cannot be saved, or does not take the space.
     """
-    found = load_class("tune.search", tune.search, Searcher)
+    found: Any = load_class("tune.search", tune.search, Searcher)
     if found.save is Searcher.save or found.restore is Searcher.restore:
         raise SettingsError(
             f"tune.search: {found.__name__} has no methods save and restore, so an interrupted sweep could not go on"

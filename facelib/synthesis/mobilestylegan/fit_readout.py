@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -109,7 +109,8 @@ def finish(
     bottom, right = (min(cut, n + size + _REACH) for n in place)
     x = features[:, :, top:bottom, left:right].contiguous(memory_format=torch.channels_last)
     first = RESOLUTIONS.index(cut) + 1
-    for i, layer in enumerate(network.layers[first:], first):
+    layers: Any = network.layers[first:]
+    for i, layer in enumerate(layers, first):
         if i > first:
             x = layer.up(x, w, w)
         k = RESOLUTIONS[i] // cut
@@ -132,7 +133,7 @@ def fit(samples: Samples, steps: int, batch_size: int, seed: int) -> Readout:
     _, spreads, axes = torch.linalg.svd(samples.w - mean, full_matrices=False)
     axes = axes[:_STYLE_AXES] / spreads[:_STYLE_AXES, None] * len(samples.w) ** 0.5
     styles = (samples.w - mean) @ axes.T
-    readout = Readout(features.shape[1], styles=len(axes)).to(memory_format=torch.channels_last)
+    readout: Any = Readout(features.shape[1], styles=len(axes)).to(memory_format=torch.channels_last)
     with torch.no_grad():
         readout.style.weight.zero_(), readout.style.bias.zero_()
         readout.reduce.weight.mul_(0.5)
@@ -147,7 +148,7 @@ def fit(samples: Samples, steps: int, batch_size: int, seed: int) -> Readout:
         {"params": [*readout.style.parameters()], "lr": 3e-4, "weight_decay": _STYLE_DECAY},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
-    rates = [group["lr"] for group in groups]
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=0.1)
     average = torch.optim.swa_utils.AveragedModel(
         readout, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99)
@@ -168,7 +169,7 @@ def fit(samples: Samples, steps: int, batch_size: int, seed: int) -> Readout:
         recent.append(mistake.item())
         if (step + 1) % 250 == 0:
             print(f"step {step + 1}: {-10 * np.log10(np.mean(recent[-250:]) / 4):.2f} dB", flush=True)
-    fitted = average.module
+    fitted: Any = average.module
     with torch.no_grad():
         fitted.reduce.weight.copy_(
             torch.einsum("ok,kc->oc", fitted.reduce.weight[:, :, 0, 0], whitening)[:, :, None, None]
@@ -177,7 +178,7 @@ def fit(samples: Samples, steps: int, batch_size: int, seed: int) -> Readout:
         bias = fitted.style.bias - weight @ mean
         fitted.style = nn.Linear(*weight.shape[::-1])
         fitted.style.weight.copy_(weight), fitted.style.bias.copy_(bias)
-    return fitted.requires_grad_(False)
+    return cast(Readout, fitted.requires_grad_(False))
 
 
 def _whiten(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,7 +194,7 @@ def _whiten(features: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(made).contiguous(memory_format=torch.channels_last), whitening
 
 
-def _start_linear(readout: Readout, features: Tensor, images: Tensor) -> None:
+def _start_linear(readout: Any, features: Tensor, images: Tensor) -> None:
     """Set the linear part to the ridge regression over the pixels of at most 400 images."""
     channels = features.shape[1]
     gram, target = torch.zeros(channels + 1, channels + 1), torch.zeros(channels + 1, _COLORS)
