@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from facelib.alignment.boxes import suppress_greedy
 from facelib.alignment.detector import Detections, check_range, detect_by_shape, register_detector
-from facelib.utils.devices import check_device, resolve_device
+from facelib.utils.devices import check_device, gpu_visible, resolve_device
 from facelib.utils.optional import require_extra
 
 _STRIDES_AND_SIDES = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
@@ -86,7 +86,9 @@ class RetinaFace:
 
     def _load_network(self) -> Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]:
         """Pixels [N, 3, H, W] -> box offsets, probabilities and landmark offsets."""
-        self._device = "cpu" if self.device == "cpu" else resolve_device(self.device).type
+        # PyTorch, seconds and half a gigabyte, is loaded only where there may be a GPU for it.
+        on_cpu = self.device == "cpu" or (self.device == "auto" and not gpu_visible())
+        self._device = "cpu" if on_cpu else resolve_device(self.device).type
         if self._device == "cpu":
             session = _open_session(self.threads)
             return lambda pixels: session.run(None, {"input": pixels})

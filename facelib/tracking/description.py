@@ -15,7 +15,8 @@ _OPERATIONAL = {
     "images_per_task", "threads", "decoders", "cache", "folder", "readers", "read_ahead", "cpus_per_reader",
     "min_workers", "cpus_per_worker", "gpus_per_worker", "use_gpu", "channels_last", "compile", "checkpoint_every",
     "keep_checkpoints", "max_failures", "concurrency", "in_process", "heatmap", "final", "mlflow", "evaluate_every",
-    "extend", "tf32", "cudnn_benchmark", "cache_gb",
+    "extend", "tf32", "cudnn_benchmark", "cache_gb", "gradient_compression", "log_every", "evaluate_every_steps",
+    "checkpoint_seconds", "max_actors",
 }  # fmt: skip
 _LEFT_OUT = {"name", "output", "tracking", "ray", "evaluate.pairs", "evaluate.batch_size", "data.window_row_groups"}
 _TRAINED = ("seed", "data.dataset", "model.name", "train.epochs", "train.batch_size", "train.learning_rate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,12 @@ def check_device(device: str) -> None:
     """Raise ValueError unless the device is `auto`, `cpu` or `cuda`."""
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device is {device!r}: choose 'auto', 'cpu' or 'cuda'")
+
+
+def gpu_visible() -> bool:
+    """Whether this process may have an NVIDIA GPU, without importing PyTorch: no device file, or all of them hidden."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not hidden and any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/dxg"))
 
 
 def resolve_device(device: str) -> torch.device:

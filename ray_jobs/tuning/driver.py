@@ -53,9 +53,9 @@ def run_trials(sweep: Sweep, kind: str) -> None:
         )
         try:
             tuner.fit()
-        except ray.tune.TuneError:
+        except ray.tune.TuneError as error:
             # Tune passes on errors raised in the sweep's own code as text only; raise the original.
-            raise sweep.error or JobError("Ray Tune ended the sweep; run the same command to continue") from None
+            raise sweep.error or JobError(_ended(error)) from None
     sweep.delete_checkpoints()
 
 
@@ -92,3 +92,10 @@ def _quiet_tune() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _ended(error: Exception) -> str:
+    """What Tune says of its end, in a line; a callback's own error is the last of it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    reason = lines[-1].strip() if lines else "no reason given"
+    return f"Ray Tune ended the sweep ({reason}); run the same command to continue"

@@ -157,7 +157,7 @@ def test_figures_and_metrics_are_logged(folder, evaluated):
     assert "results.json" in {a.path for a in client.list_artifacts(run.run_id)}
     metrics = client.get_run(run.run_id).data.metrics
     for model in ("ssl", "untrained", "raw_pixels", "whitened_pixels"):
-        assert {f"real/{model}/{m}" for m in ("auc", "eer", "accuracy", "tar_at_far_0.01")} <= metrics.keys()
+        assert {f"test/real/{model}/{m}" for m in ("auc", "eer", "accuracy", "tar_at_far_0.01")} <= metrics.keys()
     assert metrics["test/heldout/raw_pixels/auc"] == result["reports"]["raw pixels"]["heldout"]["auc"]
 
 

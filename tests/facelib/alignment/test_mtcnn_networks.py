@@ -1,5 +1,7 @@
 """Networks and image operations of MTCNN against TensorFlow's, and damaged weights."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -82,8 +84,8 @@ def test_weights_that_would_run_code_are_refused(tmp_path):
 
     class Evil:
         def __reduce__(self):
-            return print, ("executed",)
+            return os.getcwd, ()
 
     (tmp_path / "pnet.lz4").write_bytes(lz4.frame.compress(pickle.dumps([Evil()])))
-    with pytest.raises(ValueError, match=r"asks for builtins\.print"):
+    with pytest.raises(ValueError, match=r"asks for posix\.getcwd"):
         read_weights(tmp_path / "pnet.lz4")

@@ -1,8 +1,12 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from support.fake_cuda import StepWatch, fake_cuda
 
-from facelib.utils.devices import actor_device, check_device, exact_float32, set_cuda_precision, to_device
+from facelib.utils.devices import actor_device, check_device, exact_float32, gpu_visible, set_cuda_precision, to_device
 
 
 def test_devices_have_three_names():
@@ -44,3 +48,18 @@ def test_a_copy_to_a_gpu_does_not_make_the_host_wait():
         with StepWatch():
             assert to_device(tensor, torch.device("cuda")).device.type == "cuda"
     assert to_device(torch.ones(3), torch.device("cpu")).tolist() == [1, 1, 1]
+
+
+def test_a_process_knows_without_pytorch_whether_it_may_have_a_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not gpu_visible()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert gpu_visible() == any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/dxg"))
+    code = (
+        "import sys, numpy\n"
+        "from facelib.alignment import build_detector\n"
+        "build_detector('retinaface').detect([numpy.zeros((64, 64, 3), numpy.uint8)])\n"
+        "from facelib.utils.devices import gpu_visible\n"
+        "assert gpu_visible() or 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

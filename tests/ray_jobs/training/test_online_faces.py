@@ -13,10 +13,10 @@ from support.models import assert_same_weights
 
 from facelib.config import DataSettings, SettingsError, load_settings
 from facelib.data import DatasetError, FaceDataset
+from ray_jobs import generate as generate_job
 from ray_jobs import train_ssl as train_ssl_job
 from ray_jobs import train_unpg as train_unpg_job
 from ray_jobs import tune as tune_job
-from ray_jobs.errors import JobError
 from ray_jobs.generate import generate, make_dataset
 from ray_jobs.training.driver import train
 from ray_jobs.training.faces import StoredFaces
@@ -174,8 +174,8 @@ def test_a_killed_trainer_continues_with_the_faces_it_would_have_seen(settings, 
 
 
 def test_only_held_out_faces_are_stored(settings, run, ray_cluster):
-    with pytest.raises(JobError, match=r"nothing to do.* Set generate\.heldout_identities"):
-        generate(with_generate(settings, heldout_identities=0), run)
+    with pytest.raises(SettingsError, match=r"nothing to do.* Set generate\.heldout_identities"):
+        generate_job.validate(with_generate(settings, heldout_identities=0))
     result = generate(with_generate(settings, heldout_identities=2), run)
     assert result.written == (settings.path("heldout"),)
     assert FaceDataset(settings.path("heldout")).manifest.identities == 2

@@ -92,5 +92,7 @@ class CountResults(Callback):
         self.path = path
 
     def on_trial_result(self, iteration, trials, trial, result, **info):
+        if "failure" in result:  # in place of metrics: settings that cannot train
+            return
         with open(self.path, "a") as file:
             file.write(f"{trial.config['number']} {result['epoch']}\n")
