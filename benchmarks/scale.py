@@ -3,24 +3,24 @@
     python benchmarks/scale.py [--markdown] [--cpu-nodes 40] [--gpu-nodes 4] [--cpu-price 0.60] [--gpu-price 2.00] …
     python benchmarks/scale.py --h100        what eight H100s need of each stage of label-free training, and get
 
-Rates marked measured come from docs/results.md (one core of an Intel Xeon with AMX) or from running this file's
-`--measure`; everything about GPUs, object stores and prices is assumed, because nothing here has run on a GPU or in a
-cloud. The nodes are those of cluster.yaml: c7i.8xlarge with 32 virtual CPUs, g6.12xlarge with 48 and 4 L4.
+Rates marked measured come from docs/results.md (one core of an Intel Xeon with AMX); everything about GPUs, object
+stores and prices is assumed, because nothing here has run on a GPU or in a cloud. The nodes are those of cluster.yaml:
+c7i.8xlarge with 32 virtual CPUs, g6.12xlarge with 48 and 4 L4.
 """
 
 import argparse
-import tempfile
-import time
 from dataclasses import dataclass, replace
 
-# Measured: docs/results.md, and `--measure`.
+# Measured: docs/results.md.
 GENERATED_PER_CORE = 49.1  # images/s, morphable at 128 px
 ALIGNED_PER_CORE = 876.0  # images/s, RetinaFace at 128 px: detect, choose, warp
 BYTES_PER_FACE = 5131  # JPEG 95 with its row, quick-start faces
 STORED_PER_CORE = 6949.0  # images/s that a reading task sends as stored, `benchmarks/ingest.py --stages`, busy machine
 DECODED_PER_CORE = 10_089.0  # images/s, in the same run
 LAUNCHES_PER_BATCH = 1113  # kernels that augment a batch of 1,024 images on a GPU, counted on fake tensors
-DRIVER_PER_CORE = 23_900.0  # images/s that one driver process receives, sorts, writes and reads back, local disk
+# The driver of a generation schedules tasks and sees no image: 12.5 ms of its CPU a task, measured by
+# benchmarks/generation_scaling.py; here of 320 images, eight identities with 40 or 32 with 10.
+DRIVER_PER_CORE = 320 / 0.0125
 # Assumed.
 VIRTUAL_CPU = 0.6  # of a core: two share one
 GPU_FLOPS = 121e12 * 0.30  # L4, bfloat16 dense, at a utilization of 30 %
@@ -219,31 +219,6 @@ def rows(cpu_nodes: int, gpu_nodes: int, cpu_price: float, gpu_price: float) -> 
     return table
 
 
-def measure() -> float:
-    """Images per CPU second that the driver of a generation receives, sorts, writes and reads back."""
-    import numpy as np
-    import pyarrow as pa
-
-    from facelib.data import SCHEMA, Face, Folder, faces_to_table, write_part
-
-    rng, count, repeats = np.random.default_rng(0), 64 * 40, 8
-    landmarks, factors = np.zeros((5, 2), np.float32), np.zeros(60, np.float32)
-    faces = [Face(rng.bytes(BYTES_PER_FACE), i // 40, i % 40, 0.9, landmarks, factors, "x") for i in range(count)]
-    chunks = []
-    for begin in range(0, count, 320):
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, SCHEMA) as writer:
-            writer.write_table(faces_to_table(faces[begin : begin + 320]))
-        chunks.append(sink.getvalue())
-    with tempfile.TemporaryDirectory() as temporary:
-        started = time.process_time()
-        for part in range(repeats):
-            table = pa.concat_tables([pa.ipc.open_stream(c).read_all() for c in chunks])
-            table = table.sort_by([("identity", "ascending"), ("index", "ascending")])
-            write_part(Folder(temporary), f"part-{part:07d}.parquet", table, count, {}, "x")
-        return repeats * count / (time.process_time() - started)
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
@@ -252,12 +227,8 @@ def main() -> None:
     parser.add_argument("--cpu-price", type=float, default=0.60, help="USD an hour (assumed spot price)")
     parser.add_argument("--gpu-price", type=float, default=2.00, help="USD an hour (assumed spot price)")
     parser.add_argument("--markdown", action="store_true")
-    parser.add_argument("--measure", action="store_true", help="measure the driver's rate on this machine")
     parser.add_argument("--h100", action="store_true", help="what eight H100s need in label-free training, and get")
     cfg = parser.parse_args()
-    if cfg.measure:
-        print(f"driver: {measure():,.0f} images per CPU second")
-        return
     if cfg.h100:
         print_table([["stage", "need", "before", "now"], *h100_rows()], cfg.markdown)
         return
