@@ -55,6 +55,15 @@ class AlignedChunk:
         return cls(chunk, pa.ipc.open_stream(row["table"]).read_all(), json.loads(row["rejected"]))
 
 
+def face_stages(settings: Settings) -> tuple[ActorStage, ActorStage]:
+    """Generators and aligners, as the settings have them."""
+    generate, align = settings.generate, settings.align
+    return (
+        ActorStage(GeneratorActor, (settings.seed, generate), "generate", generate),
+        ActorStage(AlignerActor, (align, generate.jpeg_quality), "align", align),
+    )
+
+
 def face_parts(
     settings: Settings, parts: Sequence[Sequence[Chunk]], write: Callable[[list[AlignedChunk]], PartInfo]
 ) -> Iterator[PartInfo]:
@@ -64,11 +73,6 @@ def face_parts(
         parts: the chunks of each part.
         write: writes a part from all of its chunks, in a task on any node. Called again after a failure.
     """
-    generate, align = settings.generate, settings.align
-    stages = (
-        ActorStage(GeneratorActor, (settings.seed, generate), "generate", generate),
-        ActorStage(AlignerActor, (align, generate.jpeg_quality), "align", align),
-    )
     check_actors(settings)
     size = max((len(chunks) for chunks in parts), default=1)
     rows = []
@@ -83,7 +87,7 @@ def face_parts(
             raise RuntimeError(f"rows of several parts in one group: {[aligned.chunk for aligned in made]}")
         return {"info": write(made).model_dump_json()}
 
-    for row in stream_rows(rows, stages, settings, GroupStage(write_part, size)):
+    for row in stream_rows(rows, face_stages(settings), settings, GroupStage(write_part, size)):
         yield PartInfo.model_validate_json(row["info"])
 
 
@@ -102,14 +106,11 @@ def check_actors(settings: Settings) -> None:
     generate, align = settings.generate, settings.align
     check_resources(settings.ray.autoscaling, ActorRequest("generate", generate, 1), ActorRequest("align", align, 1))
     row: Any = asdict(Chunk(0, generate.first_identity, 1))
-    one = generate.model_copy(update={"images_per_identity": 1})
-    stages = (
-        (GeneratorActor, (settings.seed, one), generate),
-        (AlignerActor, (align, generate.jpeg_quality), align),
-    )
-    for kind, arguments, cfg in stages:
-        actor_class: Any = ray.remote(num_cpus=cfg.cpus_per_actor, num_gpus=cfg.gpus_per_actor)(kind)
-        actor = actor_class.remote(*arguments)
+    one = settings.model_copy(update={"generate": generate.model_copy(update={"images_per_identity": 1})})
+    for stage in face_stages(one):
+        cfg = stage.cfg
+        actor_class: Any = ray.remote(num_cpus=cfg.cpus_per_actor, num_gpus=cfg.gpus_per_actor)(stage.actor_class)
+        actor = actor_class.remote(*stage.args)
         row = actor.__call__.remote(row)
         ray.wait([row])
     ray.get(row)

@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from facelib.config import AlignSettings, GenerateSettings, Settings
+from facelib.config import Settings
 from facelib.data import DatasetError, ImageSpec, PartCache
-from ray_jobs.datasets.generation import AlignedChunk, AlignerActor, Chunk, GeneratorActor, faces_spec
+from ray_jobs.datasets.generation import AlignedChunk, Chunk, face_stages, faces_spec
 from ray_jobs.training.faces import StoredFaces, TrainingFaces
 from ray_jobs.training.sampler import RowGroup, SamplingSpec, ShuffleWindow
 
@@ -110,24 +110,19 @@ class FacePool:
     @contextlib.contextmanager
     def start(cls, settings: Settings) -> Iterator["FacePool"]:
         """Run the actors for the duration of the block. One that dies is restarted and its requests are repeated."""
-        generate, align = settings.generate, settings.align
-        pool = cls(f"faces-{uuid.uuid4().hex[:12]}", generate.actors, align.actors)
-        kinds: tuple[tuple[Sequence[str], type, tuple[Any, ...], GenerateSettings | AlignSettings], ...] = (
-            (pool._names("generate"), GeneratorActor, (settings.seed, generate), generate),
-            (pool._names("align"), AlignerActor, (align, generate.jpeg_quality), align),
-        )
+        pool = cls(f"faces-{uuid.uuid4().hex[:12]}", settings.generate.actors, settings.align.actors)
         actors: list[Any] = [
-            ray.remote(kind)
+            ray.remote(stage.actor_class)
             .options(
                 name=name,
-                num_cpus=cfg.cpus_per_actor,
-                num_gpus=cfg.gpus_per_actor,
+                num_cpus=stage.cfg.cpus_per_actor,
+                num_gpus=stage.cfg.gpus_per_actor,
                 max_restarts=-1,
                 max_task_retries=-1,
             )
-            .remote(*arguments)
-            for names, kind, arguments, cfg in kinds
-            for name in names
+            .remote(*stage.args)
+            for stage in face_stages(settings)
+            for name in pool._names(stage.section)
         ]
         try:
             yield pool
