@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from facelib.config import Settings
+from facelib.utils.process import keep_freed_memory
 from ray_jobs.cluster import configure_data
 from ray_jobs.resources import ActorRequest, ActorSettings, check_resources
 
@@ -201,10 +202,11 @@ def device_options(options: dict[str, Any], gpus: float) -> dict[str, Any]:
     return {"device": "cuda", **options} if gpus > 0 else dict(options)
 
 
-def limit_actor_threads() -> None:
-    """Limit each library to one thread: actors are the parallelism, thread pools in them would compete for cores."""
+def prepare_actor_process() -> None:
+    """One thread for each library, as actors are the parallelism; and what was freed is used again."""
     import cv2
 
+    keep_freed_memory()
     cv2.setNumThreads(1)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import psutil
 
 HOST, PID, STARTED = "host", "pid", "process_started"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 
 def this_process() -> dict[str, str]:
@@ -57,3 +58,17 @@ def return_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def keep_freed_memory() -> None:
+    """Let this process use again what it freed, in place of asking the system for every large block; for CPU tensors.
+
+    glibc maps blocks above a threshold one by one and unmaps them when they are freed, and gives back the end of an
+    arena as soon as it is free. A network of 12 MB activations so touches tens of thousands of new pages a step, an
+    eighth of its time. Blocks up to 32 MiB, the largest that glibc allows, now stay in one arena until `return_memory`.
+    Does nothing where the C library has no `mallopt`.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter, value in ((M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 2**31 - 1), (M_ARENA_MAX, 1)):
+            mallopt(parameter, value)

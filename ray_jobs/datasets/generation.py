@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from facelib.config import AlignSettings, GenerateSettings, Settings
 from facelib.data import SCHEMA, Face, PartInfo, encode_image, faces_to_table
-from ray_jobs.actors import ActorStage, GroupStage, device_options, limit_actor_threads, stream_rows
+from ray_jobs.actors import ActorStage, GroupStage, device_options, prepare_actor_process, stream_rows
 from ray_jobs.resources import ActorRequest, check_resources, cluster_nodes
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class GeneratorActor:
     """Actor of the first stage: renders all images of a chunk's identities."""
 
     def __init__(self, seed: int, generate: GenerateSettings) -> None:
-        limit_actor_threads()
+        prepare_actor_process()
         self.seed, self.images_per_identity = seed, generate.images_per_identity
         self.generator = make_generator(generate, generate.gpus_per_actor)
         self.name = generate.generator_name
@@ -201,7 +201,7 @@ class AlignerActor:
     def __init__(self, align: AlignSettings, jpeg_quality: int) -> None:
         from facelib.alignment import Aligner, build_detector
 
-        limit_actor_threads()
+        prepare_actor_process()
         detector = build_detector(align.detector, **device_options(align.options, align.gpus_per_actor))
         self.aligner = Aligner(detector, template=align.template, size=align.size, min_score=align.min_score)
         self.jpeg_quality = jpeg_quality

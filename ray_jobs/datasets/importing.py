@@ -82,7 +82,7 @@ class ImportActor:
     def __init__(self, settings: Settings, alignment: str, uri: str, fingerprint: str, inputs: Any) -> None:
         import ray
 
-        # Not limit_actor_threads: PyTorch, seconds and half a gigabyte, is loaded only by actors that embed.
+        # Not prepare_actor_process: PyTorch, seconds and half a gigabyte, is loaded only by actors that embed.
         cv2.setNumThreads(1)
         cfg = settings.import_data.model_copy(update={"alignment": alignment})
         self.cfg, self.fingerprint = cfg, fingerprint

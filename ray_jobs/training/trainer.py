@@ -14,7 +14,7 @@ import torch
 
 from facelib.models.pixels import SYMMETRIC
 from facelib.utils.devices import set_cuda_precision
-from facelib.utils.process import return_memory
+from facelib.utils.process import keep_freed_memory, return_memory
 from facelib.utils.random_streams import Purpose, torch_seed
 from ray_jobs.cluster import configure_data
 from ray_jobs.errors import JobError, one_line_errors
@@ -70,6 +70,7 @@ class Trainer:
         self.threads = train.threads or max(1, (os.cpu_count() or 1) // context.local_world - 1)
         if self.device.type == "cpu":
             torch.set_num_threads(self.threads)
+            keep_freed_memory()
         self.faces = training_faces(settings, plan.face_pool)
         torch.manual_seed(torch_seed(Purpose.INITIAL_WEIGHTS, settings.seed))
         # The sampler needs the number of identities and the method the number of classes: both come from the faces.

@@ -32,6 +32,40 @@ def test_what_a_thread_has_freed_goes_back_to_the_system():
     assert int(done.stdout) > 200  # of 300 MB
 
 
+PAGES = """
+import resource, sys, threading
+import numpy as np
+from facelib.utils.process import keep_freed_memory, return_memory
+
+def faults(count):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(count):
+        blocks = [np.ones(12_000_000, np.uint8) for _ in range(4)]  # as the activations of every step
+        del blocks
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def work():
+    if sys.argv[1] == "keep":
+        keep_freed_memory()
+    faults(2)
+    print(faults(20))
+
+thread = threading.Thread(target=work)  # as Ray Train does
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library has no mallopt")
+def test_blocks_that_were_freed_are_used_again_without_new_pages():
+    faults = {}
+    for kind in ("keep", "as it is"):
+        done = subprocess.run([sys.executable, "-c", PAGES, kind], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        faults[kind] = int(done.stdout)
+    assert faults["keep"] < faults["as it is"] / 10
+
+
 def test_processes_are_ended_also_those_that_ignore_it():
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
     started = [
