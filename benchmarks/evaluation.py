@@ -144,7 +144,7 @@ def time_embedding(faces: int = 512, network: str = "iresnet10-narrow", batch: i
         def pool() -> None:
             parts = [encoded.part(begin, begin + batch) for begin in range(0, faces, batch)]
             with ThreadPoolExecutor(1 + cfg.decoders) as threads:
-                list(threads.map(lambda part: actor.embed(0, part, True), parts))
+                list(threads.map(lambda part: actor.embed(0, part, "sum"), parts))
 
         def alone() -> None:
             embed_images(backbone, images, batch_size=batch)

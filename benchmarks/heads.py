@@ -90,7 +90,7 @@ def evaluate(model: Path, sets: list[PairSet]) -> dict[str, float]:
     """ROC-AUC and 10-fold accuracy in percent on every set, flipped faces added."""
     backbone, results = load_backbone(model), {}
     for pair_set in sets:
-        embeddings = embed_images(backbone, pair_set.images, flip=True, precision="bfloat16")
+        embeddings = embed_images(backbone, pair_set.images, flip="sum", precision="bfloat16")
         embeddings = l2_normalize(embeddings)
         first, second = embeddings[pair_set.first], embeddings[pair_set.second]
         results[f"{pair_set.name} AUC"] = float(roc_auc((first * second).sum(1), pair_set.issame))

@@ -13,6 +13,7 @@ from torch import nn
 from facelib.augmentation import to_network_input
 from facelib.data import decode_image
 from facelib.models import backbone_of, read_checkpoint, take_symmetric_pixels
+from facelib.utils.flip import FlipRule, flip_rule, join_flipped
 
 
 class NonFiniteEmbeddingError(ValueError):
@@ -38,7 +39,7 @@ class NonFiniteEmbeddingError(ValueError):
 def embed_images(
     backbone: nn.Module,
     images: np.ndarray | Sequence[bytes],
-    flip: bool = True,
+    flip: FlipRule | bool = "sum",
     batch_size: int = 256,
     precision: str = "float32",
     progress: Callable[[int], None] | None = None,
@@ -47,16 +48,19 @@ def embed_images(
 
     Args:
         images: uint8 [N, H, W, 3] RGB, or N encoded images (decoded batch by batch).
-        flip: add the embedding of the flipped face, as the field's verification scripts do.
+        flip: what becomes of the embedding of the flipped face, see `facelib.utils.flip`; `sum` adds it, as the field's
+            verification scripts do.
         precision: `float32`, or `bfloat16` for autocast.
         progress: called with the number of images of each finished batch.
 
     Returns:
-        float32 [N, D], not normalized; [0, D] of no images.
+        float32 [N, D] ([N, 2D] with `concat`), not normalized; [0, D] of no images.
 
     Raises:
         NonFiniteEmbeddingError: names the first image whose embedding is not finite.
+        ValueError: unknown flip rule.
     """
+    rule = flip_rule(flip)
     if len(images) == 0:
         # One black image shows D.
         size = int(getattr(backbone, "image_size", 112))
@@ -73,10 +77,9 @@ def embed_images(
                 pixels = chunk if isinstance(chunk, np.ndarray) else np.stack([decode_image(data) for data in chunk])
                 # Permuting is a view: the memory stays channels-last, the fastest layout for convolutions.
                 x = to_network_input(torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2))
-                embeddings = backbone(x).float()
-                if flip:
-                    embeddings = embeddings + backbone(x.flip(3)).float()
-                out.append(embeddings.cpu().numpy())
+                sides = [x] if rule == "none" else [x, x.flip(3)]
+                embeddings = [backbone(side).float().cpu().numpy() for side in sides]
+                out.append(embeddings[0] if rule == "none" else join_flipped(*embeddings, rule))
                 finite = np.isfinite(out[-1]).all(axis=1)
                 if not finite.all():
                     raise NonFiniteEmbeddingError(begin + int(np.argmin(finite)))

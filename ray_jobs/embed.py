@@ -52,6 +52,7 @@ def embed(settings: Settings, run: Run) -> JobResult:
     from facelib.data.lock import directory_lock
     from facelib.data.storage import file_sha256
     from facelib.sources.source import count_skipped
+    from facelib.utils.flip import flip_key
     from ray_jobs.embedding.tasks import list_input
     from ray_jobs.embedding.writing import embedding_manifest, write_embedding_parts
 
@@ -64,7 +65,8 @@ def embed(settings: Settings, run: Run) -> JobResult:
         "model": file_sha256(model),
         "input": found.listing,
         "image_spec": image_spec.model_dump(),
-        **{name: getattr(cfg, name) for name in ("aligned", "flip", "normalize", "precision", "images_per_part")},
+        **{name: getattr(cfg, name) for name in ("aligned", "normalize", "precision", "images_per_part")},
+        "flip": flip_key(cfg.flip),
         **{f"align_{name}": getattr(align, name) for name in ("detector", "options", "min_score")},
     }
     if settings.model.normalization != "auto":

@@ -8,8 +8,8 @@ the same network untrained, raw pixels, and pixels whitened by PCA on the traini
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 from facelib.config import Settings, SettingsError
 from ray_jobs.cli import job, main
@@ -32,6 +32,7 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
         DatasetError: the held-out dataset is missing, or the output folder is in use.
     """
     from facelib.evaluation.roc import check_fars
+    from ray_jobs.embedding.rules import evaluation_options, set_defaults
     from ray_jobs.validation import check_checkpoint_exists, check_output, check_sets, checked_field, open_dataset
 
     cfg = settings.evaluate
@@ -44,7 +45,10 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
         raise SettingsError(
             f"evaluate.ranks, evaluate.fpirs: ranks {cfg.ranks} must be 1 or more, FPIRs {cfg.fpirs} between 0 and 1"
         )
+    evaluation_options(settings)
     specs = check_sets("evaluate.sets", [spec for spec in cfg.sets if spec != "heldout"], upcoming)
+    for spec in specs:
+        set_defaults(settings, spec)
     names = [spec.name for spec in specs] + ["heldout"] * ("heldout" in cfg.sets)
     if cfg.threshold_set and cfg.threshold_set not in names:
         raise SettingsError(
@@ -70,8 +74,6 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
         named_metrics,
         summary_lines,
     )
-    from facelib.evaluation.protocols import parse_spec
-    from ray_jobs.datasets.dataset_report import log_set
     from ray_jobs.embedding.measuring import measure_sets, save_figures
     from ray_jobs.embedding.models import (
         EmbeddingModel,
@@ -81,18 +83,17 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
         training_summary,
         untrained_models,
     )
+    from ray_jobs.embedding.rules import describe_rules, model_normalization
     from ray_jobs.progress import console
     from ray_jobs.validation import check_unique
 
     cfg = settings.evaluate
     paths = [settings.path(path) for path in cfg.models]
-    normalization = settings.model.normalization
     named = zip(model_names(paths), paths, strict=True)
-    models = [EmbeddingModel(name, path, normalization=normalization) for name, path in named]
+    models = [EmbeddingModel(name, path, normalization=model_normalization(settings, path)) for name, path in named]
     check_unique("evaluate.models", [model.name for model in models], "give each checkpoint once, under its own name")
     sets = open_sets(settings)
-    for s, text in zip(sets, set_texts(settings), strict=True):
-        log_set(run, parse_spec(text), "test", len(s.faces))
+    rules = log_sets(settings, run, sets)
     checkpoints = {model.name: read_model_checkpoint(model, sets) for model in models}
     work = [(model, s) for model in models for s in sets]
     if cfg.baselines:
@@ -102,9 +103,10 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
     trained = [model.name for model in models]
     with directory_lock(folder, "evaluate"):
         results = measure_sets(settings, run, folder, work)
-        save_figures(folder, run, sets, results, trained)
+        save_figures(folder, run, sets, results, trained, rules)
         summary = {
             "models": {m.name: {"path": m.path, "training": training_summary(m, checkpoints[m.name])} for m in models},
+            "rules": rules,
             "reports": {name: {s: r.report.to_dict() for s, r in by_set.items()} for name, by_set in results.items()},
             "gains": compare_with_baselines(trained, results, settings.seed) if cfg.baselines and cfg.bootstrap else {},
             "thresholds": apply_thresholds(results, cfg.threshold_set, cfg.fars, cfg.bootstrap, settings.seed)
@@ -120,9 +122,26 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
     output = console()
     for table in results_tables({name: {s: r.report for s, r in by_set.items()} for name, by_set in results.items()}):
         output.print(table)
+    for name, chosen in rules.items():
+        output.print(f"rules on {name}: {describe_rules(chosen)}", markup=False)
     for line in summary_lines(results, summary, cfg.threshold_set):
         output.print(line)
     return JobResult(written=(f"{folder.uri}/results.json",), metrics=metrics)
+
+
+def log_sets(settings: Settings, run: Run, sets: Sequence[EvaluationSet]) -> dict[str, Any]:
+    """Tell MLflow of the sets; returns the rules of each by its name, see `set_rules`."""
+    from facelib.evaluation.protocols import parse_spec
+    from ray_jobs.datasets.dataset_report import log_set
+    from ray_jobs.embedding.rules import describe_rules, evaluation_options, set_rules
+
+    options, rules = evaluation_options(settings), {}
+    for s, text in zip(sets, set_texts(settings), strict=True):
+        spec = parse_spec(text)
+        log_set(run, spec, "test", len(s.faces))
+        rules[s.name] = set_rules(settings, spec, s, options)
+        run.set_tag(f"rules.{s.name}", describe_rules(rules[s.name]))
+    return rules
 
 
 def set_texts(settings: Settings) -> list[str]:
@@ -133,15 +152,15 @@ def set_texts(settings: Settings) -> list[str]:
 
 def open_sets(settings: Settings) -> list[EvaluationSet]:
     """Open `evaluate.sets`, each of which must have its own name."""
-    from facelib.evaluation.protocols import open_set
+    from facelib.evaluation.protocols import open_set, parse_spec
+    from ray_jobs.embedding.rules import set_defaults
     from ray_jobs.validation import check_unique
 
-    defaults = {"pairs": settings.evaluate.pairs, "seed": settings.seed}
     sets = []
     for text in set_texts(settings):
         try:
-            sets.append(open_set(text, defaults))
-        except FileNotFoundError:
+            sets.append(open_set(text, set_defaults(settings, parse_spec(text))))
+        except (FileNotFoundError, SettingsError):
             raise
         except ValueError as error:
             raise JobError(f"evaluate.sets: {error}") from error

@@ -1,10 +1,19 @@
 """Settings of using trained models: evaluation, embedding, export."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from facelib.config.fields import Count, Fraction, Index, NonNegative, Positive, Section
+
+
+def _named_flip(value: Any) -> Any:
+    """`flip: true` and `false` of former settings files are `sum` and `none`."""
+    return {"true": "sum", "false": "none"}.get(str(value).lower(), value)
+
+
+Flip = Annotated[Literal["sum", "concat", "none"], BeforeValidator(_named_flip)]
+AutoFlip = Annotated[Literal["auto", "sum", "concat", "none"], BeforeValidator(_named_flip)]
 
 
 class EvaluateSettings(Section):
@@ -18,8 +27,15 @@ class EvaluateSettings(Section):
         description="evaluation sets: heldout, name=path.bin, or name=protocol(option=value):path; protocols: pairs, "
         "groups, ijb, ijb-1n, kface-q1..4, and plug-ins",
     )
-    flip: bool = Field(
-        True, description="add the embedding of the horizontally flipped face; the option of a set takes precedence"
+    published: Literal["none", "unpg", "usynthface", "insightface"] = Field(
+        "none",
+        description="evaluate by the rules of a publication: flip and pooling of each protocol, `accuracy_rule`, "
+        "`far_rule`, pixels of checkpoints that do not state theirs; options of a set take precedence",
+    )
+    flip: AutoFlip = Field(
+        "auto",
+        description="embedding of the horizontally flipped face: sum (added), concat (the cosine of both, "
+        "concatenated) or none; auto: as `published` has it, else sum; the option of a set takes precedence",
     )
     baselines: bool = Field(True, description="also evaluate the untrained network and raw and whitened pixels")
     baseline_images: Count = Field(8000, description="synthetic faces that the whitening is fitted on (1 or more)")
@@ -28,14 +44,15 @@ class EvaluateSettings(Section):
     fars: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6], description="false accept rates (FAR) at which TAR is reported"
     )
-    far_rule: Literal["strict", "nearest"] = Field(
-        "strict",
-        description="threshold at a FAR: strict (the FAR never exceeds the target) or nearest (as in published tables)",
+    far_rule: Literal["auto", "strict", "nearest"] = Field(
+        "auto",
+        description="threshold at a FAR: strict (the FAR never exceeds the target) or nearest (as in published "
+        "tables); auto: as `published` has it, else strict",
     )
-    accuracy_rule: Literal["kfold", "best_threshold"] = Field(
-        "kfold",
+    accuracy_rule: Literal["auto", "kfold", "best_threshold"] = Field(
+        "auto",
         description="accuracy on pairs: kfold (the threshold of each fold is chosen on the others) or best_threshold "
-        "(one, chosen on the same pairs, as in UNPG's tables)",
+        "(one, chosen on the same pairs, as in UNPG's tables); auto: as `published` has it, else kfold",
     )
     ranks: list[Count] = Field([1, 5, 10], description="ranks of 1:N identification (1 or more)")
     fpirs: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
@@ -62,7 +79,10 @@ class EmbedSettings(Section):
     aligned: bool = Field(
         False, description="true: the images of a folder are aligned crops; false: detect and align faces (`align`)"
     )
-    flip: bool = Field(True, description="add the embedding of the horizontally flipped face")
+    flip: Flip = Field(
+        "sum",
+        description="embedding of the horizontally flipped face: sum (added), concat (appended) or none",
+    )
     normalize: bool = Field(True, description="L2-normalize the embeddings")
     images_per_part: Count = Field(8192, description="images per part file, the unit of resuming")
     images_per_task: Count = Field(256, description="images that an actor reads and embeds at once")

@@ -3,7 +3,7 @@
 A trained model must beat both. `PixelEmbedding` is the gray picture itself; `WhitenedPixels` is the picture in the
 principal components of given faces, each scaled to unit variance (eigenfaces, Turk & Pentland 1991, with
 whitening), which needs no labels either. Size, crop and color of the whitened baseline were chosen for the best
-AUC on real pairs. Both add the embedding of the mirror image by default, as trained models are evaluated.
+AUC on real pairs. Both treat the mirror image by the rules that trained models are evaluated with.
 
 Shape legend: N images, D embedding size.
 """
@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from facelib.utils.flip import FlipRule, flip_rule, join_flipped
+
 
 class PixelEmbedding:
     """Gray pixels of the downscaled picture, mean 0 and variance 1 within each picture.
@@ -27,12 +29,11 @@ class PixelEmbedding:
     def __init__(self, size: int = 56) -> None:
         self.size = _positive("size", size)
 
-    def embed(self, images: Any, flip: bool = True) -> NDArray[np.float32]:
-        """Embeddings [N, D] of RGB uint8 images [N, H, W, 3], those of their mirror images added if `flip`."""
-        pixels = _pixels(images, self.size, margin=0, gray=True)
-        if flip:
-            pixels += _pixels(_checked(images)[:, :, ::-1], self.size, margin=0, gray=True)
-        return pixels
+    def embed(self, images: Any, flip: FlipRule | bool = "sum") -> NDArray[np.float32]:
+        """Embeddings [N, D] of RGB uint8 images [N, H, W, 3], [N, 2D] with `concat`; see `facelib.utils.flip`."""
+        rule = flip_rule(flip)
+        sides = [_pixels(side, self.size, margin=0, gray=True) for side in _sides(images, rule)]
+        return sides[0] if rule == "none" else join_flipped(*sides, rule)
 
 
 class WhitenedPixels:
@@ -81,14 +82,12 @@ class WhitenedPixels:
         projection: NDArray[np.float32] = (directions[:, :supported] / np.sqrt(variances[:supported])).astype("f4")
         return cls(mean, projection, size, margin)
 
-    def embed(self, images: Any, flip: bool = True) -> NDArray[np.float32]:
-        """Embeddings [N, D] of RGB uint8 images [N, 112, 112, 3], those of their mirror images added if `flip`."""
-        pixels = _pixels(images, self.size, self.margin, gray=False)
-        pixels -= self.mean
-        if flip:
-            pixels += _pixels(_checked(images)[:, :, ::-1], self.size, self.margin, gray=False)
-            pixels -= self.mean
-        return np.asarray(pixels @ self.projection, dtype=np.float32)
+    def embed(self, images: Any, flip: FlipRule | bool = "sum") -> NDArray[np.float32]:
+        """Embeddings [N, D] of RGB uint8 images [N, 112, 112, 3], [N, 2D] with `concat`; see `facelib.utils.flip`."""
+        rule = flip_rule(flip)
+        pixels = [_pixels(side, self.size, self.margin, gray=False) for side in _sides(images, rule)]
+        sides = [np.asarray((side - self.mean) @ self.projection, dtype=np.float32) for side in pixels]
+        return sides[0] if rule == "none" else join_flipped(*sides, rule)
 
 
 def _principal_components(centered: NDArray[np.float32], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -117,6 +116,12 @@ def _checked(images: Any) -> NDArray[np.uint8]:
     if array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8:
         raise ValueError(f"images must be RGB uint8 [N, H, W, 3], got {array.dtype} {list(array.shape)}")
     return array
+
+
+def _sides(images: Any, rule: FlipRule) -> list[NDArray[np.uint8]]:
+    """The images, and their mirror images unless the rule is `none`."""
+    images = _checked(images)
+    return [images] if rule == "none" else [images, images[:, :, ::-1]]
 
 
 def _pixels(images: Any, size: int, margin: int, gray: bool) -> NDArray[np.float32]:

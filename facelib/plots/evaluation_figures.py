@@ -5,6 +5,7 @@ Shape legend: N faces, D embedding size.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ def draw_evaluation_figures(
     results: Mapping[str, Mapping[str, EvaluationResult]],
     trained: Sequence[str],
     folder: Path,
+    notes: Mapping[str, str] | None = None,
 ) -> Iterator[Path]:
     """Draw the figures of all sets that have pairs into a local folder; baselines are in the curves only.
 
     Args:
         results: by model name, then set name.
         trained: names of the models that are not baselines.
+        notes: a line below the title, by set name: the rules of its evaluation.
 
     Yields:
         The PNG files, each when it is finished.
@@ -41,8 +44,9 @@ def draw_evaluation_figures(
         }
         if not scored:
             continue
-        yield _drawn(folder / f"roc_{s.name}.png", plot_roc, scored, title=f"ROC on {s.name}")
-        yield _drawn(folder / f"det_{s.name}.png", plot_det, scored, title=f"DET on {s.name}")
+        note = "\n" + textwrap.fill(notes[s.name], 60) if notes and s.name in notes else ""
+        yield _drawn(folder / f"roc_{s.name}.png", plot_roc, scored, title=f"ROC on {s.name}{note}")
+        yield _drawn(folder / f"det_{s.name}.png", plot_det, scored, title=f"DET on {s.name}{note}")
         for name in trained:
             similarities: Any = results[name][s.name].similarities
             issame: Any = results[name][s.name].issame

@@ -147,7 +147,7 @@ class InspectionActor:
         if "identities" in data:
             result["identity"] = data["identities"]
         if self.network is not None:
-            result["embedding"] = self.network(images, False)
+            result["embedding"] = self.network(images, "none")
         return result
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from facelib.config import EvaluateSettings
 from facelib.data import DatasetError, Folder
 from facelib.evaluation.protocols import EvaluationSet, FaceImages
+from facelib.utils.flip import FlipRule, flip_key, flip_rule
 from ray_jobs.actors import ActorPool
 from ray_jobs.embedding.models import EmbeddingModel, Network
 from ray_jobs.progress import ProgressReport
@@ -40,7 +41,7 @@ class EmbeddingActor:
         self.networks: dict[int, Network] = {}
         self.network_lock = threading.Lock()
 
-    def embed(self, model: int, faces: FaceImages, flip: bool) -> NDArray[np.float32]:
+    def embed(self, model: int, faces: FaceImages, flip: FlipRule) -> NDArray[np.float32]:
         """Embeddings [N, D] of `faces` by model number `model`."""
         images = faces.decode()
         with self.network_lock:
@@ -52,7 +53,7 @@ class EmbeddingActor:
 
 
 def named_errors(
-    network: Network, images: NDArray[np.uint8], flip: bool, model: str, name_of: Callable[[int], str]
+    network: Network, images: NDArray[np.uint8], flip: FlipRule, model: str, name_of: Callable[[int], str]
 ) -> NDArray[np.float32]:
     """Embeddings [N, D] of images; the error at one that is not finite says which image and model it is.
 
@@ -81,7 +82,7 @@ class SetEmbeddings:
     model: EmbeddingModel
     face_set: EvaluationSet
     model_number: int
-    flip: bool
+    flip: FlipRule
     key: str
     missing: int
     embeddings: NDArray[np.float32] | None = None
@@ -153,8 +154,8 @@ def embed_sets(
     hashes = {model.name: model.fingerprint() if cache else "" for model in models}
     parts: list[Part] = []
     for model, face_set in work:
-        flip = cfg.flip if face_set.flip is None else face_set.flip
-        inputs = [hashes[model.name], face_set.faces.fingerprint if cache else "", flip, cfg.precision]
+        flip = flip_rule("sum" if face_set.flip is None else face_set.flip)
+        inputs = [hashes[model.name], face_set.faces.fingerprint if cache else "", flip_key(flip), cfg.precision]
         key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
         result = SetEmbeddings(model, face_set, numbers[model.name], flip, key, missing=len(face_set.faces))
         ranges = result.load_cached(cache)

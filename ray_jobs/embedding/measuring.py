@@ -1,16 +1,17 @@
 """Measuring models on evaluation sets: embeddings from actors → each set's protocol → results and figures."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from facelib.config import Settings
 from facelib.data import Folder
-from facelib.evaluation import EvaluationOptions
 from facelib.evaluation.protocols import EvaluationResult, EvaluationSet
 from facelib.tracking import Run
 from ray_jobs.embedding.evaluation_sets import embed_sets
 from ray_jobs.embedding.models import EmbeddingModel
+from ray_jobs.embedding.rules import describe_rules, evaluation_options
 
 Results = dict[str, dict[str, EvaluationResult]]  # by model name, then set name
 
@@ -30,15 +31,7 @@ def measure_sets(
 
     cfg = settings.evaluate
     cache = Folder(f"{folder.uri}/embeddings").create() if cfg.cache else None
-    options = EvaluationOptions(
-        tuple(cfg.fars),
-        cfg.far_rule,
-        cfg.bootstrap,
-        settings.seed,
-        tuple(cfg.ranks),
-        tuple(cfg.fpirs),
-        cfg.accuracy_rule,
-    )
+    options = evaluation_options(settings)
     results: Results = {model.name: {} for model, _ in work}
     for model, s, embeddings in embed_sets(work, cfg, cache, settings.ray.autoscaling):
         results[model.name][s.name] = s.measure(embeddings, options)
@@ -52,13 +45,19 @@ def measure_sets(
 
 
 def save_figures(
-    folder: Folder, run: Run, sets: Sequence[EvaluationSet], results: Results, trained: Sequence[str]
+    folder: Folder,
+    run: Run,
+    sets: Sequence[EvaluationSet],
+    results: Results,
+    trained: Sequence[str],
+    rules: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Draw the figures of all sets into the evaluation's folder and the MLflow run."""
+    """Draw the figures of all sets, with their rules, into the evaluation's folder and the MLflow run."""
     from facelib.plots.evaluation_figures import draw_evaluation_figures
 
     with tempfile.TemporaryDirectory() as temporary:
-        for path in draw_evaluation_figures(sets, results, trained, Path(temporary)):
+        notes = {name: describe_rules(chosen) for name, chosen in rules.items()}
+        for path in draw_evaluation_figures(sets, results, trained, Path(temporary), notes):
             save_figure(path, folder, run)
 
 

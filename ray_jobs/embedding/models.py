@@ -18,12 +18,13 @@ from facelib.data import DatasetError, FaceDataset, Folder, ImageSpec, decode_im
 from facelib.data.storage import local_copy
 from facelib.evaluation import PixelEmbedding, WhitenedPixels
 from facelib.evaluation.protocols import EvaluationSet
+from facelib.utils.flip import FlipRule
 from ray_jobs.errors import JobError
 
 if TYPE_CHECKING:
     from facelib.models.checkpoints import BackboneCheckpoint
 
-Network = Callable[[NDArray[np.uint8], bool], NDArray[np.float32]]
+Network = Callable[[NDArray[np.uint8], FlipRule], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)

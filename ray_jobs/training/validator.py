@@ -5,7 +5,7 @@ with the BatchNorm statistics of rank 0, whose model is kept.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from facelib.evaluation.protocols import SetSpec, parse_spec
 from facelib.sources.pair_sets import load_pair_set
 from facelib.utils import distributed
 from facelib.utils.arrays import l2_normalize
+from facelib.utils.flip import FlipRule
 from ray_jobs.errors import JobError
 
 
@@ -46,21 +47,23 @@ class Validator:
         if settings.data.heldout and settings.train.selection == "heldout":
             uri = settings.path(settings.data.heldout)
             self.heldout = load_pair_set(uri, settings.evaluate.pairs, settings.seed, name="heldout")
-        self.sets = [_open(parse_spec(text), settings) for text in settings.train.sets]
+        specs = [parse_spec(text) for text in settings.train.sets]
+        self.sets = [_open(spec, settings) for spec in specs]
+        self.flips: dict[str, FlipRule] = {spec.name: spec.options.get("flip", "none") for spec in specs}
         for pair_set in [*self.sets, *([self.heldout] if self.heldout else [])]:
             image_spec.require(pair_set.image_spec, "the training dataset", f"set {pair_set.name}")
 
     def evaluate(self, backbone: nn.Module) -> ValidationResult:
         """ROC-AUC on every set and k-fold accuracy on the real ones.
 
-        Without flipped images: it halves the time and ranks models in the same order. All ranks call it together, and
-        all have the result.
+        Without flipped images, unless a set has the option `flip`: it halves the time and ranks models in the same
+        order. All ranks call it together, and all have the result.
         """
         metrics: dict[str, float] = {}
         with _buffers_of_rank_0(backbone):
             for pair_set in [*([self.heldout] if self.heldout else []), *self.sets]:
                 try:
-                    embeddings = l2_normalize(self._embed(backbone, pair_set.images))
+                    embeddings = l2_normalize(self._embed(backbone, pair_set))
                 except NonFiniteEmbeddingError as error:
                     raise JobError(f"validation set {pair_set.name}: {error}") from None
                 first, second = embeddings[pair_set.first], embeddings[pair_set.second]
@@ -83,15 +86,15 @@ class Validator:
             words.append(f"{metrics['data_wait_share']:.0%} waiting for data")
         return ", ".join(words)
 
-    def _embed(self, backbone: nn.Module, images: Sequence[bytes]) -> np.ndarray:
+    def _embed(self, backbone: nn.Module, pair_set: PairSet) -> np.ndarray:
         """Embeddings float32 [M, D] of all images, each made by one rank."""
-        rank, world = distributed.rank(), distributed.world_size()
+        images, rank, world = pair_set.images, distributed.rank(), distributed.world_size()
         batches = -(-len(images) // self.batch_size)
         ends = [min(batches * r // world * self.batch_size, len(images)) for r in range(world + 1)]
         own = embed_images(
             backbone,
             images[ends[rank] : ends[rank + 1]],
-            flip=False,
+            flip=self.flips.get(pair_set.name, "none"),
             batch_size=self.batch_size,
             precision=self.precision,
         )
@@ -120,4 +123,5 @@ def _buffers_of_rank_0(backbone: nn.Module) -> Iterator[None]:
 
 def _open(spec: SetSpec, settings: Settings) -> PairSet:
     options = {"pairs": settings.evaluate.pairs, "seed": settings.seed, **spec.options}
+    options.pop("flip", None)
     return load_pair_set(spec.path, **options, name=spec.name)

@@ -67,6 +67,15 @@ def test_without_flip_it_is_the_plain_network(backbone, images):
     assert np.abs(found - embed_images(backbone, images[:, :, ::-1], flip=False)).max() > 0.01 * np.abs(expected).max()
 
 
+def test_concatenation_compares_plain_with_plain_and_flipped_with_flipped(backbone, images):
+    """UNPG: cosine of [f(x), f(flipped x)], neither half normalized by itself."""
+    plain, flipped = reference(backbone, images), reference(backbone, images[:, :, ::-1])
+    found = embed_images(backbone, images, flip="concat")
+    assert found.shape == (10, 32)
+    np.testing.assert_allclose(found, np.hstack([plain, flipped]), atol=2e-4 * np.abs(plain).max())
+    assert embed_images(backbone, images[:0], flip="concat").shape == (0, 32)
+
+
 def test_encoded_faces_and_arrays_give_the_same(backbone, encoded, images):
     assert np.array_equal(embed_images(backbone, encoded), embed_images(backbone, images))
 

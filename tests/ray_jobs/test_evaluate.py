@@ -105,7 +105,10 @@ def test_what_intervals_rest_on_is_in_results_and_tracking(evaluated):
     for name, text in expected.items():
         assert result["reports"]["raw pixels"][name]["resampling"] == text
         assert result["gains"]["ssl"]["raw pixels"][name]["resampling"] == text
-        assert opened.client.get_run(opened.run_id).data.tags[f"intervals.{name}"] == text
+        tags = opened.client.get_run(opened.run_id).data.tags
+        assert tags[f"intervals.{name}"] == text
+        assert tags[f"rules.{name}"] == "flip sum, far_rule strict, accuracy_rule kfold"
+        assert result["rules"][name]["published"] is None
     assert any("fewer than 300" in warning for warning in result["reports"]["ssl"]["real"]["warnings"])
 
 
@@ -229,15 +232,21 @@ def test_too_few_pairs_for_the_folds(folder, cfg, evaluated):
         evaluate(cfg(sets=[f"{folder}/few"]), evaluated[0])
 
 
-def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, cfg, evaluated, ray_cluster):
-    """Groups, IJB 1:1 and 1:N beside pairs; thresholds of one set are applied to the others."""
+def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, cfg, evaluated, ray_cluster, capsys):
+    """Groups, IJB 1:1 and 1:N beside pairs, by published rules; thresholds of one set are applied to the others."""
     (folder / "groups").mkdir()
     for name in ("north", "south"):
         shutil.copy(folder / "real.bin", folder / "groups" / f"{name}.bin")
     write_ijb(folder / "ijb", search=True)
     sets = [f"{folder}/real.bin", f"rfw=groups:{folder}/groups", f"ijb(weighted=true):{folder}/ijb",
             f"search=ijb-1n:{folder}/ijb"]  # fmt: skip
-    options = ("evaluate.baselines=false", "evaluate.threshold_set=real", "evaluate.fpirs=[0.2]", "evaluate.actors=2")
+    options = (
+        "evaluate.baselines=false",
+        "evaluate.published=unpg",
+        "evaluate.threshold_set=real",
+        "evaluate.fpirs=[0.2]",
+        "evaluate.actors=2",
+    )
     evaluate(cfg(*options, sets=sets), Run.attach(evaluated[0].uri, evaluated[0].run_id))
     output = results(folder)
     reports = output["reports"]["ssl"]
@@ -247,6 +256,15 @@ def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, cfg, eva
     assert [point["fnmr_gap"] for point in reports["rfw"]["errors"]] == [0.0]
     assert reports["search"]["gallery"] == [6]
     assert 0 <= reports["search"]["rank"]["1"] <= reports["search"]["rank"]["5"] <= 1
+    rules = output["rules"]
+    assert {name: (rules[name]["flip"], rules[name]["published"]) for name in rules} == {
+        "real": ("concat", "unpg"), "rfw": ("concat", "unpg"), "ijb": ("none", "unpg"), "search": ("sum", None),
+    }  # fmt: skip
+    assert rules["ijb"]["overrides"] == {"weighted": False}
+    assert (
+        "rules on ijb: flip none, far_rule nearest, unit false, weighted true, mode N1D1F0" in capsys.readouterr().out
+    )
+    assert (reports["real"]["accuracy_rule"], reports["real"]["rule"]) == ("best_threshold", "nearest")
     # 15 impostor pairs determine a threshold at FAR 0.1 but not at 0.01.
     assert {name: [p["far"] for p in points] for name, points in output["thresholds"]["ssl"].items()} == {
         "rfw": [0.1],

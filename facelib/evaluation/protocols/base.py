@@ -18,6 +18,7 @@ from facelib.data import ImageSpec
 from facelib.evaluation import EvaluationOptions, Report, SortedScores
 from facelib.evaluation.protocols.faces import FaceImages
 from facelib.sources.groups import joined_groups
+from facelib.utils.flip import FlipRule, flip_rule
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,13 @@ class EvaluationSet(abc.ABC):
         name: of the set, in tables and file names.
         faces: what has to be embedded, N faces.
         image_spec: what their pixels mean; a model made for others is refused.
-        flip: whether embeddings of mirrored faces are added; None: as the evaluation's settings say.
+        flip: what becomes of the embeddings of mirrored faces, an option of every set; None: as the settings say.
     """
 
     name: str
     faces: FaceImages
     image_spec: ImageSpec
-    flip: bool | None = None
+    flip: FlipRule | bool | None = None
 
     @abc.abstractmethod
     def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
@@ -79,6 +80,10 @@ class EvaluationSet(abc.ABC):
     def identities(self) -> NDArray[np.int64] | None:
         """The person on each face, [N], -1 where that is not known; None: nothing is known. For embedding maps."""
         return None
+
+    def rules(self, measures: EvaluationOptions) -> dict[str, Any]:
+        """The rules that its numbers follow and that differ between publications, by name, for reports."""
+        return {"flip": "sum" if self.flip is None else flip_rule(self.flip), "far_rule": measures.rule}
 
     @classmethod
     def files(cls, path: str) -> list[str]:

@@ -68,6 +68,9 @@ class GroupsProtocol(EvaluationSet):
         first, second = list(self.groups.values())[number].pair_images(pair - self._pair_starts[number])
         return first + self._starts[number], second + self._starts[number]
 
+    def rules(self, measures: EvaluationOptions) -> dict[str, Any]:
+        return {**super().rules(measures), "accuracy_rule": measures.accuracy_rule}
+
     def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
         parts = {
             name: group.measure(embeddings[begin : begin + len(group.faces)], measures)

@@ -8,6 +8,7 @@ Shape legend: M images, T templates, P template pairs, D embedding size.
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,12 +39,11 @@ class IJBTemplates(EvaluationSet):
         subset: str = "",
         template: str = "arcface",
         size: int = 112,
-        flip: bool = True,
         weighted: bool = False,
         unit: bool = False,
         images: str = "",
     ) -> None:
-        self.name, self.flip, self.weighted, self.unit = name, flip, weighted, unit
+        self.name, self.weighted, self.unit = name, weighted, unit
         self.metadata = IJBMetadata(path, subset or None, images)
         if weighted and self.metadata.scores is None:
             raise ValueError(f"{name}: weighted=true needs the detector scores of *_name_5pts_score.txt in {path}")
@@ -56,6 +56,13 @@ class IJBTemplates(EvaluationSet):
     @abc.abstractmethod
     def _open(self, path: str) -> None:
         """Read what else the protocol needs; a missing or damaged file is an error before anything is embedded."""
+
+    def rules(self, measures: EvaluationOptions) -> dict[str, Any]:
+        """Also the pooling, and insightface's name of it: N norm, D detector score, F flip (1 concat, 2 sum)."""
+        found = super().rules(measures)
+        flips = ("none", "concat", "sum").index(found["flip"])
+        mode = f"N{1 - self.unit:d}D{self.weighted:d}F{flips}"
+        return {**found, "unit": self.unit, "weighted": self.weighted, "mode": mode}
 
     def pool(self, embeddings: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
         """Template features [T, D] and numbers [T] of image embeddings [M, D]."""
@@ -72,9 +79,8 @@ class IJBVerification(IJBTemplates):
         path: folder with `meta/` and `loose_crop/`.
         subset: "ijbb" or "ijbc", where the folder holds both.
         template, size: what the images are aligned to by their landmarks.
-        flip: add the embedding of the flipped image.
-        weighted: multiply each image's embedding by the detector's score.
-        unit: L2-normalize each image's embedding before pooling.
+        weighted: multiply each image's embedding by the detector's score (insightface's mode D1).
+        unit: L2-normalize each image's embedding before pooling (mode N0).
         images: folder of the images, see `IJBMetadata`.
 
     Raises:

@@ -38,23 +38,11 @@ class IJBIdentification(IJBTemplates):
         FileNotFoundError, ValueError: a list that is missing or damaged, or several lists of probes to choose from.
     """
 
-    def __init__(
-        self,
-        name: str,
-        path: str,
-        subset: str = "",
-        template: str = "arcface",
-        size: int = 112,
-        flip: bool = True,
-        weighted: bool = False,
-        unit: bool = False,
-        images: str = "",
-        probes: str = "",
-    ) -> None:
+    def __init__(self, name: str, path: str, probes: str = "", **options: Any) -> None:
         if probes and probes not in PROBES:
             raise ValueError(f"{name}: probes={probes}: choose one of {', '.join(PROBES)}")
         self.probe_kind = probes
-        super().__init__(name, path, subset, template, size, flip, weighted, unit, images)
+        super().__init__(name, path, **options)
 
     def _open(self, path: str) -> None:
         folder = Path(path, "meta")
@@ -82,6 +70,11 @@ class IJBIdentification(IJBTemplates):
         for templates, subjects in [*self.galleries, self.probes]:
             subject_of.update(zip(templates.tolist(), subjects.tolist(), strict=True))
         return np.array([subject_of.get(t, -1) for t in self.metadata.templates.tolist()])
+
+    def rules(self, measures: EvaluationOptions) -> dict[str, Any]:
+        found = super().rules(measures)
+        del found["far_rule"]  # TPIR at FPIR is strict always.
+        return found
 
     def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
         features, ids = self.pool(embeddings)

@@ -59,6 +59,9 @@ class PairsProtocol(FacePairs):
     def files(cls, path: str) -> list[str]:
         return bin_paths(path)
 
+    def rules(self, measures: EvaluationOptions) -> dict[str, Any]:
+        return {**super().rules(measures), "accuracy_rule": measures.accuracy_rule}
+
     def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
         first, second = embeddings[self.first], embeddings[self.second]
         identities = self.pair_identities

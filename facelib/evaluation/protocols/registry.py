@@ -4,6 +4,7 @@ lfw=/data/lfw.bin                      pairs of a .bin file (the default protoco
 heldout=/data/heldout                  pairs drawn from a face dataset
 cfp=pairs(template=arcface-96):/data/cfp_fp.bin
 ijbc=ijb(weighted=true):/data/IJBC     IJB 1:1
+lfw=pairs(flip=concat):/data/lfw.bin   with the cosine of concatenated embeddings (every protocol has `flip`)
 ijbc-search=ijb-1n:/data/IJBC          IJB 1:N
 q4=kface-q4:/data/kface                K-FACE
 rfw=groups:/data/rfw                   a folder of .bin files, one for each group
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from facelib.evaluation.protocols.base import EvaluationSet
+from facelib.utils.flip import flip_rule
 from facelib.utils.registry import Registry
 
 DEFAULT_PROTOCOL = "pairs"
@@ -70,6 +72,7 @@ class SetSpec:
 def register_protocol(name: str) -> Callable[[Kind], Kind]:
     """Class decorator: `name:path` in `evaluate.sets` opens the class, a subclass of `EvaluationSet`.
 
+    A constructor that passes `**options` on has the options of its base class too. Every set has the option `flip`.
     A package names its class in the entry-point group `facelib.protocols` instead, and every process finds it.
     """
     return PROTOCOLS.register(name)
@@ -92,11 +95,15 @@ def parse_spec(text: str) -> SetSpec:
             raise ValueError(f"set {text!r}: option {item!r} has no value; write {protocol}({key}=...):path")
         options[key.strip()] = _value(value.strip())
     known = _options(protocol)
+    with_flip = known if "flip" in known else [*known, "flip"]
     for key in options:
-        if key not in known:
-            raise ValueError(
-                f"set {text!r}: protocol {protocol} has no option {key!r}; it has {', '.join(known) or 'none'}"
-            )
+        if key not in with_flip:
+            raise ValueError(f"set {text!r}: protocol {protocol} has no option {key!r}; it has {', '.join(with_flip)}")
+    if "flip" in options and "flip" not in known:
+        try:
+            options["flip"] = flip_rule(options["flip"])
+        except ValueError as error:
+            raise ValueError(f"set {text!r}: {error}") from None
     kind: Any = PROTOCOLS.find(protocol)
     files: list[str] = kind.files(path)
     name = match["name"] or _NOT_IN_NAMES.sub("-", "-".join(Path(file.rstrip("/")).stem for file in files)).strip("-")
@@ -108,15 +115,20 @@ def open_set(text: str, defaults: Mapping[str, Any] | None = None) -> Evaluation
 
     Args:
         text: see the module's notes.
-        defaults: options for protocols that have them, where the specification says nothing.
+        defaults: options for protocols that have them, and `flip`, where the specification says nothing.
 
     Raises:
         FileNotFoundError, ValueError: what is missing, damaged or unknown, by name.
     """
     spec = parse_spec(text)
     known = _options(spec.protocol)
-    options = {key: value for key, value in (defaults or {}).items() if key in known} | dict(spec.options)
-    opened: EvaluationSet = PROTOCOLS.find(spec.protocol)(spec.name, spec.path, **options)
+    chosen = {key: value for key, value in spec.options.items() if key in known}
+    others = {key: value for key, value in (defaults or {}).items() if key in known and key != "flip"}
+    opened: EvaluationSet = PROTOCOLS.find(spec.protocol)(spec.name, spec.path, **(others | chosen))
+    if "flip" in spec.options and "flip" not in known:
+        opened.flip = spec.options["flip"]
+    elif opened.flip is None and (default := (defaults or {}).get("flip")) is not None:
+        opened.flip = flip_rule(default)
     return opened
 
 
@@ -142,8 +154,17 @@ def _match(text: str) -> Mapping[str, str | None]:
 
 
 def _options(protocol: str) -> list[str]:
-    """What may stand in brackets: the constructor's parameters after name and path."""
-    return list(inspect.signature(PROTOCOLS.find(protocol)).parameters)[2:]
+    """What may stand in brackets: the constructor's parameters after name and path, and those it passes on to."""
+    found: list[str] = []
+    for kind in inspect.getmro(PROTOCOLS.find(protocol)):
+        if "__init__" not in vars(kind):
+            continue
+        parameters = list(inspect.signature(vars(kind)["__init__"]).parameters.values())[3:]
+        variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        found += [p.name for p in parameters if p.kind not in variable and p.name not in found]
+        if not any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
+    return found
 
 
 def _value(text: str) -> Any:

@@ -17,6 +17,15 @@ def test_smallest_example():
     assert PixelEmbedding(size=14).embed(images).shape == (60, 196)
 
 
+@pytest.mark.parametrize("model", [PixelEmbedding(size=14), WhitenedPixels.fit(pictures(60), components=16)])
+def test_flip_rules(model):
+    """Plain and mirrored embeddings, added or side by side."""
+    images = pictures(5, seed=1)
+    plain, mirrored = (model.embed(side, flip="none") for side in (images, images[:, :, ::-1]))
+    np.testing.assert_allclose(model.embed(images, flip="concat"), np.hstack([plain, mirrored]), atol=1e-6)
+    np.testing.assert_allclose(model.embed(images), plain + mirrored, atol=1e-5)
+
+
 def test_fitted_faces_and_their_mirror_images_come_out_white():
     images = pictures(100)
     model = WhitenedPixels.fit(images, components=40)

@@ -25,6 +25,9 @@ def test_curves_of_all_models_and_histograms_of_the_trained(faces, tmp_path):
         "roc_mine.png", "det_mine.png", "scores_ssl_mine.png", "worst_ssl_mine.png",
     ]  # fmt: skip
     assert all(path.stat().st_size > 5_000 for path in paths)
+    plain = paths[0].read_bytes()
+    noted = next(draw_evaluation_figures([faces], results, ["ssl"], tmp_path, {"mine": "flip concat"}))
+    assert noted.read_bytes() != plain
     path = draw_embedding_map("ssl", faces, embeddings, tmp_path)
     assert path is not None
     assert path.name == "map_ssl_mine.png"

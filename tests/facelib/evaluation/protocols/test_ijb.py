@@ -36,7 +36,7 @@ def test_ijb_verification_aligns_by_the_landmarks(tmp_path):
     assert measured.report.genuine == 9
     assert measured.report.identities == 9
     assert np.array_equal(measured.identities[:, 0] == measured.identities[:, 1], measured.issame)
-    assert opened.flip is True
+    assert opened.flip is None
     people = opened.identities
     assert (people == np.repeat(np.arange(9), 4)).all()
     first, second = opened.pair_images(int(np.flatnonzero(opened.metadata.labels)[1]))
@@ -65,7 +65,7 @@ def test_ijb_equals_the_published_numbers():
 def test_ijb_weights_and_unit_length(tmp_path):
     write_ijb(tmp_path / "ijb")
     plain, weighted, unit = (open_set(f"ijb({o}):{tmp_path}/ijb") for o in ("flip=false", "weighted=true", "unit=true"))
-    assert plain.flip is False
+    assert plain.flip == "none"
     embeddings = np.random.default_rng(0).normal(size=(36, 5)).astype(np.float32)
     scaled = embeddings * weighted.metadata.scores[:, None]
     np.testing.assert_allclose(weighted.pool(embeddings)[0], plain.pool(scaled)[0], atol=1e-6)
@@ -74,6 +74,44 @@ def test_ijb_weights_and_unit_length(tmp_path):
     (tmp_path / "ijb" / "meta" / "ijbc_name_5pts_score.txt").unlink()
     with pytest.raises(ValueError, match=r"weighted=true needs the detector scores"):
         open_set(f"ijb(weighted=true):{tmp_path}/ijb")
+
+
+def transcribed_templates(plain, flipped, scores, templates, medias, norm, detector, flip):
+    """Template features in float64, as insightface's evaluation defines its modes N, D and F."""
+    features = {0: plain, 1: np.concatenate([plain, flipped], axis=1), 2: plain + flipped}[flip]
+    if not norm:
+        features = features / np.sqrt(np.sum(features**2, -1, keepdims=True))
+    if detector:
+        features = features * scores[:, None]
+    rows = []
+    for template in np.unique(templates):
+        own = templates == template
+        media = [np.mean(features[own & (medias == medium)], axis=0) for medium in np.unique(medias[own])]
+        rows.append(np.sum(media, axis=0))
+    return np.array([row / np.sqrt(np.sum(row**2)) for row in rows])
+
+
+@pytest.mark.parametrize("mode", [f"N{n}D{d}F{f}" for n in (0, 1) for d in (0, 1) for f in (0, 1, 2)])
+def test_modes_of_insightface(tmp_path, mode):
+    write_ijb(tmp_path / "ijb", people=3, images=3)
+    norm, detector, flip = (int(digit) for digit in mode[1::2])
+    rule = ("none", "concat", "sum")[flip]
+    options = f"unit={'false' if norm else 'true'},weighted={'true' if detector else 'false'},flip={rule}"
+    opened = open_set(f"ijb({options}):{tmp_path}/ijb")
+    assert opened.rules(FEW)["mode"] == mode
+    generator = np.random.default_rng(0)
+    plain, flipped = generator.normal(size=(2, len(opened.faces), 5))
+    embeddings = {"none": plain, "concat": np.hstack([plain, flipped]), "sum": plain + flipped}[rule]
+    data = opened.metadata
+    expected = transcribed_templates(
+        plain, flipped, data.scores.astype(np.float64), data.templates, data.medias, norm, detector, flip
+    )
+    features, ids = opened.pool(embeddings)
+    np.testing.assert_allclose(features, expected, atol=1e-7)
+    place = {template: row for row, template in enumerate(ids)}
+    pairs = [(place[a], place[b]) for a, b in zip(data.first, data.second, strict=True)]
+    measured = opened.measure(embeddings, FEW)
+    np.testing.assert_allclose(measured.similarities, [expected[a] @ expected[b] for a, b in pairs], atol=1e-7)
 
 
 def test_ijb_images_where_a_download_puts_them(tmp_path):

@@ -33,10 +33,26 @@ def test_a_protocol_of_ones_own(tmp_path):
         from facelib.evaluation import EvaluationOptions
 
         assert opened.measure(np.array([[3.0], [1.0], [2.0]]), EvaluationOptions()).report.auc == 1
-        with pytest.raises(ValueError, match="has no option 'color'; it has level, strict"):
+        with pytest.raises(ValueError, match="has no option 'color'; it has level, strict, flip"):
             open_set("brightness(color=1):/x")
+        assert opened.flip is None
+        assert open_set("brightness(flip=concat):/x", {"flip": "none"}).flip == "concat"
+        assert open_set("brightness(flip=false):/x").flip == "none"
+        assert open_set("brightness:/x", {"flip": "none"}).flip == "none"
+        with pytest.raises(ValueError, match=r"set 'brightness\(flip=mean\):/x': flip=mean: choose one of sum"):
+            parse_spec("brightness(flip=mean):/x")
+
+        @register_protocol("shade")
+        class Shade(Brightness):
+            def __init__(self, name, path, own=1, **options):
+                super().__init__(name, path, **options)
+
+        assert len(open_set("shade(own=2,level=4):/x").faces) == 4
+        with pytest.raises(ValueError, match="it has own, level, strict, flip"):
+            parse_spec("shade(color=1):/x")
     finally:
-        del PROTOCOLS._registered["brightness"]
+        for name in ("brightness", "shade"):
+            PROTOCOLS._registered.pop(name, None)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +111,7 @@ def test_relative_paths_become_absolute(tmp_path, monkeypatch):
     [
         ("nose=ears:/x", "unknown protocol 'ears': choose one of groups, ijb, ijb-1n, kface-q1"),
         ("ijb(flip):/x", "option 'flip' has no value"),
-        ("ijb(flop=1):/x", "protocol ijb has no option 'flop'; it has subset, template, size, flip"),
+        ("ijb(flop=1):/x", "protocol ijb has no option 'flop'; it has subset, template, size, .*, flip"),
         ("", "write name=path"),
         ("my set=/x", r"set 'my set=/x': the name 'my set' may have letters, digits and _ \. @ - only"),
         ("held_10:30", "unknown protocol 'held_10'"),
