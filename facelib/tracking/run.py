@@ -204,6 +204,9 @@ class Run:
         with contextlib.suppress(MlflowException):  # It exists already.
             self.client.create_registered_model(name)
         version = self.client.create_model_version(name, model.artifact_location, self.run_id, model_id=model.model_id)
+        # MLflow's pages link a logged model to the registered one by this tag, which `mlflow.register_model` sets too.
+        versions = json.dumps([{"name": name, "version": version.version}])
+        self.client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": versions})
         logger.info("MLflow: models:/%s/%s", name, version.version)
 
     def set_tag(self, key: str, value: str) -> None:

@@ -225,6 +225,9 @@ def test_models_are_linked_to_their_run_and_registered_if_asked(store, arguments
     assert (ssl.status, ssl.source_run_id, ssl.params) == ("READY", run.run_id, {"best_epoch": "3"})
     assert [p.name for p in Path(ssl.artifact_location.removeprefix("file://")).iterdir()] == ["model.pt"]
     assert [v.version for v in client.search_model_versions("name = 'faces'")] == [2, 1]
+    linked = [json.loads(m.tags["mlflow.modelVersions"]) for m in outputs if m.name == "embedder"]
+    assert sorted(link["version"] for (link,) in linked) in ([1, 2], ["1", "2"])
+    assert {link["name"] for (link,) in linked} == {"faces"}
 
 
 def test_a_server_that_goes_away_loses_points_not_the_training(tmp_path, monkeypatch, caplog):
