@@ -2,7 +2,7 @@
 
 Evaluates <output>/ssl/model.pt, or evaluate.models, on evaluate.sets: `heldout` (synthetic identities that training did
 not see), .bin files, IJB-B/C, K-FACE, groups, or a protocol of your own. Writes <output>/evaluation. The baselines are
-the same network untrained, raw pixels, and pixels whitened by PCA on the training faces.
+the same network untrained, raw pixels, and pixels and LBP histograms whitened by PCA on the training faces.
 """
 
 from __future__ import annotations

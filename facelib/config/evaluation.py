@@ -37,7 +37,9 @@ class EvaluateSettings(Section):
         description="embedding of the horizontally flipped face: sum (added), concat (the cosine of both, "
         "concatenated) or none; auto: as `published` has it, else sum; the option of a set takes precedence",
     )
-    baselines: bool = Field(True, description="also evaluate the untrained network and raw and whitened pixels")
+    baselines: bool = Field(
+        True, description="also evaluate the untrained network, raw and whitened pixels, and whitened LBP histograms"
+    )
     baseline_images: Count = Field(8000, description="synthetic faces that the whitening is fitted on (1 or more)")
     pairs: Count = Field(3000, description="genuine pairs drawn from a face dataset, and as many impostor pairs")
     bootstrap: Index = Field(1000, description="bootstrap resamples for 95% confidence intervals (0: no intervals)")

@@ -1,6 +1,6 @@
 """Evaluation by the field's protocols: k-fold accuracy, TAR@FAR, IJB templates, intervals, reports."""
 
-from facelib.evaluation.baselines import PixelEmbedding, WhitenedPixels
+from facelib.evaluation.baselines import PixelEmbedding, WhitenedLBP, WhitenedPixels
 from facelib.evaluation.bootstrap import (
     AucComparison,
     bootstrap_kfold,
@@ -55,6 +55,7 @@ __all__ = [
     "RocCurve",
     "SortedScores",
     "VerificationReport",
+    "WhitenedLBP",
     "WhitenedPixels",
     "bootstrap_kfold",
     "bootstrap_roc",

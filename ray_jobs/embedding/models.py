@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from facelib.config import EvaluateSettings, InspectSettings, Settings
 from facelib.data import DatasetError, FaceDataset, Folder, ImageSpec, decode_image
 from facelib.data.storage import local_copy
-from facelib.evaluation import PixelEmbedding, WhitenedPixels
+from facelib.evaluation import PixelEmbedding, WhitenedLBP, WhitenedPixels
 from facelib.evaluation.protocols import EvaluationSet
 from facelib.utils.flip import FlipRule
 from ray_jobs.errors import JobError
@@ -42,7 +42,7 @@ class EmbeddingModel:
     name: str
     path: str = ""
     untrained: bool = False
-    pixels: PixelEmbedding | WhitenedPixels | None = None
+    pixels: PixelEmbedding | WhitenedPixels | WhitenedLBP | None = None
     normalization: str = "auto"
 
     @property
@@ -143,7 +143,7 @@ def untrained_models(
 
 
 def pixel_baselines(settings: Settings, sets: Sequence[EvaluationSet]) -> list[tuple[EmbeddingModel, EvaluationSet]]:
-    """Raw pixels on every set; pixels whitened on the training faces on each set that matches their image spec.
+    """Raw pixels on every set; pixels and LBP whitened on the training faces on each set of their image spec.
 
     Prints which sets are left out, and why.
     """
@@ -152,7 +152,7 @@ def pixel_baselines(settings: Settings, sets: Sequence[EvaluationSet]) -> list[t
     try:
         dataset = FaceDataset(settings.path(settings.data.dataset))
     except DatasetError as error:
-        print(f"whitened pixels are left out, there are no faces to fit them on: {error}", flush=True)
+        print(f"whitened baselines are left out, there are no faces to fit them on: {error}", flush=True)
         return work
     matching = []
     for s in sets:
@@ -160,11 +160,11 @@ def pixel_baselines(settings: Settings, sets: Sequence[EvaluationSet]) -> list[t
             dataset.image_spec.require(s.image_spec, f"dataset {dataset.folder.uri}", f"set {s.name}")
             matching.append(s)
         except DatasetError as error:
-            print(f"whitened pixels are left out on {s.name}: {error}", flush=True)
+            print(f"whitened baselines are left out on {s.name}: {error}", flush=True)
     if matching:
         faces = sample_faces(dataset, settings.evaluate.baseline_images)
-        whitened = EmbeddingModel("whitened pixels", pixels=WhitenedPixels.fit(faces))
-        work += [(whitened, s) for s in matching]
+        fitted = {"whitened pixels": WhitenedPixels.fit(faces), "whitened LBP": WhitenedLBP.fit(faces)}
+        work += [(EmbeddingModel(name, pixels=model), s) for name, model in fitted.items() for s in matching]
     return work
 
 

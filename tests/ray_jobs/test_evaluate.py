@@ -87,7 +87,7 @@ def auc(embeddings, pairs):
 
 def test_a_model_and_its_baselines(evaluated):
     _, result = evaluated
-    assert set(result["reports"]) == {"ssl", "untrained", "raw pixels", "whitened pixels"}
+    assert set(result["reports"]) == {"ssl", "untrained", "raw pixels", "whitened pixels", "whitened LBP"}
     for by_set in result["reports"].values():
         assert set(by_set) == {"heldout", "real"}
         assert (by_set["heldout"]["genuine"], by_set["heldout"]["impostors"]) == (40, 40)
@@ -159,7 +159,7 @@ def test_figures_and_metrics_are_logged(folder, evaluated):
     assert {f"plots/{n}" for n in names} == {a.path for a in client.list_artifacts(run.run_id, "plots")}
     assert "results.json" in {a.path for a in client.list_artifacts(run.run_id)}
     metrics = client.get_run(run.run_id).data.metrics
-    for model in ("ssl", "untrained", "raw_pixels", "whitened_pixels"):
+    for model in ("ssl", "untrained", "raw_pixels", "whitened_pixels", "whitened_LBP"):
         assert {f"test/real/{model}/{m}" for m in ("auc", "eer", "accuracy", "tar_at_far_0.01")} <= metrics.keys()
     assert metrics["test/heldout/raw_pixels/auc"] == result["reports"]["raw pixels"]["heldout"]["auc"]
 
@@ -195,13 +195,13 @@ def results(folder):
         ("none", "is no face dataset"),
     ],
 )
-def test_whitened_pixels_need_matching_faces(folder, cfg, evaluated, ray_cluster, capsys, faces, reason):
+def test_whitened_baselines_need_matching_faces(folder, cfg, evaluated, ray_cluster, capsys, faces, reason):
     if faces == "other_faces":
         write_dataset(folder / faces, identities=4, images=3, template="arcface-96")
     settings = cfg(f"data.dataset={folder}/{faces}", sets=[f"{folder}/real.bin"])
     evaluate(settings, Run.attach(evaluated[0].uri, evaluated[0].run_id))
     assert set(results(folder)["reports"]) == {"ssl", "untrained", "raw pixels"}
-    assert re.search(f"whitened pixels are left out.*{reason}", capsys.readouterr().out)
+    assert re.search(f"whitened baselines are left out.*{reason}", capsys.readouterr().out)
 
 
 def test_missing_and_duplicate_models_and_sets_are_refused(folder, cfg, evaluated):

@@ -85,7 +85,7 @@ def test_faces_training_and_evaluation_in_one_command(folder, first):
         ("evaluate", f"{folder}/out/evaluation/results.json"),
     ]
     result = json.loads((folder / "out" / "evaluation" / "results.json").read_text())
-    assert set(result["reports"]) == {"ssl", "unpg", "untrained", "raw pixels", "whitened pixels"}
+    assert set(result["reports"]) == {"ssl", "unpg", "untrained", "raw pixels", "whitened pixels", "whitened LBP"}
     assert result["models"]["ssl"]["training"]["epoch"] == 2
     parents, [children] = runs(folder)
     assert [p.info.status for p in parents] == ["FINISHED"]

@@ -1,7 +1,9 @@
+import cv2
 import numpy as np
 import pytest
 
-from facelib.evaluation import PixelEmbedding, WhitenedPixels
+from facelib.evaluation import PixelEmbedding, WhitenedLBP, WhitenedPixels
+from facelib.evaluation.baselines import _lbp_histograms
 
 
 def pictures(count, seed=0):
@@ -10,11 +12,21 @@ def pictures(count, seed=0):
     return coarse.repeat(8, axis=1).repeat(8, axis=2)
 
 
+def noisy(count, seed=0):
+    """Pictures with gray values from 20 to 220 in every pixel."""
+    return (pictures(count, seed) * 0.5 + np.random.default_rng(seed).integers(20, 90, (112, 112, 1))).astype(np.uint8)
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
 def test_smallest_example():
     images = pictures(60)
     embeddings = WhitenedPixels.fit(images, components=16).embed(images)
     assert embeddings.shape == (60, 16)
     assert PixelEmbedding(size=14).embed(images).shape == (60, 196)
+    assert WhitenedLBP.fit(images, components=16).embed(images).shape == (60, 16)
 
 
 @pytest.mark.parametrize("model", [PixelEmbedding(size=14), WhitenedPixels.fit(pictures(60), components=16)])
@@ -46,6 +58,66 @@ def test_components_are_the_principal_ones():
     np.testing.assert_allclose(spread[:60], singular[:60] / np.sqrt(80), rtol=2e-2)
 
 
+def slow_lbp(image, cells):
+    """Histograms in float64 by the definition: every pixel, every point of its circle, every change around it."""
+    gray = np.round(image @ np.array([0.299, 0.587, 0.114])).astype(np.float64)
+    rows, columns = gray.shape[0] - 4, gray.shape[1] - 4
+    uniform = sorted(p for p in range(256) if sum((p >> k ^ p >> (k + 1) % 8) & 1 for k in range(8)) <= 2)
+    histograms = np.zeros((cells, cells, 59))
+    for row, column in np.ndindex(rows, columns):
+        y, x, pattern = row + 2, column + 2, 0
+        for k in range(8):
+            if k % 2 == 0:
+                j, i = [(0, 2), (-2, 0), (0, -2), (2, 0)][k // 2]
+                value = gray[y + j, x + i]
+            else:
+                j, i = [(-1, 1), (-1, -1), (1, -1), (1, 1)][k // 2]
+                corners = gray[y + j, x + i], gray[y + 2 * j, x + i], gray[y + j, x + 2 * i], gray[y + 2 * j, x + 2 * i]
+                value = np.dot(corners, [88, 62, 62, 44]) / 256
+            pattern |= int(value >= gray[y, x]) << k
+        bin_number = uniform.index(pattern) if pattern in uniform else 58
+        histograms[row * cells // rows, column * cells // columns, bin_number] += 1
+    return np.sqrt(histograms / (rows * columns)).reshape(-1)
+
+
+def test_lbp_equals_a_slow_reference():
+    rng = np.random.default_rng(3)
+    images = cv2.GaussianBlur(rng.integers(0, 256, (33, 25, 3), np.uint8), (0, 0), 1)[None]
+    images = np.concatenate([images, pictures(2)[:, 20:53, 30:55]])
+    for cells in (1, 3):
+        expected = np.stack([slow_lbp(image, cells) for image in images])
+        np.testing.assert_allclose(_lbp_histograms(images, cells), expected, atol=1e-6)
+
+
+def test_whitened_lbp_is_the_projection_in_float64():
+    images = noisy(30)
+    model = WhitenedLBP.fit(images, components=20)
+    both = [_lbp_histograms(side, 7).astype(np.float64) for side in (images, images[:, :, ::-1])]
+    centered = np.concatenate(both) - np.concatenate(both).mean(0)
+    _, singular, axes = np.linalg.svd(centered, full_matrices=False)
+    projected = centered @ axes[:20].T / singular[:20] * np.sqrt(60)
+    made = model.embed(images, flip=False)
+    # The sign of a component is free.
+    np.testing.assert_allclose(np.abs(made), np.abs(projected[:30]), atol=5e-3)
+    np.testing.assert_allclose(model.embed(images), made + model.embed(images[:, :, ::-1], flip=False), atol=1e-4)
+
+
+def test_lbp_does_not_see_brightness_and_finds_the_pair():
+    images = noisy(20)
+    model = WhitenedLBP.fit(images)
+    brighter = np.minimum(images.astype(int) + 30, 255).astype(np.uint8)
+    a, b = model.embed(images), model.embed(brighter)
+    similarities = unit(a) @ unit(b).T
+    assert (similarities.argmax(1) == np.arange(20)).all()
+
+
+def test_lbp_of_any_size_and_any_number():
+    model = WhitenedLBP.fit(noisy(12), cells=4)
+    assert model.embed(noisy(40)[:, :96, :96]).shape == (40, 23)
+    with pytest.raises(ValueError, match="cells is 200; images of 112x112 pixels have no such grid"):
+        WhitenedLBP.fit(noisy(4), cells=200)
+
+
 def test_brightness_and_contrast_do_not_matter():
     images = pictures(5)
     dimmed = (images * 0.5 + 20).astype(np.uint8)
@@ -74,7 +146,7 @@ def test_picture_of_one_color_is_finite():
 @pytest.mark.parametrize(
     ("images", "components", "message"),
     [
-        (pictures(4), 8, "components is 8; 4 images of size 28 support 1 to 7"),
+        (pictures(4), 8, "components is 8; 4 images of 2352 features support 1 to 7"),
         (pictures(4).astype(np.float32), 4, "uint8"),
         (pictures(4)[0], 4, r"\[112, 112, 3\]"),
         (pictures(1).repeat(30, axis=0), 20, "fewer than 20 components"),
