@@ -43,6 +43,7 @@ def job(work: Work) -> Callable[..., JobResult]:
         if run is not None:
             return work(settings, run)
         try:
+            settings = _with_generator(settings)
             _validate_of(work)(settings)
             with _open(settings, work.__name__, work.__globals__["__doc__"] or "") as opened:
                 return work(settings, opened)
@@ -82,6 +83,7 @@ def run_job(
     """
     settings = parse_command_line(name, description.strip(), argv)
     try:
+        settings = _with_generator(settings)
         if validate is not None:
             validate(settings)
     except SettingsError as error:
@@ -147,6 +149,15 @@ def _open(settings: Settings, name: str, description: str) -> Iterator["Run"]:
             with opening.result():
                 raise
         yield stack.enter_context(opening.result())
+
+
+def _with_generator(settings: Settings) -> Settings:
+    """The settings with a generator chosen where they leave the choice."""
+    if settings.generate.generator != "auto":
+        return settings
+    from ray_jobs.datasets.generator_choice import choose_generator
+
+    return choose_generator(settings)
 
 
 def _exit_with(name: str, error: Exception) -> NoReturn:

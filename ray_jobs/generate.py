@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
     """Check generator, detector, template, identity ranges and the output folders before anything starts.
 
+    Prints which generator draws, and under which license.
+
     Raises:
         SettingsError: names the setting, what is wrong with it and the valid choices.
         DatasetError: an output folder is in use, or was made with other settings.
@@ -42,8 +44,11 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
             "nothing to do: with data.stream=true training generates its own faces, and generate.heldout_identities "
             "is 0. Set generate.heldout_identities, or skip this job"
         )
+    spec: dict[str, Any] = {}
     for name, first, identities in datasets:
-        check_output(settings.path(name), dataset_spec(settings, first, identities), "identities")
+        spec = dataset_spec(settings, first, identities)
+        check_output(settings.path(name), spec, "identities")
+    print(f"faces: generator {generate.generator_name}, license: {spec['generator_licence']}", flush=True)
 
 
 @job

@@ -19,7 +19,8 @@ class GenerateSettings(Section):
     generator: str | list[GeneratorShare] = Field(
         "morphable",
         description="image generator: morphable, mobilestylegan (photographs; non-commercial), discofacegan (needs "
-        "weights), folder (images generated elsewhere), or a plug-in; or several: "
+        "weights), folder (images generated elsewhere), or a plug-in; auto: mobilestylegan where its weights are, "
+        "else morphable; or several: "
         '[{"name": "mobilestylegan", "share": 0.7}, {"name": "morphable", "share": 0.3}]',
     )
     options: Options = Field(
