@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 import pytest
-from support.commands import ROOT
+from support.commands import CEILING_S, ROOT
 
 
 def run(*parts):
     command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--only", *parts]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=540)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=CEILING_S)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from support.commands import ROOT
+from support.commands import CEILING_S, ROOT
 
 from benchmarks.memory import kind
 
@@ -32,7 +32,12 @@ def watched(tmp_path):
         paths = os.pathsep.join((str(ROOT), str(tmp_path)))
         command = [sys.executable, "-m", "benchmarks.memory", "--every", "0.1", *flags, "--", f"{name}_job"]
         return subprocess.run(
-            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=120
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            timeout=CEILING_S,
         )
 
     return run

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.commands import CEILING_S
 
 import facelib
 
@@ -44,7 +45,7 @@ def wheel(tmp_path_factory):
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder]
-    done = subprocess.run([*pip, source], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*pip, source], capture_output=True, text=True, timeout=CEILING_S)
     assert done.returncode == 0, done.stderr
     (path,) = folder.glob("*.whl")
     return zipfile.ZipFile(path)
@@ -101,7 +102,7 @@ def test_the_library_works_without_optional_packages():
         "UnifiedNegativeLoss()(CosFace(64, 2)(embeddings, labels), embeddings, labels).backward()\n"
         "build_generator('morphable')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=CEILING_S)
     assert done.returncode == 0, done.stderr
 
 
@@ -127,7 +128,7 @@ def test_what_needs_an_extra_says_which(call, extra):
         "embeddings, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])\n"
         f"{call}\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=CEILING_S)
     assert "ImportError" in done.stderr, done.stderr
     assert f"pip install 'facelib[{extra}]'" in done.stderr
 

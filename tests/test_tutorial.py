@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from support.tracking import new_store
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
@@ -39,7 +40,7 @@ def test_the_blocks_compile():
 def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     scope: dict = {"__name__": "tutorial"}
     try:
         for code in tutorial_code():

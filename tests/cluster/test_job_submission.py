@@ -82,7 +82,7 @@ def test_a_canceled_job_is_continued_by_the_same_command(head, s3, monkeypatch):
     stopped = head.ray("job", "stop", "--address", head.address, job_id(submitted))
     assert "was stopped" in stopped.stdout + stopped.stderr
     assert "run/faces/manifest.json" not in keys(s3), "the job ended before it was stopped: nothing was tested"
-    wait_for(lambda: [status for _, status in runs(head)] == ["FAILED"], 60, "the run's end")
+    wait_for(lambda: [status for _, status in runs(head)] == ["FAILED"], what="the run's end")
 
     done = head.submit(*job("generate", *GENERATE))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -133,7 +133,7 @@ def test_every_other_job_runs_from_s3_to_s3(head, s3, tmp_path, monkeypatch):
         "import_data": (own, "own/manifest.json"),
     }  # fmt: skip
     for name, (arguments, wrote) in jobs.items():
-        done = head.submit(*job(name, *arguments, "--tracking.system_metrics", "false"), timeout=600)
+        done = head.submit(*job(name, *arguments, "--tracking.system_metrics", "false"))
         assert done.returncode == 0, name + done.stdout + done.stderr
         assert f"run/{wrote}" in keys(s3), (name, keys(s3, "run/"))
     views = {key.rpartition("/")[2].partition(".")[0] for key in keys(s3, "run/sweep/tune/")}
@@ -153,11 +153,11 @@ def test_a_canceled_training_ends_its_run_and_goes_on(head, s3):
     submitted = head.submit(*arguments, wait=False)
     wait_for(lambda: [k for k in keys(s3, "canceled/") if k.endswith("state.pt")], what="a checkpoint")
     assert "was stopped" in head.ray("job", "stop", "--address", head.address, job_id(submitted)).stdout
-    wait_for(lambda: ("canceled/train_ssl", "FAILED") in runs(head), 60, "the run's end")
+    wait_for(lambda: ("canceled/train_ssl", "FAILED") in runs(head), what="the run's end")
     log = head.ray("job", "logs", "--address", head.address, job_id(submitted)).stdout
     assert "train_ssl: stopped by SIGTERM; the same command continues" in log
     again = head.submit(*arguments, wait=False)
     resumed = "resumed at epoch"
     wait_for(lambda: resumed in head.ray("job", "logs", "--address", head.address, job_id(again)).stdout, what=resumed)
     head.ray("job", "stop", "--address", head.address, job_id(again))
-    wait_for(lambda: ("canceled/train_ssl", "FAILED") in runs(head), 60, "the run's end")
+    wait_for(lambda: ("canceled/train_ssl", "FAILED") in runs(head), what="the run's end")

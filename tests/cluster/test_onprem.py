@@ -15,7 +15,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 from support.clusters import BIN, free_port
-from support.commands import ROOT, wait_for
+from support.commands import CEILING_S, ROOT, wait_for
 
 from facelib.data import FaceDataset
 
@@ -74,7 +74,7 @@ def ssh_server(tmp_path, homes):
     )
     Path("/run/sshd").mkdir(exist_ok=True)
     server = subprocess.Popen([SSHD, "-D", "-e", "-f", settings], stderr=(tmp_path / "sshd.log").open("w"))
-    wait_for(port_22_is_taken, 20, "the ssh server")
+    wait_for(port_22_is_taken, what="the ssh server")
     yield key
     server.terminate()
     server.wait(20)
@@ -126,7 +126,7 @@ def test_ray_up_a_job_and_ray_down(tmp_path, homes, ssh_server):
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONPATH", "MLFLOW_"))}
     environment = {**clean, "HOME": str(here), "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
 
-    def ray(*arguments, timeout=300):
+    def ray(*arguments, timeout=CEILING_S):
         return subprocess.run([BIN / "ray", *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True,
                               text=True, timeout=timeout)  # fmt: skip
 
@@ -138,7 +138,7 @@ def test_ray_up_a_job_and_ray_down(tmp_path, homes, ssh_server):
         assert token.stat().st_mode & 0o777 == 0o600
 
         address = f"http://127.0.0.1:{ports['dashboard']}"
-        wait_for(lambda: ray("job", "list", "--address", address).returncode == 0, 120, "the job server")
+        wait_for(lambda: ray("job", "list", "--address", address).returncode == 0, what="the job server")
         done = ray("job", "submit", "--address", address, "--working-dir", ".", "--", "python", "-m",
                    "ray_jobs.generate", "--output", tmp_path / "out", "--generate.identities", 4,
                    "--generate.images_per_identity", 2, "--generate.heldout_identities", 0,

@@ -11,6 +11,7 @@ import ray
 from ray.cluster_utils import Cluster
 from support.clusters import free_port
 from support.commands import ROOT, command, wait_for
+from support.tracking import new_store
 from support.training import datasets
 
 PAGE = ROOT / "docs" / "reliability.md"
@@ -41,7 +42,7 @@ class Nodes:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_JOB")}
         environment = {**clean, "RAY_ADDRESS": self.cluster.address, "PYTHONUNBUFFERED": "1",
                        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
-                       "MLFLOW_TRACKING_URI": uri or f"sqlite:///{self.folder}/mlflow.db"}  # fmt: skip
+                       "MLFLOW_TRACKING_URI": uri or new_store(self.folder)}  # fmt: skip
         return subprocess.Popen(command(job, *arguments), cwd=ROOT, env=environment, text=True,
                                 stdout=(self.folder / f"{job}.log").open("a"), stderr=subprocess.STDOUT)  # fmt: skip
 

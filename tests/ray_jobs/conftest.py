@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
+from support.tracking import new_store
 
 from facelib.config import load_settings
 from facelib.tracking import Run
@@ -25,9 +27,15 @@ def ray_cluster():
 
 
 @pytest.fixture
+def joined(ray_cluster):
+    """Flags of a job in a process of its own on the session's cluster, which saves starting one."""
+    return ("--ray.address", ray.get_runtime_context().gcs_address)
+
+
+@pytest.fixture
 def tracking(tmp_path, monkeypatch):
     """A tracking store of the test's own; returns its URI."""
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = new_store(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     return uri
 

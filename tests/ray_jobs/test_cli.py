@@ -7,9 +7,8 @@ import sys
 
 import psutil
 import pytest
-import ray
 from mlflow import MlflowClient
-from support.commands import ROOT, environment, run, wait_for
+from support.commands import CEILING_S, ROOT, environment, run, wait_for
 from support.datasets import write_dataset
 
 from facelib.data import DatasetError
@@ -60,10 +59,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def joined(ray_cluster):
-    """Flags of a job on the session's cluster, which saves starting one."""
-    address = ray.get_runtime_context().gcs_address
-    return ["--ray.address", address, "--tracking.system_metrics", "false"]
+def joined(joined):
+    """Without figures of the machine too."""
+    return [*joined, "--tracking.system_metrics", "false"]
 
 
 @pytest.fixture
@@ -91,7 +89,7 @@ def launch(folder, *arguments, **more):
 
 def test_a_job_that_did_its_work_says_so_and_exits_zero(folder, joined, statuses):
     job = launch(folder, *joined, "--tracking.experiment", "fine")
-    out, err = job.communicate(timeout=300)
+    out, err = job.communicate(timeout=CEILING_S)
     assert job.returncode == 0, err
     assert out.strip().splitlines()[-1].startswith("evaluate: ")
     assert out.strip().endswith(" s, wrote nothing at all")
@@ -119,7 +117,7 @@ def test_log_records_can_be_json_lines(folder, joined):
     expected = [f"Ray: joining {joined[1]}", "half way"]
     for level, style, lines in (("info", "json", expected), ("info", "text", expected), ("error", "text", [])):
         job = launch(folder, *joined, "--log-level", level, f"--log-format={style}")
-        errors = job.communicate(timeout=300)[1].strip().splitlines()
+        errors = job.communicate(timeout=CEILING_S)[1].strip().splitlines()
         assert job.returncode == 0, errors
         assert [json.loads(line)["message"] if style == "json" else line for line in errors] == lines
 
@@ -157,9 +155,9 @@ def test_an_error_in_a_training_worker_is_one_line_without_escape_sequences(fold
 def test_a_traceback_is_there_for_who_asks(folder, joined, statuses):
     arguments = [*joined, "--name", "user", "--tracking.experiment", "failing"]
     plain = launch(folder, *arguments)
-    error = plain.communicate(timeout=300)[1]
+    error = plain.communicate(timeout=CEILING_S)[1]
     full = launch(folder, *arguments, FACELIB_TRACEBACK="1")
-    trace = full.communicate(timeout=300)[1]
+    trace = full.communicate(timeout=CEILING_S)[1]
     assert (plain.returncode, full.returncode) == (1, 1)
     assert error.splitlines()[-1] == "evaluate: spam.eggs=3: too many; lower it"
     assert "Traceback" not in error
@@ -174,9 +172,9 @@ def test_a_terminated_job_does_not_leave_its_run_open(folder, joined, statuses):
     assert job.stdout.readline() == "working\n"
     assert statuses("terminated") == ["RUNNING"]
     job.terminate()
-    error = job.communicate(timeout=120)[1]
+    error = job.communicate(timeout=CEILING_S)[1]
     assert job.returncode == 143, error
-    wait_for(lambda: statuses("terminated") == ["FAILED"], 10, "the run's end")
+    wait_for(lambda: statuses("terminated") == ["FAILED"], what="the run's end")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -184,13 +182,13 @@ def test_a_signal_while_ray_starts_ends_the_run_and_leaves_no_process(folder, st
     experiment = f"early {number.name}"
     job = launch(folder, "--tracking.experiment", experiment, "--tracking.system_metrics", "false", STARTED_BY="test")
     assert job.stderr.readline() == "Ray: starting on this machine\n"
-    wait_for(lambda: psutil.Process(job.pid).children(recursive=True), 120, "Ray's first process")
+    wait_for(lambda: psutil.Process(job.pid).children(recursive=True), what="Ray's first process")
     started = psutil.Process(job.pid).children(recursive=True)
     job.send_signal(number)
-    error = job.communicate(timeout=300)[1]
+    error = job.communicate(timeout=CEILING_S)[1]
     assert job.returncode == 128 + number, error
     assert error.splitlines()[-1] == f"evaluate: stopped by {number.name}; the same command continues"
-    wait_for(lambda: not any(p.is_running() for p in started), 60, "the end of Ray's processes")
+    wait_for(lambda: not any(p.is_running() for p in started), what="the end of Ray's processes")
     assert statuses(experiment) == ["FAILED"]
 
 
@@ -198,7 +196,7 @@ def test_nohup_is_respected(folder, statuses):
     """A job that ignores SIGHUP is not stopped by a terminal that closes."""
     code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom ray_jobs.cli import StopSignals\n"
     code += "import os; StopSignals(); os.kill(os.getpid(), signal.SIGHUP); print('alive')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=CEILING_S)
     assert done.stdout == "alive\n"
 
 
@@ -243,7 +241,7 @@ def test_help_imports_nothing_heavy(job):
         "heavy = {'ray', 'torch', 'mlflow', 'pyarrow', 'cv2', 'tensorflow', 'pandas', 'sklearn', 'rich', 'numpy'}\n"
         "print(*heavy & {name.split('.')[0] for name in sys.modules}, file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=CEILING_S)
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == ""
     assert "settings of the run:" in done.stdout

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from support.datasets import pattern, write_dataset
 from support.models import TINY
 from support.releases import write_ijb
+from support.tracking import new_store
 
 from facelib.config import SettingsError, load_settings
 from facelib.data import DatasetError, Folder, decode_image, encode_image
@@ -59,7 +60,7 @@ def cfg(folder):
         return load_settings(
             None,
             [
-                f"output={folder}/out", f"tracking.uri=sqlite:///{folder}/mlflow.db", "tracking.system_metrics=false",
+                f"output={folder}/out", f"tracking.uri={new_store(folder)}", "tracking.system_metrics=false",
                 "evaluate.pairs=40", "evaluate.bootstrap=50", "evaluate.fars=[0.1, 0.01]", "evaluate.batch_size=32",
                 f"evaluate.sets={json.dumps(sets)}", *overrides,
             ],

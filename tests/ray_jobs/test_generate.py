@@ -1,9 +1,10 @@
 import importlib.util
+import json
 import signal
 
 import psutil
 import pytest
-from support.commands import run, start, wait_for, workers_of
+from support.commands import run, run_here, start, wait_for, workers_of
 
 from facelib.data import FaceDataset
 
@@ -12,8 +13,26 @@ OF_ANY_GENERATOR = (
     "--generate.identities_per_task", 1, "--generate.heldout_identities", 2, "--generate.actors", 1,
     "--tracking.system_metrics", "false",
 )  # fmt: skip
-# Takes seconds a part, so that a killed job has parts left to make.
-SETTINGS = (*OF_ANY_GENERATOR, "--generate.options", '{"image_size": 512}')
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def brake(tmp_path_factory):
+    """While this file exists a part takes seconds, so that a killed job has parts left to make."""
+    return tmp_path_factory.mktemp("generator") / "brake"
+
+
+@pytest.fixture(scope="module")
+def settings(brake):
+    """Flags of a generation of twelve identities."""
+    return (
+        *OF_ANY_GENERATOR,
+        "--generate.generator",
+        "braked",
+        "--generate.options",
+        json.dumps({"brake": str(brake)}),
+    )
 
 
 def files(folder):
@@ -22,10 +41,10 @@ def files(folder):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(tmp_path_factory, settings, ray_cluster):
     """A dataset made in one go."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = run("generate", "--output", folder / "out", *SETTINGS, folder=folder)
+    done = run("generate", "--output", folder / "out", *settings, folder=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip().splitlines()[-1].endswith(f"wrote {folder}/out/faces, {folder}/out/heldout")
     return folder / "out"
@@ -48,8 +67,9 @@ def test_every_identity_exactly_once(undisturbed):
     assert not held & set(seen)
 
 
-def test_killed_actor_and_killed_driver_change_no_byte(undisturbed, tmp_path):
-    arguments = ("--output", tmp_path / "out", *SETTINGS)
+def test_killed_actor_and_killed_driver_change_no_byte(undisturbed, settings, brake, tmp_path):
+    brake.touch()
+    arguments = ("--output", tmp_path / "out", *settings)
     faces = tmp_path / "out" / "faces"
     driver = start("generate", *arguments, folder=tmp_path)
     wait_for(lambda: workers_of(driver, "GeneratorActor"), what="a generator actor")
@@ -61,46 +81,47 @@ def test_killed_actor_and_killed_driver_change_no_byte(undisturbed, tmp_path):
     processes = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.wait()
+    brake.unlink()
     # Tasks that write parts outlive the driver for a moment, and finish what they are at.
     wait_for(lambda: not any(p.is_running() for p in processes), what="the end of the killed job's processes")
     assert not (faces / "manifest.json").exists(), "the job finished before it was killed: nothing was tested"
     kept = {p.name: p.stat().st_mtime_ns for p in faces.glob("part-*")}
     assert 1 < len(kept) < 6
 
-    again = run("generate", *arguments, folder=tmp_path)
+    again = run_here("generate", *arguments, folder=tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
     assert f"{len(kept)} of 6 parts already exist" in again.stdout
     assert {name: (faces / name).stat().st_mtime_ns for name in kept} == kept
     assert files(faces) == files(undisturbed / "faces")
 
-    third = run("generate", *arguments, folder=tmp_path)
+    third = run_here("generate", *arguments, folder=tmp_path)
     assert third.returncode == 0
     assert files(faces) == files(undisturbed / "faces")
 
 
-def test_another_setting_in_an_old_folder_is_refused(undisturbed):
+def test_another_setting_in_an_old_folder_is_refused(undisturbed, settings):
     before = files(undisturbed / "faces")
-    done = run("generate", "--output", undisturbed, *SETTINGS, "--seed", 5, folder=undisturbed)
+    done = run_here("generate", "--output", undisturbed, *settings, "--seed", 5, folder=undisturbed)
     assert done.returncode == 1
     assert "made with other settings: seed: 0, now 5." in done.stderr
     assert files(undisturbed / "faces") == before
 
 
-def test_an_unwritable_target_is_a_clear_error(tmp_path):
+def test_an_unwritable_target_is_a_clear_error(tmp_path, settings):
     (tmp_path / "file").write_text("in the way")
-    done = run("generate", "--output", tmp_path / "file" / "out", *SETTINGS, folder=tmp_path)
+    done = run("generate", "--output", tmp_path / "file" / "out", *settings, folder=tmp_path)
     assert done.returncode == 1
     assert "cannot be created" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_more_identities_are_added_to_a_finished_dataset(undisturbed, tmp_path):
+def test_more_identities_are_added_to_a_finished_dataset(undisturbed, settings, tmp_path):
     """Full parts keep their bytes; the last one, of a single identity, is made again with two."""
-    few = run("generate", "--output", tmp_path / "out", *SETTINGS, "--generate.identities", 5, folder=tmp_path)
+    few = run_here("generate", "--output", tmp_path / "out", *settings, "--generate.identities", 5, folder=tmp_path)
     assert few.returncode == 0, few.stdout + few.stderr
     faces = tmp_path / "out" / "faces"
     before = files(faces)
-    more = run("generate", "--output", tmp_path / "out", *SETTINGS, folder=tmp_path)
+    more = run_here("generate", "--output", tmp_path / "out", *settings, folder=tmp_path)
     assert more.returncode == 0, more.stdout + more.stderr
     assert "2 of 6 parts already exist" in more.stdout
     after = files(faces)
@@ -110,7 +131,7 @@ def test_more_identities_are_added_to_a_finished_dataset(undisturbed, tmp_path):
     grown.verify()
     assert list(grown.tables(["image", "identity", "index"])) == list(at_once.tables(["image", "identity", "index"]))
     assert after["part-0000003.parquet"] == files(undisturbed / "faces")["part-0000003.parquet"]
-    fewer = run("generate", "--output", tmp_path / "out", *SETTINGS, "--generate.identities", 5, folder=tmp_path)
+    fewer = run_here("generate", "--output", tmp_path / "out", *settings, "--generate.identities", 5, folder=tmp_path)
     assert "made with other settings: identities: 12, now 5." in fewer.stderr
 
 
@@ -125,7 +146,7 @@ def test_photographs_and_mixtures_resume_to_the_same_bytes(generator, tmp_path):
         *("--output", tmp_path / "out", *OF_ANY_GENERATOR, "--generate.heldout_identities", 0),
         *("--generate.identities", 4, "--generate.images_per_identity", 2, "--generate.generator", generator),
     )
-    done = run("generate", *arguments, folder=tmp_path)
+    done = run_here("generate", *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "license: " in done.stdout
     assert "non-commercial" in done.stdout
@@ -140,6 +161,6 @@ def test_photographs_and_mixtures_resume_to_the_same_bytes(generator, tmp_path):
     for name in ("manifest.json", "part-0000001.parquet"):
         (faces / name).unlink()
     # Another division of the work, by which every image is asked for in another batch.
-    again = run("generate", *arguments, "--generate.identities_per_task", 2, folder=tmp_path)
+    again = run_here("generate", *arguments, "--generate.identities_per_task", 2, folder=tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
     assert files(faces) == before

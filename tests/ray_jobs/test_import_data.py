@@ -9,6 +9,7 @@ import pytest
 from support.commands import run as run_command
 from support.commands import start, wait_for
 from support.datasets import pattern, write_dataset
+from support.tracking import new_store
 
 from facelib.config import SettingsError, load_settings
 from facelib.data import FaceDataset, decode_image, encode_image
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One MLflow run for all tests here: making a new store takes seconds."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    uri = new_store(tmp_path_factory.mktemp("mlflow"))
     given = load_settings(None, ["tracking.system_metrics=false", f"tracking.uri={uri}"])
     with Run.open(given, "import_data") as opened:
         yield opened

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.commands import CEILING_S
 
 from ray_jobs.__main__ import describe_jobs, job_summaries, main, quickstart_arguments
 
@@ -31,7 +32,7 @@ def command(*arguments, **environment):
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=CEILING_S,
     )
 
 
@@ -64,7 +65,7 @@ def test_version_and_help_import_nothing_heavy():
         "main(['--version']); main(['--help'])\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=CEILING_S)
     assert done.returncode == 0, done.stderr
     version, *_, loaded = done.stdout.splitlines()
     assert version == "facelib 0.1.0"

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 from mlflow import MlflowClient
-from support.commands import run
+from support.commands import run_here
 
 from facelib.config import SettingsError, StageSettings, load_settings
 from facelib.tracking import Run
@@ -45,13 +45,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first(folder):
+def first(folder, ray_cluster):
     """Standard output of the pipeline's first run."""
     return run_pipeline(folder)
 
 
 def run_pipeline(folder):
-    done = run("pipeline", "--config", folder / "tiny.yaml", "--output", folder / "out", folder=folder)
+    done = run_here("pipeline", "--config", folder / "tiny.yaml", "--output", folder / "out", folder=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

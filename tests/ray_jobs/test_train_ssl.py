@@ -5,6 +5,7 @@ import ray
 from mlflow import MlflowClient
 from support.datasets import write_dataset
 from support.models import assert_same_weights
+from support.tracking import new_store
 
 from facelib.config import SettingsError, change_settings, load_settings
 from facelib.models import load_backbone
@@ -23,7 +24,7 @@ TINY = (
 def settings(tmp_path):
     write_dataset(tmp_path / "faces", identities=16, images=2, per_part=8, per_group=4)
     write_dataset(tmp_path / "heldout", identities=4, images=3, first=1000)
-    return load_settings(None, [f"output={tmp_path}", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", *TINY])
+    return load_settings(None, [f"output={tmp_path}", f"tracking.uri={new_store(tmp_path)}", *TINY])
 
 
 def test_a_function_call_trains_and_returns_curves_and_works_twice(settings, ray_cluster, tmp_path):

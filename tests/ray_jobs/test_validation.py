@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from support.commands import CEILING_S
 
 from facelib.config import SettingsError, load_settings
 from facelib.data import DatasetError, Folder
@@ -163,5 +164,5 @@ def test_checks_of_faces_load_no_network_library(tmp_path):
         f"validate(load_settings(None, ['output={tmp_path}']))\n"
         "print(*{'torch', 'ray', 'mlflow'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=CEILING_S)
     assert (done.stdout, done.returncode) == ("\n", 0), done.stderr

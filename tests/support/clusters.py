@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from support.commands import ROOT, wait_for
+from support.commands import CEILING_S, ROOT, wait_for
+from support.tracking import new_store
 
 BIN = Path(sys.executable).parent
 
@@ -46,7 +47,7 @@ class Head:
             "RAY_JOB_STOP_WAIT_TIME_S": "30",  # as in the cluster files
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
             "PYTHONUNBUFFERED": "1",
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+            "MLFLOW_TRACKING_URI": new_store(folder),
             **more,
         }
         self.gcs, self.dashboard = free_port(), free_port()
@@ -60,23 +61,24 @@ class Head:
             command, cwd="/", env=self.environment, stdout=self.log.open("w"), stderr=subprocess.STDOUT
         )
         self.address = f"http://127.0.0.1:{self.dashboard}"
-        wait_for(self._answers, 120, f"a cluster ({self.log})")
+        wait_for(self._answers, what=f"a cluster ({self.log})")
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         # The list of jobs is there once the node's agent is.
         return self.ray("job", "list", "--address", self.address).returncode == 0
 
-    def ray(self, *arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def ray(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run a `ray` command of a user who has the token."""
         return subprocess.run([BIN / "ray", *map(str, arguments)], cwd=ROOT, env=self.environment,
-                              capture_output=True, text=True, timeout=timeout)  # fmt: skip
+                              capture_output=True, text=True, timeout=CEILING_S)  # fmt: skip
 
-    def submit(self, *command: object, wait: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def submit(
+        self, *command: object, wait: bool = True, timeout: float = CEILING_S
+    ) -> subprocess.CompletedProcess[str]:
         """`ray job submit --working-dir . -- command`, to its end unless `wait` is false."""
         flags = [] if wait else ["--no-wait"]
-        return self.ray("job", "submit", "--address", self.address, "--working-dir", ".", *flags, "--", *command,
-                        timeout=timeout)  # fmt: skip
+        return self.ray("job", "submit", "--address", self.address, "--working-dir", ".", *flags, "--", *command)
 
     def stop(self) -> None:
         """End every process of this cluster and of no other."""

@@ -1,15 +1,26 @@
-"""Jobs as their users start them: a process of their own, that can be killed."""
+"""Jobs as their users start them: a process of their own, that can be killed; or quickly, in the test's process."""
 
+import contextlib
+import importlib
+import io
+import logging
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import psutil
 
+from ray_jobs.cli import main
+from ray_jobs.logs import PACKAGES
+from support.tracking import new_store
+
 ROOT = Path(__file__).parents[2]
+CEILING_S = 600.0  # when a test gives up waiting: many times what anything takes, also on a busy machine
 
 
 def command(job: str, *arguments: object) -> list[str]:
@@ -20,14 +31,48 @@ def command(job: str, *arguments: object) -> list[str]:
 def environment(folder: Path) -> dict[str, str]:
     """The environment of a job whose MLflow runs go below `folder`, on a cluster of its own."""
     clean = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_JOB_ID")}
-    return {**clean, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "PYTHONUNBUFFERED": "1"}
+    return {**clean, "MLFLOW_TRACKING_URI": new_store(folder), "PYTHONUNBUFFERED": "1"}
 
 
-def run(job: str, *arguments: object, folder: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def run(job: str, *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a job to its end."""
     return subprocess.run(
-        command(job, *arguments), cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=timeout
+        command(job, *arguments), cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=CEILING_S
     )
+
+
+def run_here(job: str, *arguments: object, folder: Path, until: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a job's command line to its end in this process, on the Ray that it has initialized: saves starting both.
+
+    Args:
+        until: what a worker prints; Ray passes it on with a delay.
+    """
+    work = getattr(importlib.import_module(f"ray_jobs.{job}"), job)
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with _process_state(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(work, [str(argument) for argument in arguments])
+        except SystemExit as left:
+            code = left.code
+        if until and not code:
+            wait_for(lambda: until in out.getvalue() + err.getvalue(), what=f"the line {until!r}")
+    return subprocess.CompletedProcess(command(job, *arguments), code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _process_state(folder: Path) -> Iterator[None]:
+    """Undo at the end what a command changes in its process; MLflow runs go below `folder`."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    logs, levels = logging.getLogger().handlers[:], {name: logging.getLogger(name).level for name in PACKAGES}
+    try:
+        with mock.patch.dict(os.environ, MLFLOW_TRACKING_URI=new_store(folder)):
+            yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        logging.getLogger().handlers[:] = logs
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def start(job: str, *arguments: object, folder: Path) -> subprocess.Popen[str]:
@@ -38,7 +83,7 @@ def start(job: str, *arguments: object, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 240, what: str = "condition") -> None:
+def wait_for(condition: Callable[[], object], seconds: float = CEILING_S, what: str = "condition") -> None:
     """Poll until true; AssertionError after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
@@ -46,8 +91,8 @@ def wait_for(condition: Callable[[], object], seconds: float = 240, what: str = 
         time.sleep(0.05)
 
 
-def workers_of(driver: subprocess.Popen[str], name: str) -> list[psutil.Process]:
-    """Ray worker processes below a driver whose title contains `name`."""
+def workers_of(driver: subprocess.Popen[str] | psutil.Process, name: str) -> list[psutil.Process]:
+    """Ray worker processes below the process that started the cluster whose title contains `name`."""
     found = []
     for process in psutil.Process(driver.pid).children(recursive=True):
         try:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from support.commands import CEILING_S
+
 WORKER = Path(__file__).with_name("gloo_worker.py")
 
 
@@ -42,7 +44,7 @@ class GlooPool:
         for process in self.processes:
             process.stdin.close()
         for process in self.processes:
-            process.wait(timeout=30)
+            process.wait(timeout=CEILING_S)
 
 
 @pytest.fixture(scope="session")

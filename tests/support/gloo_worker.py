@@ -20,7 +20,7 @@ def main() -> None:
     answers, sys.stdout = sys.stdout.buffer, sys.stderr  # a print in a test must not end up between the answers
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=datetime.timedelta(seconds=60)
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=datetime.timedelta(minutes=10)
     )
     modules: dict = {}
     while True:

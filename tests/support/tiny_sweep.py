@@ -10,6 +10,7 @@ from facelib.tuning.trials import TrialStore
 from ray_jobs import tune as tune_job
 from ray_jobs.tune import tune
 from support.datasets import write_dataset
+from support.tracking import new_store
 
 TINY = {
     "name": "sweep",
@@ -42,7 +43,7 @@ def write_faces(folder: Path) -> dict[str, str]:
 def config(folder, faces, **changed):
     """A config file with other `tune` settings."""
     tree = {**TINY, "output": f"{folder}/out", "data": {**TINY["data"], **faces}}
-    tree["tracking"] = {**TINY["tracking"], "uri": f"sqlite:///{folder}/mlflow.db"}
+    tree["tracking"] = {**TINY["tracking"], "uri": new_store(folder)}
     (folder / "tune.yaml").write_text(yaml.safe_dump({**tree, "tune": {**TINY["tune"], **changed}}))
     return folder / "tune.yaml"
 

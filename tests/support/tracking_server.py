@@ -32,7 +32,7 @@ class TrackingServer:
         """Start, or start again, and wait until it answers."""
         self.process = subprocess.Popen(self.command, env=self.environment, stdout=self.log.open("a"),
                                         stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
-        wait_for(self._answers, 120, f"the tracking server ({self.log})")
+        wait_for(self._answers, what=f"the tracking server ({self.log})")
 
     def kill(self) -> None:
         """SIGKILL the server and its workers."""

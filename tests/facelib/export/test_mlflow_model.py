@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from support.commands import CEILING_S
 
 from facelib.export import FacePipeline, save_mlflow_model
 
@@ -34,7 +35,7 @@ def test_the_mlflow_model_loads_in_a_fresh_process(onnx, portrait, tmp_path):
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=CEILING_S,
     )
     assert done.returncode == 0, done.stderr
     table, examples, crop, library, metadata, signature, torch_loaded = json.loads(done.stdout.splitlines()[-1])

@@ -3,6 +3,7 @@ import sys
 import threading
 
 import pytest
+from support.commands import CEILING_S
 
 from facelib.utils.background import in_background
 
@@ -22,4 +23,4 @@ def test_what_does_not_return_is_left_behind():
 
 def test_a_process_ends_while_a_call_still_runs():
     code = "from facelib.utils.background import in_background; import time; in_background(lambda: time.sleep(3600))"
-    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=CEILING_S).returncode == 0

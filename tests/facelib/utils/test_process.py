@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from support.commands import CEILING_S
 
 from facelib.utils.process import children, end_processes
 
@@ -27,7 +28,7 @@ print((before - psutil.Process().memory_info().rss) // 10**6)
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library has no malloc_trim")
 def test_what_a_thread_has_freed_goes_back_to_the_system():
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=CEILING_S)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 200  # of 300 MB
 

@@ -5,6 +5,7 @@ import errno
 import pytest
 from mlflow import MlflowClient
 from ray.train import ControllerError, WorkerGroupError
+from support.tracking import new_store
 
 from facelib.config import load_settings
 from facelib.data import DatasetError, StorageError
@@ -14,7 +15,7 @@ from ray_jobs.training.callbacks import LOGGED, LOGGED_STEPS, FailFastCallback, 
 
 
 def test_epochs_go_to_the_run_and_other_reports_do_not(tmp_path):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = new_store(tmp_path)
     with Run.open(load_settings(None, [f"tracking.uri={uri}", "tracking.system_metrics=false"]), "train_ssl") as run:
         watch = MLflowCallback(run.uri, run.run_id)
         watch.after_report(None, [{"step": 2}], None)

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from support.commands import CEILING_S
 from support.datasets import write_dataset
 from support.fake_cuda import StepWatch, fake_cuda
 
@@ -103,7 +104,7 @@ def test_a_thread_runs_ahead_by_so_many():
     stream = run_ahead(items(), 2)
     assert next(stream) == 0
     for _ in range(4):  # the one that was taken, two that wait, and one in the thread's hand
-        assert allowed.acquire(timeout=60)
+        assert allowed.acquire(timeout=CEILING_S)
     assert not allowed.acquire(timeout=0.2)
     assert list(stream) == [1, 2, 3, 4, 5]
     assert made == list(range(6))
@@ -131,5 +132,5 @@ def test_a_stream_that_is_left_ends_its_thread():
     next(stream)
     (thread,) = set(threading.enumerate()) - before
     stream.close()
-    thread.join(timeout=60)
+    thread.join(timeout=CEILING_S)
     assert not thread.is_alive()

@@ -4,6 +4,7 @@ import threading
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.commands import CEILING_S
 from support.datasets import write_dataset
 
 from facelib.data import DatasetError
@@ -55,7 +56,7 @@ class CountingStorage:
 
     def open_input_file(self, path):
         self.opened.append(path)
-        self.barrier.wait(timeout=60)
+        self.barrier.wait(timeout=CEILING_S)
         return pa.PythonFile(CountingFile(self, self.fs.open_input_file(path)), mode="r")
 
 

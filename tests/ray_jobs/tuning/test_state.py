@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from support.datasets import write_dataset
+from support.tracking import new_store
 
 from facelib.config import Settings, load_settings
 from facelib.data import DatasetError, Folder
@@ -45,7 +46,7 @@ def faces(tmp_path_factory):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """One tracking store for all; a new file takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    return new_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pytest
 from mlflow import MlflowClient
+from support.tracking import new_store
 
 from facelib.config import load_settings
 from facelib.tracking import Run
@@ -11,7 +12,7 @@ from ray_jobs.tuning.trial_runs import TrialRuns, trial_line
 
 @pytest.fixture
 def settings(tmp_path):
-    uri = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
+    uri = f"tracking.uri={new_store(tmp_path)}"
     return load_settings(None, [uri, "tracking.system_metrics=false", f"output={tmp_path}/out"])
 
 

@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from support.commands import CEILING_S
 
 from facelib.alignment import AlignedFace, Aligner, build_detector
 from facelib.synthesis import FaceGenerator, build_generator, factor_slices
@@ -72,7 +73,7 @@ def test_another_process_makes_the_same_bytes(images: np.ndarray, tmp_path) -> N
         "i, j = np.array([8]), np.array([5])\n"
         f"np.save(r'{tmp_path / 'images.npy'}', g.render(g.identity_codes(0, i), g.image_factors(0, i, j)))\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=CEILING_S)
     np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), images[4:])
 
 
