@@ -1,5 +1,6 @@
 """A Ray cluster for the tests that run jobs in this process."""
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from support.tracking import new_store
 
 from facelib.config import load_settings
 from facelib.tracking import Run
+from ray_jobs.training.plan import TrainingPlan
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = str(ROOT / "tests" / "support" / "plugins")
@@ -30,6 +32,13 @@ def ray_cluster():
 def joined(ray_cluster):
     """Flags of a job in a process of its own on the session's cluster, which saves starting one."""
     return ("--ray.address", ray.get_runtime_context().gcs_address)
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Trainings run in this process, as those of a sweep may: a worker group takes ten processes and their imports."""
+    create = functools.partial(TrainingPlan.create, in_process=True)
+    monkeypatch.setattr(TrainingPlan, "create", staticmethod(create))
 
 
 @pytest.fixture

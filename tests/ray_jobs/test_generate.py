@@ -69,7 +69,7 @@ def test_every_identity_exactly_once(undisturbed):
 
 def test_killed_actor_and_killed_driver_change_no_byte(undisturbed, settings, brake, tmp_path):
     brake.touch()
-    arguments = ("--output", tmp_path / "out", *settings)
+    arguments = ("--output", tmp_path / "out", *settings, "--generate.heldout_identities", 0)
     faces = tmp_path / "out" / "faces"
     driver = start("generate", *arguments, folder=tmp_path)
     wait_for(lambda: workers_of(driver, "GeneratorActor"), what="a generator actor")
@@ -109,7 +109,7 @@ def test_another_setting_in_an_old_folder_is_refused(undisturbed, settings):
 
 def test_an_unwritable_target_is_a_clear_error(tmp_path, settings):
     (tmp_path / "file").write_text("in the way")
-    done = run("generate", "--output", tmp_path / "file" / "out", *settings, folder=tmp_path)
+    done = run_here("generate", "--output", tmp_path / "file" / "out", *settings, folder=tmp_path)
     assert done.returncode == 1
     assert "cannot be created" in done.stderr
     assert "Traceback" not in done.stderr
@@ -117,11 +117,12 @@ def test_an_unwritable_target_is_a_clear_error(tmp_path, settings):
 
 def test_more_identities_are_added_to_a_finished_dataset(undisturbed, settings, tmp_path):
     """Full parts keep their bytes; the last one, of a single identity, is made again with two."""
-    few = run_here("generate", "--output", tmp_path / "out", *settings, "--generate.identities", 5, folder=tmp_path)
+    arguments = ("--output", tmp_path / "out", *settings, "--generate.heldout_identities", 0)
+    few = run_here("generate", *arguments, "--generate.identities", 5, folder=tmp_path)
     assert few.returncode == 0, few.stdout + few.stderr
     faces = tmp_path / "out" / "faces"
     before = files(faces)
-    more = run_here("generate", "--output", tmp_path / "out", *settings, folder=tmp_path)
+    more = run_here("generate", *arguments, folder=tmp_path)
     assert more.returncode == 0, more.stdout + more.stderr
     assert "2 of 6 parts already exist" in more.stdout
     after = files(faces)
@@ -131,7 +132,7 @@ def test_more_identities_are_added_to_a_finished_dataset(undisturbed, settings, 
     grown.verify()
     assert list(grown.tables(["image", "identity", "index"])) == list(at_once.tables(["image", "identity", "index"]))
     assert after["part-0000003.parquet"] == files(undisturbed / "faces")["part-0000003.parquet"]
-    fewer = run_here("generate", "--output", tmp_path / "out", *settings, "--generate.identities", 5, folder=tmp_path)
+    fewer = run_here("generate", *arguments, "--generate.identities", 5, folder=tmp_path)
     assert "made with other settings: identities: 12, now 5." in fewer.stderr
 
 

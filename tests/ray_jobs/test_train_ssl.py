@@ -68,7 +68,7 @@ def test_settings_are_checked_with_neither_data_nor_ray(tmp_path):
     check_settings(start, {f"{tmp_path}/unpg/model.pt"})
 
 
-def test_more_epochs_go_on_from_the_last_one_where_the_schedule_allows(settings, ray_cluster, tmp_path):
+def test_more_epochs_go_on_from_the_last_one_where_the_schedule_allows(settings, ray_cluster, in_process, tmp_path):
     constant = change_settings(settings, {"train.schedule": "constant", "train.selection": "last"}, "test")
     once = {"output": f"{tmp_path}/once", "data.dataset": f"{tmp_path}/faces"}
     at_once = train_ssl(change_settings(constant, once, "test"))
@@ -80,7 +80,7 @@ def test_more_epochs_go_on_from_the_last_one_where_the_schedule_allows(settings,
     assert (tmp_path / "ssl" / "model-1-epochs.pt").is_file()
 
 
-def test_more_epochs_with_a_schedule_that_ends_say_what_to_do(settings, ray_cluster, tmp_path):
+def test_more_epochs_with_a_schedule_that_ends_say_what_to_do(settings, ray_cluster, in_process, tmp_path):
     train_ssl(change_settings(settings, {"train.epochs": 1}, "test"))
     with pytest.raises(JobError, match=r"with train.epochs=1, now 2, and train.schedule=cosine .* train.extend=true"):
         train_ssl(settings)

@@ -15,7 +15,8 @@ from support.training import TINY_TRAINING, datasets
 from facelib.models import load_backbone, read_checkpoint
 
 SETTINGS = (
-    *TINY_TRAINING, "--train.epochs", 3, "--train.batch_size", 8, "--train.checkpoint_every", 2, "--unpg.scale", 16,
+    *TINY_TRAINING, "--data.readers", 1, "--train.epochs", 3, "--train.batch_size", 8,
+    "--train.checkpoint_every", 2, "--unpg.scale", 16,
 )  # fmt: skip
 
 
@@ -71,10 +72,16 @@ def test_a_worker_killed_in_mid_epoch_changes_no_bit(undisturbed, faces, tmp_pat
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_driver_is_continued_by_the_same_command(how, undisturbed, faces, tmp_path, joined):
+def test_a_driver_keeps_others_out_and_is_continued_by_the_same_command(
+    how, undisturbed, faces, tmp_path, joined, in_process
+):
     where = () if how == signal.SIGKILL else joined  # A driver that is killed takes its own cluster with it.
     driver = start("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, *where, folder=tmp_path)
     states = tmp_path / "out" / "ssl" / "training"
+    wait_for(lambda: (tmp_path / "out" / "ssl" / ".lock").exists(), what="the lock")
+    second = run_here("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, folder=tmp_path)
+    assert second.returncode == 1
+    assert f"out/ssl is in use by train_ssl (process {driver.pid} on " in second.stderr
     wait_for(lambda: len(list(states.glob("checkpoint_*/state.pt"))) >= 2, what="a checkpoint inside an epoch")
     driver.send_signal(how)
     status = driver.wait(CEILING_S)
@@ -87,7 +94,8 @@ def test_a_stopped_driver_is_continued_by_the_same_command(how, undisturbed, fac
         assert "Traceback" not in said
         assert statuses(f"sqlite:///{tmp_path}/mlflow.db") == ["FAILED"]
     assert not (tmp_path / "out" / "ssl" / "model.pt").exists()
-    train("train_ssl", tmp_path, faces, until="resumed at epoch")
+    wait_for(lambda: not workers_of(psutil.Process(), "RayTrainWorker"), what="the end of the driver's trainer")
+    assert "resumed at epoch" in train("train_ssl", tmp_path, faces)
     assert_same_weights(undisturbed / "model.pt", tmp_path / "out" / "ssl" / "model.pt", 0)
     assert statuses(f"sqlite:///{tmp_path}/mlflow.db") == ["FINISHED"]
     assert "exists already" in train("train_ssl", tmp_path, faces)
@@ -95,7 +103,7 @@ def test_a_stopped_driver_is_continued_by_the_same_command(how, undisturbed, fac
 
 @pytest.mark.faults
 def test_two_workers_resume_within_a_millionth(faces, tmp_path):
-    two = ("--train.workers", 2, "--train.cpus_per_worker", 0.5, "--data.readers", 1, "--train.max_failures", 2)
+    two = ("--train.workers", 2, "--train.cpus_per_worker", 0.5, "--train.max_failures", 2)
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     train("train_ssl", tmp_path / "whole", faces, *two)
@@ -109,7 +117,7 @@ def test_two_workers_resume_within_a_millionth(faces, tmp_path):
     assert_same_weights(*(tmp_path / n / "out" / "ssl" / "model.pt" for n in ("whole", "killed")), 1e-6)
 
 
-def test_supervised_training_learns_on_the_same_engine(faces, tmp_path):
+def test_supervised_training_learns(faces, tmp_path, in_process):
     train("train_unpg", tmp_path, faces, "--unpg.head", "cosface", "--unpg.margin", 0.1, "--train.epochs", 6)
     history = json.loads((tmp_path / "out" / "unpg" / "history.json").read_text())
     assert history[-1]["loss"] < history[0]["loss"]
@@ -118,7 +126,7 @@ def test_supervised_training_learns_on_the_same_engine(faces, tmp_path):
 
 def test_a_sharded_head_on_two_workers_starts_from_a_label_free_model(undisturbed, faces, tmp_path):
     # A tiny learning rate: what was started from must still be seen in what came out.
-    train("train_unpg", tmp_path, faces, "--train.workers", 2, "--train.cpus_per_worker", 0.5, "--data.readers", 1,
+    train("train_unpg", tmp_path, faces, "--train.workers", 2, "--train.cpus_per_worker", 0.5,
           "--unpg.shard_head", "true", "--unpg.triplet", 0.1, "--model.init_from", undisturbed / "model.pt",
           "--train.learning_rate", 1e-6, "--train.epochs", 1)  # fmt: skip
     history = json.loads((tmp_path / "out" / "unpg" / "history.json").read_text())
@@ -140,13 +148,12 @@ def test_other_settings_in_an_old_folder_are_refused(undisturbed, faces):
 
 def test_a_mistake_inside_a_worker_ends_the_job_at_once_with_advice(faces, tmp_path, joined):
     """It would happen again: it is no failure that train.max_failures is for."""
-    before = {worker.pid for worker in workers_of(psutil.Process(), "RayTrainWorker")}
     driver = start("train_unpg", "--output", tmp_path / "out", *faces, *SETTINGS, "--train.learning_rate", "1e12",
                    "--train.max_failures", 3, *joined, folder=tmp_path)  # fmt: skip
     seen = set()
 
     def ended():
-        seen.update({worker.pid for worker in workers_of(psutil.Process(), "RayTrainWorker")} - before)
+        seen.update(worker.pid for worker in workers_of(psutil.Process(), "RayTrainWorker"))
         return driver.poll() is not None
 
     wait_for(ended, what="the end of the job")
@@ -172,15 +179,3 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(undisturbed, 
     output = train("train_ssl", tmp_path, faces, until="resumed at epoch")
     assert f"{newest.parent.name} is damaged" in output
     assert_same_weights(undisturbed / "model.pt", tmp_path / "out" / "ssl" / "model.pt", 0)
-
-
-def test_a_second_job_on_one_folder_is_refused(faces, tmp_path, joined):
-    driver = start("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, *joined, folder=tmp_path)
-    try:
-        wait_for(lambda: (tmp_path / "out" / "ssl" / ".lock").exists(), what="the lock")
-        second = run_here("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, folder=tmp_path)
-        assert second.returncode == 1
-        assert f"out/ssl is in use by train_ssl (process {driver.pid} on " in second.stderr
-    finally:
-        driver.kill()
-        driver.wait()
