@@ -20,12 +20,14 @@ help:  ## list the targets
 quickstart: $(STAMP)  ## synthetic faces → training → evaluation, about ten minutes on two cores
 	$(BIN)/python -m ray_jobs.pipeline --config configs/quickstart.yaml
 
-# Two processes, each with whole files: tests that start clusters spend half of their time waiting.
+# Three processes for two cores, each with whole files, in the order of tests/conftest.py: tests of jobs mostly wait.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(STAMP)  ## without the tests that take more than a minute
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 faults: $(STAMP)  ## long fault injections and the cluster over ssh; writes the table of docs/reliability.md
 	FACELIB_FAULTS=1 $(BIN)/python -m pytest -v -m faults

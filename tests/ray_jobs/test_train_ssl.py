@@ -1,5 +1,7 @@
 """Label-free training as a Python function, as in a notebook beside a Ray that already runs."""
 
+import signal
+
 import pytest
 import ray
 from mlflow import MlflowClient
@@ -28,7 +30,9 @@ def settings(tmp_path):
 
 
 def test_a_function_call_trains_and_returns_curves_and_works_twice(settings, ray_cluster, tmp_path):
+    interrupt = signal.getsignal(signal.SIGINT)
     result = train_ssl(settings)
+    assert signal.getsignal(signal.SIGINT) is interrupt  # Ray Train leaves one that swallows Ctrl-C
     assert result.written == (f"{tmp_path}/ssl/model.pt",)
     table = result.to_dataframe()
     assert table["epoch"].tolist() == [1, 2]
