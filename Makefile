@@ -12,7 +12,7 @@ UV     := $(shell command -v uv 2> /dev/null)
 export PYTHONUNBUFFERED := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: quickstart test test-fast faults ui lint format docs bench check-resolve wheel clean help
+.PHONY: quickstart test test-fast faults ui lint types audit format docs bench check-resolve wheel clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ — /'
@@ -26,7 +26,7 @@ PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-fast: $(STAMP)  ## without the tests that take more than a minute
+test-fast: $(STAMP)  ## without whole jobs, trainings and sweeps on Ray
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 faults: $(STAMP)  ## long fault injections and the cluster over ssh; writes the table of docs/reliability.md
@@ -41,8 +41,12 @@ lint: $(STAMP)  ## ruff, codespell, mypy, docs site, audit of the installed pack
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(MAKE) --no-print-directory --jobs 2 --output-sync types docs audit
+
+types: $(STAMP)  ## mypy
 	$(BIN)/mypy
-	$(BIN)/mkdocs build --strict
+
+audit: $(STAMP)  ## conflicts of the installed packages, and differences from constraints.txt
 	$(BIN)/python .ci/audit.py
 
 format: $(STAMP)  ## fix what ruff can fix, and format

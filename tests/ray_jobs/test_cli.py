@@ -113,6 +113,7 @@ def test_help_shows_the_jobs_own_settings(folder):
     assert "--unpg.scale" in run("train_ssl", "--help-all", folder=folder).stdout
 
 
+@pytest.mark.slow
 def test_log_records_can_be_json_lines(folder, joined):
     expected = [f"Ray: joining {joined[1]}", "half way"]
     for level, style, lines in (("info", "json", expected), ("info", "text", expected), ("error", "text", [])):
@@ -137,6 +138,7 @@ def test_a_missing_dataset_is_one_line_before_ray_starts(folder):
     assert "wrote" not in done.stdout
 
 
+@pytest.mark.slow
 def test_an_error_in_a_training_worker_is_one_line_without_escape_sequences(folder, joined):
     """The worker reads the damaged part; only with FACELIB_TRACEBACK it says where."""
     dataset = write_dataset(folder / "damaged" / "faces", identities=16, images=2, per_part=8, per_group=4)
@@ -152,6 +154,7 @@ def test_an_error_in_a_training_worker_is_one_line_without_escape_sequences(fold
     assert lines[0].startswith("train_ssl: ")
 
 
+@pytest.mark.slow
 def test_a_traceback_is_there_for_who_asks(folder, joined, statuses):
     arguments = [*joined, "--name", "user", "--tracking.experiment", "failing"]
     plain = launch(folder, *arguments)
@@ -177,6 +180,7 @@ def test_a_terminated_job_does_not_leave_its_run_open(folder, joined, statuses):
     wait_for(lambda: statuses("terminated") == ["FAILED"], what="the run's end")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_ray_starts_ends_the_run_and_leaves_no_process(folder, statuses, number):
     experiment = f"early {number.name}"

@@ -14,7 +14,7 @@ OF_ANY_GENERATOR = (
     "--tracking.system_metrics", "false",
 )  # fmt: skip
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -169,6 +169,7 @@ def test_missing_parts_are_written_again_with_the_same_bytes(tmp_path, run):
         import_data(settings(tmp_path / "out", "recordio", rec, min_images=2), run)
 
 
+@pytest.mark.slow
 def test_killed_driver(tmp_path, run):
     """In a separate process, and without an index: the file is streamed."""
     rec = make_rec(tmp_path, identities=150, images=1)

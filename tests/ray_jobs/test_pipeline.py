@@ -46,8 +46,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(folder, ray_cluster):
-    """Standard output of the pipeline's first run."""
-    return run_pipeline(folder)
+    """(standard output, MLflow's runs) of the pipeline's first run."""
+    return run_pipeline(folder), runs(folder)
 
 
 def run_pipeline(folder):
@@ -69,7 +69,9 @@ def runs(folder):
     return parents, list(children.values())
 
 
+@pytest.mark.slow
 def test_faces_training_and_evaluation_in_one_command(folder, first):
+    first, (parents, [children]) = first
     assert first.strip().splitlines()[-1].endswith(f"wrote {folder}/out/")
     assert [line for line in first.splitlines() if line.startswith("── ")] == [
         "── 1/4 faces ──",
@@ -87,7 +89,6 @@ def test_faces_training_and_evaluation_in_one_command(folder, first):
     result = json.loads((folder / "out" / "evaluation" / "results.json").read_text())
     assert set(result["reports"]) == {"ssl", "unpg", "untrained", "raw pixels", "whitened pixels", "whitened LBP"}
     assert result["models"]["ssl"]["training"]["epoch"] == 2
-    parents, [children] = runs(folder)
     assert [p.info.status for p in parents] == ["FINISHED"]
     assert [(c.info.run_name, c.info.status) for c in children] == [
         ("tiny/faces", "FINISHED"),
@@ -102,6 +103,7 @@ def test_faces_training_and_evaluation_in_one_command(folder, first):
     assert [c.data.params["seed"] for c in children] == ["0", "0", "0", "3"]
 
 
+@pytest.mark.slow
 def test_the_same_command_again_makes_nothing_twice(folder, first):
     out = folder / "out"
     kept = [

@@ -29,6 +29,7 @@ def settings(tmp_path):
     return load_settings(None, [f"output={tmp_path}", f"tracking.uri={new_store(tmp_path)}", *TINY])
 
 
+@pytest.mark.slow
 def test_a_function_call_trains_and_returns_curves_and_works_twice(settings, ray_cluster, tmp_path):
     interrupt = signal.getsignal(signal.SIGINT)
     result = train_ssl(settings)
@@ -72,6 +73,7 @@ def test_settings_are_checked_with_neither_data_nor_ray(tmp_path):
     check_settings(start, {f"{tmp_path}/unpg/model.pt"})
 
 
+@pytest.mark.slow
 def test_more_epochs_go_on_from_the_last_one_where_the_schedule_allows(settings, ray_cluster, in_process, tmp_path):
     constant = change_settings(settings, {"train.schedule": "constant", "train.selection": "last"}, "test")
     once = {"output": f"{tmp_path}/once", "data.dataset": f"{tmp_path}/faces"}
@@ -84,6 +86,7 @@ def test_more_epochs_go_on_from_the_last_one_where_the_schedule_allows(settings,
     assert (tmp_path / "ssl" / "model-1-epochs.pt").is_file()
 
 
+@pytest.mark.slow
 def test_more_epochs_with_a_schedule_that_ends_say_what_to_do(settings, ray_cluster, in_process, tmp_path):
     train_ssl(change_settings(settings, {"train.epochs": 1}, "test"))
     with pytest.raises(JobError, match=r"with train.epochs=1, now 2, and train.schedule=cosine .* train.extend=true"):

@@ -62,7 +62,7 @@ def ours():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, faces, ray_cluster):
-    """(folder, result) of a sweep with a trial that diverges, repeats, and a final training."""
+    """(folder, result, trials, runs) of a sweep with a trial that diverges, repeats, and a final training."""
     folder = tmp_path_factory.mktemp("finished")
     space = {
         "ssl.queue_size": {"grid": [16, 32]},
@@ -71,11 +71,13 @@ def finished(tmp_path_factory, faces, ray_cluster):
     more = {"space": space, "search": "grid", "scheduler": "none", "trials": 4, "finalists": 1, "finalist_seeds": 3,
             "final_seeds": 1, "final": {"train.epochs": 2}, "export_optuna": "study.db",
             "callbacks": [{"class": "own_tuning:CountResults", "options": {"path": f"{folder}/results"}}]}  # fmt: skip
-    return folder, sweep(config(folder, faces, **more))
+    result = sweep(config(folder, faces, **more))
+    return folder, result, trials(folder), runs(folder)  # as they were before other tests went on with the sweep
 
 
+@pytest.mark.slow
 def test_a_sweep_writes_a_report_plots_and_settings_that_train(finished, in_process):
-    folder, result = finished
+    folder, result, *_ = finished
     out = folder / "out" / "sweep"
     assert result.written == (f"{out}/report.md", f"{out}/best.yaml")
     report = (out / "report.md").read_text()
@@ -93,10 +95,9 @@ def test_a_sweep_writes_a_report_plots_and_settings_that_train(finished, in_proc
     assert read_checkpoint(folder / "out" / "sweep" / "best" / "ssl" / "model.pt").image_spec["template"] == "arcface"
 
 
+@pytest.mark.slow
 def test_every_trial_is_a_run_with_its_own_end(finished):
-    folder, _ = finished
-    known = trials(folder)
-    [parent], children = runs(folder)
+    folder, _, known, ([parent], children) = finished
     assert parent.info.status == "FINISHED"
     assert set(children) == set(known)
     assert {t.kind for t in known.values()} == {"search", "repeat", "final"}
@@ -128,8 +129,9 @@ def test_every_trial_is_a_run_with_its_own_end(finished):
     assert {t.seed for t in known.values() if t.kind == "final"} == {4}
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing_twice_and_more_can_be_asked_for(finished):
-    folder, _ = finished
+    folder, *_ = finished
     before = {n: t.model_dump() for n, t in trials(folder).items()}
     sweep(folder / "tune.yaml", "tune.final_seeds=2")
     after = trials(folder)
@@ -139,8 +141,9 @@ def test_the_same_command_again_trains_nothing_twice_and_more_can_be_asked_for(f
         sweep(folder / "tune.yaml", "train.epochs=4")
 
 
+@pytest.mark.slow
 def test_tunes_own_tools_read_the_experiment(finished):
-    folder, _ = finished
+    folder, *_ = finished
     known = trials(folder)
     experiments = {path.name[len("2030-01-02_03-04-05") :]: path for path in (folder / "out/sweep/tune").iterdir()}
     assert {"", "_repeat", "_final"} <= set(experiments)
@@ -168,13 +171,15 @@ def test_tunes_own_tools_read_the_experiment(finished):
     assert set(epochs) <= set(lines)
 
 
+@pytest.mark.slow
 def test_the_search_is_exported_for_optunas_dashboard(finished):
-    folder, _ = finished
+    folder, *_ = finished
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{folder}/out/study.db")
     assert [t.state.name for t in study.trials].count("FAIL") == 2
     assert study.best_value == max(t.score for t in trials(folder).values() if t.kind == "search" and t.score)
 
 
+@pytest.mark.slow
 def test_from_python_as_in_the_docs(faces, tmp_path, ray_cluster, monkeypatch):
     """Also a sweep without repeats and without the base trial, and one more trial than before."""
     path = config(tmp_path, faces, finalists=0, base=False, search="random", scheduler="none")
@@ -373,6 +378,7 @@ def test_trials_that_cannot_fit_are_refused(faces, tmp_path, ray_cluster):
     assert trials(tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_a_sweep_of_which_every_trial_fails_ends_with_the_reason(faces, tmp_path, ray_cluster):
     path = config(tmp_path, faces, space={"train.weight_decay": {"uniform": [0, 1e-3]}}, trials=9, base=False)
     with pytest.raises(JobError, match=r"the first 3 trials failed.*Trial 0: .*Lower train\.learning_rate"):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
+from support.commands import CEILING_S
 from support.datasets import pattern, write_dataset
 
 from facelib.config import AugmentSettings, DataSettings
@@ -161,7 +162,7 @@ def test_without_free_cpus_the_trainers_node_reads(faces, ray_cluster, monkeypat
 
 @pytest.mark.parametrize("stall_timeout", [60.0, 1.0])
 def test_a_slow_task_is_waited_for_and_a_stalled_one_replaced(stall_timeout, faces, ray_cluster, monkeypatch, caplog):
-    """Its disk takes 5 s on any node; the trainer waits without limit for the task on its own node."""
+    """Its disk takes 3 s on any node; the trainer waits without limit for the task on its own node."""
     from slow_faces import SlowFaces
 
     monkeypatch.setattr(SlowFaces, "stall_timeout", stall_timeout)
@@ -186,7 +187,7 @@ def test_readers_work_side_by_side(faces, ray_cluster, tmp_path):
     next(stream)
     windows = list(sampler.windows(0, 0, sampler.steps_per_epoch))[: data.readers + 1]
     expected = sum(window.stop - window.start for window in windows) // 2
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + CEILING_S
     while len(list(tmp_path.iterdir())) < expected and time.monotonic() < deadline:
         time.sleep(0.1)
     assert len(list(tmp_path.iterdir())) == expected

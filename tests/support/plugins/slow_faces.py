@@ -12,5 +12,5 @@ class SlowFaces(StoredFaces):
         return SlowFaces, (self.uri,)
 
     def read(self, window, sampling):
-        time.sleep(5)
+        time.sleep(3)
         return super().read(window, sampling)
