@@ -39,7 +39,7 @@ from benchmarks.stages import CONFIG, alignment, generation, reading
 from facelib.alignment import build_detector
 from facelib.config import Settings, load_settings
 from facelib.synthesis.discofacegan import DiscoFaceGAN
-from facelib.utils.devices import set_cuda_precision
+from facelib.utils.devices import autocast, set_cuda_precision
 from ray_jobs.cluster import cluster
 from ray_jobs.training.methods import METHODS
 from ray_jobs.training.optim import build_optimizer
@@ -150,7 +150,7 @@ def build_step(name: str, settings: Settings, batch: int, classes: int) -> tuple
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device().type, torch.bfloat16, enabled=settings.train.precision == "bfloat16"):
+        with autocast(device(), settings.train.precision):
             output = method(images, labels)
         output.loss.backward()
         optimizer.step()

@@ -13,6 +13,7 @@ from torch import nn
 from facelib.augmentation import to_network_input
 from facelib.data import decode_image
 from facelib.models import backbone_of, read_checkpoint, take_symmetric_pixels
+from facelib.utils.devices import autocast
 from facelib.utils.flip import FlipRule, flip_rule, join_flipped
 
 
@@ -50,7 +51,7 @@ def embed_images(
         images: uint8 [N, H, W, 3] RGB, or N encoded images (decoded batch by batch).
         flip: what becomes of the embedding of the flipped face, see `facelib.utils.flip`; `sum` adds it, as the field's
             verification scripts do.
-        precision: `float32`, or `bfloat16` for autocast.
+        precision: `float32`, or `bfloat16` or `float16` for autocast.
         progress: called with the number of images of each finished batch.
 
     Returns:
@@ -71,7 +72,7 @@ def embed_images(
     backbone.eval()
     out = []
     try:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.inference_mode(), autocast(device, precision):
             for begin in range(0, len(images), batch_size):
                 chunk = images[begin : begin + batch_size]
                 pixels = chunk if isinstance(chunk, np.ndarray) else np.stack([decode_image(data) for data in chunk])

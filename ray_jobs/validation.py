@@ -78,6 +78,9 @@ def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
                 f"train.sets: {spec.name} has protocol {spec.protocol}; training validates on pairs only"
             )
     check_checkpoint_exists(settings, "model.init_from", model.init_from, upcoming)
+    check_checkpoint_exists(settings, "train.continue_from", train.continue_from, upcoming)
+    if train.continue_from and model.init_from:
+        raise SettingsError("train.continue_from, model.init_from: both name the first weights; leave one empty")
     if train.use_gpu and train.workers > 1 and train.gpus_per_worker < 1:
         raise SettingsError(
             f"train.gpus_per_worker: {train.gpus_per_worker:g} with train.workers={train.workers}: NCCL refuses two "
@@ -157,10 +160,13 @@ def check_training_output(settings: Settings, method: str, upcoming: Collection[
     Raises:
         DatasetError: what is missing, in use or different.
     """
+    from ray_jobs.training.continuation import read_continuation
     from ray_jobs.training.extension import check_extension
     from ray_jobs.training.plan import training_spec
 
     faces = find_training_faces(settings, upcoming)
+    if settings.train.continue_from and faces is not None:
+        read_continuation(settings, method, faces.identities)
     if faces is None:
         check_output(settings.path(method))
     else:
@@ -180,8 +186,8 @@ def find_training_faces(settings: Settings, upcoming: Collection[str] = ()) -> "
     data = settings.data
     names = [data.dataset] * (not data.stream) + [data.heldout] * (settings.train.selection == "heldout")
     known = [open_dataset(settings, name, upcoming) is not None for name in names]
-    init_from = settings.path(settings.model.init_from) if settings.model.init_from else ""
-    if not all(known) or (is_upcoming(init_from, upcoming) and not Path(init_from).is_file()):
+    weights = [settings.path(value) for value in (settings.model.init_from, settings.train.continue_from) if value]
+    if not all(known) or any(is_upcoming(path, upcoming) and not Path(path).is_file() for path in weights):
         return None
     return training_faces(settings)
 

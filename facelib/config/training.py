@@ -138,6 +138,14 @@ class TrainSettings(Section):
     """Optimization, distribution, model selection and checkpoints, for both methods."""
 
     epochs: Count = Field(40, description="epochs (1 or more)")
+    continue_from: str = Field(
+        "",
+        description="published training that goes on, with its queue and key encoder (USynthFace, MoCo) or head (UNPG) "
+        "and its momentum where the file holds it: path or URI; relative to `output`; empty: none",
+    )
+    continue_epoch: Index | None = Field(
+        None, description="epochs that `continue_from` was trained; null: as the file or its name says"
+    )
     extend: bool = Field(
         False,
         description="go on to more `epochs` than a training was begun with although its schedule depends on their "
@@ -169,7 +177,9 @@ class TrainSettings(Section):
         0, description="schedule=plateau: evaluations after a division that do not count as without improvement"
     )
     clip_norm: NonNegative = Field(0, description="maximum gradient norm (0: no clipping)")
-    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast precision")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "bfloat16", description="autocast precision; float16 with gradient scaling, for GPUs without bfloat16"
+    )
     channels_last: bool = Field(True, description="channels-last memory format; faster with bfloat16")
     tf32: bool = Field(
         False, description="GPUs: float32 convolutions and matrix products in TF32 (10 of 23 bits of mantissa); faster"

@@ -28,6 +28,8 @@ from torch import Tensor, nn
 
 from facelib.utils.unit_vectors import unit_vectors
 
+WEIGHT_INITS = ("normal", "xavier", "unit")
+
 
 @dataclass(frozen=True)
 class MarginOutput:
@@ -65,19 +67,22 @@ class MarginHead(nn.Module):
         embedding_size: D.
         num_classes: C.
         scale: factor from cosine to logit.
+        weight_init: of the class weights, see `initialize_classes`.
 
     Raises:
         ValueError: a setting is out of range; the message names it.
     """
 
-    def __init__(self, embedding_size: int, num_classes: int, scale: float) -> None:
+    def __init__(self, embedding_size: int, num_classes: int, scale: float, weight_init: str = "normal") -> None:
         super().__init__()
         for name, value in (("embedding_size", embedding_size), ("num_classes", num_classes), ("scale", scale)):
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name}={value} must be positive")
-        self.scale = scale
+        if weight_init not in WEIGHT_INITS:
+            raise ValueError(f"weight_init={weight_init!r} is unknown: choose one of {', '.join(WEIGHT_INITS)}")
+        self.scale, self.weight_init = scale, weight_init
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
-        nn.init.normal_(self.weight, std=0.01)
+        initialize_classes(self.weight, weight_init, num_classes)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> MarginOutput:
         """Cosines of embeddings [N, D] (any length) with every class, margin on the class in labels [N] (−1: none).
@@ -131,8 +136,9 @@ class ArcFace(MarginHead):
         scale: float = 64.0,
         margin: float = 0.5,
         gradient: str = "exact",
+        weight_init: str = "normal",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale)
+        super().__init__(embedding_size, num_classes, scale, weight_init)
         _check_angle("margin", margin)
         if gradient not in ("exact", "straight_through"):
             raise ValueError(f'gradient={gradient!r} is unknown: choose "exact" or "straight_through"')
@@ -153,8 +159,15 @@ class CosFace(MarginHead):
         ValueError: a setting is out of range.
     """
 
-    def __init__(self, embedding_size: int, num_classes: int, scale: float = 64.0, margin: float = 0.5) -> None:
-        super().__init__(embedding_size, num_classes, scale)
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        scale: float = 64.0,
+        margin: float = 0.5,
+        weight_init: str = "normal",
+    ) -> None:
+        super().__init__(embedding_size, num_classes, scale, weight_init)
         if not 0 <= margin <= 2:
             raise ValueError(f"margin={margin} must lie in 0..2: it is subtracted from a cosine")
         self.margin = margin
@@ -186,8 +199,9 @@ class MagFace(MarginHead):
         u_a: float = 110.0,
         lambda_g: float = 35.0,
         easy_margin: bool = True,
+        weight_init: str = "normal",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale)
+        super().__init__(embedding_size, num_classes, scale, weight_init)
         _check_angle("l_margin", l_margin)
         _check_angle("u_margin", u_margin)
         if l_margin > u_margin:
@@ -212,6 +226,28 @@ class MagFace(MarginHead):
         if self.easy_margin:
             with_margin = torch.where(target > 0, with_margin, target)
         return with_margin, self.lambda_g * per_row.sum() / labeled.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def initialize_classes(
+    weight: Tensor, weight_init: str, num_classes: int, generator: torch.Generator | None = None
+) -> None:
+    """Fill some rows [.., D] of the class weights [C, D] with first values, in place.
+
+    Only directions matter to the cosines, but how fast a step turns a class depends on its length.
+
+    Args:
+        weight_init: "normal" (standard deviation 0.01, arcface_torch), "xavier" (uniform, Glorot and Bengio 2010;
+            UNPG's ArcFace and CosFace) or "unit" (uniform in a cube, then of length 1; MagFace).
+        num_classes: C; Xavier's bound depends on it.
+    """
+    if weight_init == "normal":
+        nn.init.normal_(weight, std=0.01, generator=generator)
+    elif weight_init == "xavier":
+        bound = math.sqrt(6 / (num_classes + weight.shape[1]))
+        nn.init.uniform_(weight, -bound, bound, generator=generator)
+    else:
+        weight.copy_(unit_vectors(nn.init.uniform_(weight, -1, 1, generator=generator)))
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

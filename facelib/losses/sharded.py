@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facelib.losses.margins import MarginHead, MarginOutput, at_least_float32, check_batch
+from facelib.losses.margins import MarginHead, MarginOutput, at_least_float32, check_batch, initialize_classes
 from facelib.losses.unified_negatives import UnifiedNegativeLoss, negative_logsumexp
 from facelib.utils import distributed
 from facelib.utils.random_streams import Purpose, torch_seed
@@ -80,7 +80,8 @@ class ShardedMarginLoss(StepCounter):
         self.seed = seed
         self.first, self.end = _bounds(rank, ranks, num_classes)
         self.head = head(embedding_size, self.end - self.first, **settings)
-        self.head.weight.data.copy_(_first_weights(self.first, self.end, embedding_size, seed))
+        shape, weight_init = (num_classes, embedding_size), self.head.weight_init
+        self.head.weight.data.copy_(_first_weights(self.first, self.end, shape, seed, weight_init))
         self.register_buffer("accuracy", torch.zeros(()), persistent=False)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -156,13 +157,16 @@ def _bounds(rank: int, ranks: int, num_classes: int) -> tuple[int, int]:
     return rank * num_classes // ranks, (rank + 1) * num_classes // ranks
 
 
-def _first_weights(first: int, end: int, embedding_size: int, seed: int) -> Tensor:
-    """Rows first..end of random weights [C, D] that depend on seed and class alone, not on the number of ranks."""
+def _first_weights(first: int, end: int, shape: tuple[int, int], seed: int, weight_init: str = "normal") -> Tensor:
+    """Rows first..end of class weights [C, D] that depend on seed and class alone, not on the number of ranks."""
+    num_classes, embedding_size = shape
     blocks = range(first // INITIAL_BLOCK, (end - 1) // INITIAL_BLOCK + 1)
-    seeds = [torch_seed(Purpose.SHARDED_WEIGHTS, seed, block) for block in blocks]
-    rows = [torch.randn(INITIAL_BLOCK, embedding_size, generator=torch.Generator().manual_seed(s)) for s in seeds]
+    rows = torch.empty(len(blocks), INITIAL_BLOCK, embedding_size)
+    for part, block in zip(rows, blocks):
+        generator = torch.Generator().manual_seed(torch_seed(Purpose.SHARDED_WEIGHTS, seed, block))
+        initialize_classes(part, weight_init, num_classes, generator)
     offset = first - blocks.start * INITIAL_BLOCK
-    return 0.01 * torch.cat(rows)[offset : offset + end - first]
+    return rows.flatten(0, 1)[offset : offset + end - first]
 
 
 @torch.no_grad()

@@ -3,11 +3,13 @@
 from facelib.models.checkpoints import (
     BackboneCheckpoint,
     CheckpointError,
+    PublishedTraining,
     UnsafeCheckpointError,
     backbone_of,
     load_backbone,
     load_checkpoint_image_spec,
     read_checkpoint,
+    read_published_training,
     save_backbone,
 )
 from facelib.models.iresnet import IResNet
@@ -21,6 +23,7 @@ __all__ = [
     "CheckpointError",
     "IResNet",
     "MobileFaceNet",
+    "PublishedTraining",
     "UnsafeCheckpointError",
     "backbone_names",
     "backbone_of",
@@ -28,6 +31,7 @@ __all__ = [
     "load_backbone",
     "load_checkpoint_image_spec",
     "read_checkpoint",
+    "read_published_training",
     "register_backbone",
     "save_backbone",
     "take_symmetric_pixels",

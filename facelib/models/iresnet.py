@@ -47,6 +47,9 @@ class IResNet(nn.Module):
         activation: "prelu" as published, or "relu", which costs far less in the backward pass on CPUs.
         stride_first: halve the resolution in the first convolution of a block; as published it is the second.
         eps: of every BatchNorm; MagFace's networks have 2e-5.
+        weight_init: of convolutions: "normal" (standard deviation 0.1, as USynthFace and arcface_torch) or "kaiming"
+            (normal, by the outputs, He et al. 2015; as UNPG).
+        train_scale: train the scale of the last normalization, as UNPG does; else it stays at one.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -69,6 +72,8 @@ class IResNet(nn.Module):
         activation: str = "prelu",
         stride_first: bool = False,
         eps: float = 1e-5,
+        weight_init: str = "normal",
+        train_scale: bool = False,
     ) -> None:
         super().__init__()
         layers = tuple(layers)
@@ -83,6 +88,8 @@ class IResNet(nn.Module):
             raise ValueError(f"eps = {eps!r}: must be above 0")
         if activation not in ("prelu", "relu"):
             raise ValueError(f"activation = {activation!r}: must be 'prelu' or 'relu'")
+        if weight_init not in ("normal", "kaiming"):
+            raise ValueError(f"weight_init = {weight_init!r}: must be 'normal' or 'kaiming'")
         self.image_size = image_size
         stages = [scale_channels(channels, width) for channels in STAGE_CHANNELS]
         stem = stages[0]
@@ -106,8 +113,8 @@ class IResNet(nn.Module):
         self.fc = nn.Linear(stages[3] * (image_size // 16) ** 2, embedding_size)
         self.features = nn.BatchNorm1d(embedding_size)
         # The embedding's scale belongs to the loss, so the last normalization learns a shift only.
-        self.features.weight.requires_grad = False
-        self._initialize()
+        self.features.weight.requires_grad = train_scale
+        self._initialize(weight_init)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.eps = eps
@@ -126,9 +133,11 @@ class IResNet(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             return self.features(self.fc(x.to(self.fc.weight.dtype)))
 
-    def _initialize(self) -> None:
+    def _initialize(self, weight_init: str) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and weight_init == "kaiming":
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, mean=0.0, std=0.1)
 
 

@@ -47,7 +47,7 @@ def build_backbone(
         use_se: squeeze-and-excitation in every block (IResNets only).
         settings: further settings of that network: `image_size` (side in pixels, a multiple of 16), `width`
             (multiplies the channels), and for IResNets `layers` (blocks of the four stages), `stem_stride` (1 or 2),
-            `activation` ("prelu" or "relu") and `stride_first`; see `IResNet`.
+            `activation` ("prelu" or "relu"), `stride_first`, `weight_init` and `train_scale`; see `IResNet`.
 
     Raises:
         ValueError: unknown name or setting (the message lists what exists), a missing setting (`layers` of "iresnet"),

@@ -63,6 +63,15 @@ def set_cuda_precision(tf32: bool, cudnn_benchmark: bool = False) -> None:
     torch.backends.cudnn.benchmark = cudnn_benchmark
 
 
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Forward passes in `bfloat16` or `float16` where that is enough; `float32`: all as it is."""
+    import torch
+
+    if precision == "float32":
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, getattr(torch, precision))
+
+
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
     """On GPUs, float32 that is float32, whatever this process has set."""

@@ -40,6 +40,7 @@ class Method(Protocol):
     """What the trainer needs of a method, besides being an `nn.Module`."""
 
     sampling: SamplingSpec
+    published_names: tuple[tuple[str, str], ...]  # how a `PublishedTraining` begins names of tensors -> how state_dict
 
     def __init__(self, settings: Settings, classes: int) -> None: ...
 
@@ -61,12 +62,18 @@ class Method(Protocol):
 class MoCoMethod(nn.Module):
     """USynthFace: MoCo on two views of each synthetic identity; labels are not used."""
 
+    published_names = (
+        ("backbone.", "moco.query_encoder."),
+        ("key_encoder.", "moco.key_encoder."),
+        ("queue", "moco.queue"),
+    )
+
     def __init__(self, settings: Settings, classes: int) -> None:
         super().__init__()
         ssl = settings.ssl
         self.sampling = SamplingSpec(2, ssl.pairs_per_identity, ssl.epochs_per_pass)
         self.moco = MoCo(
-            initial_backbone(settings.model),
+            initial_backbone(starting_model(settings)),
             embedding_size=settings.model.embedding_size,
             queue_size=ssl.queue_size,
             momentum=ssl.momentum,
@@ -109,6 +116,8 @@ class MoCoMethod(nn.Module):
 class MarginSoftmaxMethod(nn.Module):
     """UNPG: a margin head over the identities, with the in-batch pairs as further negatives."""
 
+    published_names = (("backbone.", "network."), ("class_weights", "softmax.head.weight"))
+
     def __init__(self, settings: Settings, classes: int) -> None:
         super().__init__()
         if classes < 2:
@@ -118,7 +127,7 @@ class MarginSoftmaxMethod(nn.Module):
             )
         unpg, size = settings.unpg, settings.model.embedding_size
         self.sampling = SamplingSpec(views=1)
-        self.network = initial_backbone(settings.model)
+        self.network = initial_backbone(starting_model(settings))
         options = head_options(unpg)
         self.softmax: ShardedMarginLoss | MarginSoftmax
         if unpg.shard_head:
@@ -180,6 +189,12 @@ def backbone_kwargs(model: ModelSettings) -> dict[str, Any]:
 def new_backbone(model: ModelSettings) -> nn.Module:
     """The network that the settings describe, with random weights."""
     return build_backbone(model.name, **backbone_kwargs(model))
+
+
+def starting_model(settings: Settings) -> ModelSettings:
+    """The model's settings, whose first weights are those of a published training that goes on, if there is one."""
+    source = settings.train.continue_from or settings.model.init_from
+    return settings.model.model_copy(update={"init_from": source})
 
 
 def initial_backbone(model: ModelSettings) -> nn.Module:

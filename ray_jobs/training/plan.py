@@ -69,6 +69,10 @@ def training_spec(settings: Settings, faces: TrainingFaces, method: str) -> dict
     tree["augment"].pop("device")
     spec = {f"{section}.{k}": v for section, values in tree.items() if section != "seed" for k, v in values.items()}
     spec |= {"seed": settings.seed, "data.window_row_groups": settings.data.window_row_groups}
+    for name in ("continue_from", "continue_epoch") if not settings.train.continue_from else ():
+        spec.pop(f"train.{name}")
+    if settings.train.continue_from:
+        spec["train.continue_from"] = file_sha256(settings.path(settings.train.continue_from))
     if settings.model.init_from:  # The content counts, not the path.
         spec["model.init_from"] = file_sha256(settings.path(settings.model.init_from))
     spec |= training_faces_spec(settings, faces)
@@ -81,11 +85,13 @@ def training_spec(settings: Settings, faces: TrainingFaces, method: str) -> dict
 
 def _with_absolute_paths(settings: Settings) -> Settings:
     sets = [parse_spec(text).absolute() for text in settings.train.sets]
-    init_from = settings.path(settings.model.init_from) if settings.model.init_from else ""
+    init_from, continue_from = (
+        settings.path(value) if value else "" for value in (settings.model.init_from, settings.train.continue_from)
+    )
     return settings.model_copy(
         update={
             "output": settings.path("").rstrip("/"),
-            "train": settings.train.model_copy(update={"sets": sets}),
+            "train": settings.train.model_copy(update={"sets": sets, "continue_from": continue_from}),
             "model": settings.model.model_copy(update={"init_from": init_from}),
         }
     )

@@ -46,6 +46,23 @@ def clip_gradients(method: nn.Module, max_norm: float) -> torch.Tensor:
     return norm
 
 
+def share_overflow(method: nn.Module) -> None:
+    """Make an overflow in one rank's shard of the gradients one of all ranks, all of which then skip the step.
+
+    The other gradients are averages over the ranks, in which one rank's overflow shows.
+    """
+    split = shards(method)
+    if not split or distributed.world_size() == 1:
+        return
+    gradients = [(name in split, p.grad) for name, p in method.named_parameters() if p.grad is not None]
+    own = torch.stack([~gradient.isfinite().all() for sharded, gradient in gradients if sharded]).any()
+    anywhere = distributed.all_reduce(own.float()) > 0
+    for sharded, gradient in gradients:
+        if not sharded:
+            gradient.masked_fill_(anywhere, torch.inf)
+            return
+
+
 def gather_state(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """{"method", "optimizer"}: state dicts, complete on rank 0. All ranks must call it."""
     states = {"method": method.state_dict(), "optimizer": optimizer.state_dict()}

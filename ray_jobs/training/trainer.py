@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from facelib.models.pixels import SYMMETRIC
-from facelib.utils.devices import set_cuda_precision
+from facelib.utils.devices import autocast, set_cuda_precision
 from facelib.utils.process import keep_freed_memory, return_memory
 from facelib.utils.random_streams import Purpose, torch_seed
 from ray_jobs.cluster import configure_data
@@ -23,6 +23,7 @@ from ray_jobs.training.augmentation import AugmentationSpec, augments_on_device
 from ray_jobs.training.callbacks import LOGGED, LOGGED_STEPS
 from ray_jobs.training.checkpoint import newest_checkpoint, read_state_once_a_node, snapshot
 from ray_jobs.training.context import RayTrainContext, TrainContext
+from ray_jobs.training.continuation import continued_state, read_continuation, trained_epochs
 from ray_jobs.training.device_prefetch import DevicePrefetcher, Inputs
 from ray_jobs.training.loader import load_batches
 from ray_jobs.training.methods import METHODS, StepOutput
@@ -31,7 +32,7 @@ from ray_jobs.training.optim import BestCheckpoint, LRScheduler, build_optimizer
 from ray_jobs.training.parallel import compile_encoders, distribute
 from ray_jobs.training.plan import TrainingPlan
 from ray_jobs.training.sampler import DistributedBatchSampler
-from ray_jobs.training.sharded_state import clip_gradients, gather_state, load_state
+from ray_jobs.training.sharded_state import clip_gradients, gather_state, load_state, share_overflow
 from ray_jobs.training.validator import Validator
 
 # Steps leave freed memory scattered in the C library's arenas: 0.4 GB of a trainer's 1.1 after two minutes, and
@@ -90,6 +91,8 @@ class Trainer:
             compile_encoders(self.method)
         self.wrapped = distribute(self.method, train, self.device) if self.world > 1 else self.method
         self.optimizer = build_optimizer(self.method.parameters(), train)
+        # Small gradients are zero in float16: they are scaled up, and a step whose gradients overflow is skipped.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=train.precision == "float16")
         self.scheduler = LRScheduler(train, self.sampler.steps_per_epoch, self.global_batch)
         self.best = BestCheckpoint(train.patience)
         self.augmentation = AugmentationSpec(settings.augment, train.epochs * self.sampler.steps_per_epoch)
@@ -129,7 +132,7 @@ class Trainer:
                 returned = time.monotonic()
 
     def restore(self) -> None:
-        """Load the newest intact checkpoint of this training, or else of the one it warm-starts from."""
+        """Load the newest intact checkpoint of this training, of the one it warm-starts from, or a published one."""
         chosen: tuple[str, str] | None = None
         for storage in (self.plan.storage, self.plan.warm_start_from):
             name = newest_checkpoint(storage) if storage and self.rank == 0 and chosen is None else None
@@ -138,10 +141,14 @@ class Trainer:
         if self.world > 1:  # Rank 0 decides for all, whatever each could read.
             torch.distributed.broadcast_object_list(shared, src=0)
         if shared[0] is None:
+            if self.settings.train.continue_from:
+                self._continue_published()
             return
         state = read_state_once_a_node(*shared[0], self.context.local_rank, self._barrier, self.plan.uri)
         load_state(self.method, self.optimizer, state)
         self.scheduler.load_state_dict(state["rate"])
+        if state.get("scaler"):  # empty without gradient scaling
+            self.scaler.load_state_dict(state["scaler"])
         self.best.load_state_dict(state["selection"])
         self.history, self.stopped = state["history"], state["stopped"]
         # Counted in epochs and samples, so that another number of workers resumes at the same position.
@@ -150,6 +157,16 @@ class Trainer:
         )
         if self.rank == 0:
             print(f"resumed at epoch {self.step / self.sampler.steps_per_epoch:.2f}", flush=True)
+
+    def _continue_published(self) -> None:
+        settings = self.settings
+        training = read_continuation(settings, self.plan.method, self.faces.identities)
+        epochs = trained_epochs(training, settings)
+        self.step = epochs * self.sampler.steps_per_epoch
+        load_state(self.method, self.optimizer, continued_state(training, self.method, self.optimizer, self.step))
+        if self.rank == 0:
+            optimizer = "" if training.momentum else "; without momentum, which the file does not hold"
+            print(f"going on with {settings.train.continue_from} after epoch {epochs}{optimizer}", flush=True)
 
     def _barrier(self) -> None:
         if self.world > 1:
@@ -175,13 +192,17 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
+        with autocast(self.device, train.precision):
             output: StepOutput = self.wrapped(images, labels)
-        output.loss.backward()
+        self.scaler.scale(output.loss).backward()
         metrics = {"loss": output.loss.detach(), **output.metrics}
+        if self.scaler.is_enabled():
+            share_overflow(self.method)
+            self.scaler.unscale_(self.optimizer)
         if train.clip_norm:
             metrics["gradient_norm"] = clip_gradients(self.method, train.clip_norm)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         metrics["learning_rate"] = torch.tensor(learning_rate)
         metrics["augmentation_strength"] = torch.tensor(self.augmentation.strength(self.step))
         return metrics
@@ -281,6 +302,7 @@ class Trainer:
                 state = {
                     **snapshot(states),
                     "rate": self.scheduler.state_dict(),
+                    "scaler": self.scaler.state_dict(),
                     "selection": self.best.state_dict(),
                     "history": list(self.history),
                     "stopped": self.stopped,

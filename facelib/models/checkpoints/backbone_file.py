@@ -118,7 +118,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> BackboneCheckpoint:
 def _read_local(path: Path) -> BackboneCheckpoint:
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
-    content = _read_content(path)
+    content = read_content(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors")
     if content.get("format") == FORMAT:
@@ -126,7 +126,7 @@ def _read_local(path: Path) -> BackboneCheckpoint:
     return read_published(str(path), content)
 
 
-def _read_content(path: Path) -> object:
+def read_content(path: Path) -> object:
     """What the file holds: tensors and plain values, pickled modules as `InertObject`s."""
     if is_safetensors(path):
         return read_safetensors(path)

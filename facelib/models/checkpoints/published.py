@@ -24,6 +24,8 @@ from facelib.models.checkpoints.torch_archive import InertObject, module_state_d
 from facelib.models.iresnet import REDUCTION, STAGE_CHANNELS
 from facelib.models.pixels import SYMMETRIC
 
+# Prefixes of a network and of its running average, which are in one file: MoCo and USynthFace, lightly.
+MOMENTUM_PAIRS = (("encoder_q.", "encoder_k."), ("backbone.", "backbone_momentum."))
 MAGFACE_EPS = 2e-5  # of BatchNorm
 IRESNET_PARAMETERS = (  # that show its architecture
     "conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight", "fc.weight", "features.weight",
@@ -56,9 +58,9 @@ def read_published(path: str, content: Mapping[Any, Any]) -> BackboneCheckpoint:
     Raises:
         CheckpointError: no known network, or several.
     """
-    found = [entry for state in _state_dicts(content) for entry in _networks(state)]
-    queries = [entry for entry in found if "encoder_q." in entry[0]]  # MoCo's key encoder is its average
-    found = queries or found
+    found = [entry for state in state_dicts(content) for entry in _networks(state)]
+    averages = {prefix.replace(*pair) for prefix, *_ in found for pair in MOMENTUM_PAIRS if pair[0] in prefix}
+    found = [entry for entry in found if entry[0] not in averages]
     if not found:
         raise CheckpointError(f"{path}: {_explain_unknown(content)}")
     if len(found) > 1:
@@ -76,7 +78,7 @@ def read_published(path: str, content: Mapping[Any, Any]) -> BackboneCheckpoint:
     return BackboneCheckpoint(file_format, architecture.name, settings, state, None, normalization)
 
 
-def _state_dicts(content: Mapping[Any, Any], depth: int = 0) -> Iterator[State]:
+def state_dicts(content: Mapping[Any, Any], depth: int = 0) -> Iterator[State]:
     """Every dictionary of tensors in a file, and the tensors of a pickled backbone."""
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if tensors:
@@ -85,12 +87,12 @@ def _state_dicts(content: Mapping[Any, Any], depth: int = 0) -> Iterator[State]:
         yield module_state_dict(content["backbone"])
     for value in content.values():
         if isinstance(value, Mapping) and depth < 2:
-            yield from _state_dicts(value, depth + 1)
+            yield from state_dicts(value, depth + 1)
 
 
 def _explain_unknown(content: Mapping[Any, Any]) -> str:
     known = "known formats: facelib, USynthFace .pth, UNPG .pt, MagFace .pth, arcface_torch .pth and .pt, .safetensors"
-    names = max((list(state) for state in _state_dicts(content)), key=len, default=[])
+    names = max((list(state) for state in state_dicts(content)), key=len, default=[])
     if not names:
         return f"no tensors found under {sorted(map(str, content))[:8]}; {known}"
     first = [name for name in IRESNET_PARAMETERS if name not in names]

@@ -177,6 +177,7 @@ def test_accuracy_counts_what_is_not_a_number_as_wrong(unified):
         (ArcFace, "scale", 0.0),
         (ArcFace, "margin", 4.0),
         (ArcFace, "gradient", "none"),
+        (CosFace, "weight_init", "kaiming"),
         (CosFace, "margin", -0.1),
         (MagFace, "l_margin", 0.9),
         (MagFace, "u_margin", 3.5),
@@ -188,6 +189,17 @@ def test_accuracy_counts_what_is_not_a_number_as_wrong(unified):
 def test_bad_setting_is_named(head, setting, value):
     with pytest.raises(ValueError, match=f"{setting}={value!r}"):
         head(**{"embedding_size": D, "num_classes": C, setting: value})
+
+
+@pytest.mark.parametrize("head", [ArcFace, CosFace, MagFace])
+def test_first_class_weights(head):
+    torch.manual_seed(0)
+    normal, xavier, unit = (head(64, 1000, weight_init=name).weight.detach() for name in ("normal", "xavier", "unit"))
+    assert float(normal.std()) == pytest.approx(0.01, rel=0.02)
+    expected = torch.nn.init.xavier_uniform_(torch.empty(1000, 64))
+    assert float(xavier.std()) == pytest.approx(float(expected.std()), rel=0.02)
+    assert float(xavier.abs().max()) == pytest.approx((6 / 1064) ** 0.5, rel=0.01)
+    assert torch.allclose(unit.norm(dim=1), torch.ones(1000))
 
 
 def test_bad_batches_are_named():

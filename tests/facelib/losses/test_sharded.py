@@ -109,6 +109,17 @@ def test_first_weights_continue_over_block_borders():
     assert len(loss.head.weight.unique(dim=0)) == 9000
 
 
+def first_weights():
+    return ShardedMarginLoss(CosFace, 8, 100, seed=3, weight_init="xavier").head.weight.detach()
+
+
+def test_first_weights_depend_on_all_classes_and_not_on_the_ranks(gloo_pool):
+    """Xavier's bound is that of all classes: each of two ranks has half of what one rank has."""
+    whole = first_weights()
+    assert float(whole.abs().max()) == pytest.approx((6 / 108) ** 0.5, rel=0.02)
+    assert torch.equal(torch.cat(gloo_pool.run(first_weights)), whole)
+
+
 def test_sampling_compares_with_true_classes_and_a_share_of_the_others():
     loss = ShardedMarginLoss(ArcFace, embedding_size=8, num_classes=100, whisker=None, sample_rate=0.2)
     labels = torch.tensor([3, 97, 3, -1, 50])

@@ -8,7 +8,14 @@ from torch import nn
 
 from facelib.losses import ArcFace, MarginSoftmax, ShardedMarginLoss
 from facelib.utils import distributed
-from ray_jobs.training.sharded_state import clip_gradients, gather_state, keep_from_ddp, load_state, shards
+from ray_jobs.training.sharded_state import (
+    clip_gradients,
+    gather_state,
+    keep_from_ddp,
+    load_state,
+    shards,
+    share_overflow,
+)
 
 CLASSES, SIZE, BATCH = 7, 4, 12
 
@@ -82,6 +89,22 @@ def test_a_checkpoint_of_two_ranks_continues_on_one_and_back(gloo_pool, kind):
     one, _ = training(kind, two, 2, 3)
     (again, _), _ = gloo_pool.run(training, kind, one, 3, 4)
     assert_equal_states(again, expected)
+
+
+def _overflow(rank):
+    """Whether this rank's gradients are finite, after one of `rank`'s classes has overflowed."""
+    method = Method()
+    for p in method.parameters():
+        p.grad = torch.ones_like(p)
+    if distributed.rank() == rank:
+        method.softmax.head.weight.grad[0, 0] = torch.nan
+    share_overflow(method)
+    return all(bool(p.grad.isfinite().all()) for p in method.parameters())
+
+
+def test_an_overflow_in_one_shard_is_one_of_all_ranks(gloo_pool):
+    assert gloo_pool.run(_overflow, 1) == [False, False]
+    assert gloo_pool.run(_overflow, None) == [True, True]
 
 
 def test_gathering_leaves_the_optimizer_as_it_is(gloo_pool):

@@ -89,6 +89,8 @@ STEPS = {
     "arcface": ("unpg", {"train.clip_norm": 1.0}),
     "cosface": ("unpg", {"unpg.head": "cosface", "model.dropout": 0.4}),
     "magface": ("unpg", {"unpg.head": "magface", "unpg.wisk": None}),
+    "float16": ("unpg", {"train.precision": "float16", "train.clip_norm": 1.0}),
+    "sharded float16": ("unpg", {"train.precision": "float16", "unpg.shard_head": True}),
     "sharded": ("unpg", {"unpg.shard_head": True, "unpg.sample_rate": 0.5, "train.clip_norm": 1.0}),
 }
 
@@ -115,6 +117,31 @@ def test_a_step_on_a_gpu_waits_for_nothing(settings, tmp_path, name, ranks):
     assert bool(step.collectives) == (ranks > 1)
     assert sum(count for name, count in step.operations.items() if name.startswith("_fused_")) > 0
     print(f"{method} {name}: {step.operations.total()} operations, {dict(step.collectives)}, {step.received_bytes}")
+
+
+def test_float16_trains_with_gradient_scaling(settings, tmp_path):
+    """Gradients are those without scaling; an overflow skips the step and halves the scale; the scale is kept."""
+    half = change_settings(settings, {"train.precision": "float16", "train.learning_rate_batch": 0}, "test")
+    batch = torch.randint(256, (1, 8, 3, 112, 112), dtype=torch.uint8), torch.arange(8)
+    trainers = [
+        Trainer(TrainingPlan.create(chosen, "unpg", str(tmp_path)), LocalContext(str(tmp_path), 1, []))
+        for chosen in (change_settings(half, {"train.precision": "float32"}, "test"), half)
+    ]
+    for trainer in trainers:
+        trainer._train_step(*batch)
+    exact, scaled = ([p.grad for p in trainer.method.parameters() if p.grad is not None] for trainer in trainers)
+    for first, second in zip(exact, scaled, strict=True):
+        assert (first - second).norm() < 0.05 * first.norm() + 1e-4
+    trainer = trainers[1]
+    scale, before = trainer.scaler.get_scale(), [p.clone() for p in trainer.method.parameters()]
+    trainer.method.network.fc.weight.register_hook(lambda gradient: gradient * torch.inf)
+    trainer._train_step(*batch)
+    assert trainer.scaler.get_scale() == scale / 2
+    assert all(torch.equal(p, old) for p, old in zip(trainer.method.parameters(), before, strict=True))
+    states: list[dict] = []
+    trainer.context.report = lambda metrics, state=None: states.append(state)
+    trainer._report({}, checkpoint=True)
+    assert states[0]["scaler"]["scale"] == scale / 2
 
 
 def test_a_label_that_the_dataset_does_not_have_is_named(settings, tmp_path):

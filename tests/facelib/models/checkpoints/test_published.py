@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.models import assert_same_state, trained_backbone
+from support.published_files import pickled_module
 from torch import nn
 
 from facelib.models import CheckpointError, UnsafeCheckpointError, load_backbone, read_checkpoint, save_backbone
@@ -84,20 +85,6 @@ def test_official_magface(tmp_path, prefix, head):
     assert {m.eps for m in loaded.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)} == {2e-5}
 
 
-def _pickled_module(state):
-    """Modules with these tensors, as `torch.save(module)` pickles them."""
-    root = nn.Module()
-    for name, value in state.items():
-        *parents, key = name.split(".")
-        module = root
-        for parent in parents:
-            if parent not in module._modules:
-                module.add_module(parent, nn.Module())
-            module = module._modules[parent]
-        module.register_buffer(key, value)
-    return root
-
-
 @pytest.mark.parametrize("numpy_name", ["numpy.core.multiarray", "numpy._core.multiarray"])
 def test_unpg_with_magface_has_a_numpy_number_in_its_head(tmp_path, monkeypatch, numpy_name):
     """`MagLoss.cut_off = np.cos(...)`, by the names of NumPy 1 and 2."""
@@ -107,7 +94,7 @@ def test_unpg_with_magface_has_a_numpy_number_in_its_head(tmp_path, monkeypatch,
     monkeypatch.setitem(sys.modules, "models.magface", names)
     backbone, loss = trained_backbone("iresnet", **TINY), names.MagLoss()
     loss.cut_off = np.cos(np.pi / 2 - 0.45)
-    content = {"epoch": 1, "best_acc": np.float64(0.5), "backbone": _pickled_module(backbone.state_dict()),
+    content = {"epoch": 1, "best_acc": np.float64(0.5), "backbone": pickled_module(backbone.state_dict()),
                "headandloss": loss}  # fmt: skip
     torch.save(content, tmp_path / "new.pt")
     with zipfile.ZipFile(tmp_path / "new.pt") as new, zipfile.ZipFile(tmp_path / "last.pt", "w") as old:
