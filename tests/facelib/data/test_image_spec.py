@@ -10,6 +10,14 @@ def test_image_specs_that_differ_are_refused_naming_both_sides():
         ours.require(theirs, "the model", "set lfw")
 
 
+def test_a_set_may_be_compared_whatever_its_template():
+    ours, anything = ImageSpec(template="arcface-96", size=112), ImageSpec(template="any", size=112)
+    ours.require(anything, "the model", "set lfw")
+    anything.require(ours, "set lfw", "the model")
+    with pytest.raises(DatasetError, match="size: 96 against 112"):
+        ours.overlaid({"size": 96}).require(anything, "the model", "set lfw")
+
+
 def test_a_checkpoint_names_fields_of_its_own():
     spec = ImageSpec(template="arcface", size=112)
     assert spec.overlaid(None) == spec

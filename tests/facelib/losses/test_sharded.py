@@ -116,7 +116,7 @@ def first_weights():
 def test_first_weights_depend_on_all_classes_and_not_on_the_ranks(gloo_pool):
     """Xavier's bound is that of all classes: each of two ranks has half of what one rank has."""
     whole = first_weights()
-    assert float(whole.abs().max()) == pytest.approx((6 / 108) ** 0.5, rel=0.02)
+    assert whole.abs().max().item() == pytest.approx((6 / 108) ** 0.5, rel=0.02)
     assert torch.equal(torch.cat(gloo_pool.run(first_weights)), whole)
 
 

@@ -28,7 +28,7 @@ def test_unpg_initialization():
     network = IResNet(layers=(1, 1, 1, 1), embedding_size=16, image_size=32, weight_init="kaiming", train_scale=True)
     assert all(value.requires_grad for value in network.parameters())
     for name, expected in (("conv1", 2 / (64 * 9)), ("layer4.0.conv1", 2 / (512 * 9))):
-        assert float(network.get_submodule(name).weight.var()) == pytest.approx(expected, rel=0.1)
-    assert float(network.get_submodule("layer4.0.downsample.0").weight.var()) == pytest.approx(2 / 512, rel=0.1)
+        assert network.get_submodule(name).weight.var().item() == pytest.approx(expected, rel=0.1)
+    assert network.get_submodule("layer4.0.downsample.0").weight.var().item() == pytest.approx(2 / 512, rel=0.1)
     with pytest.raises(ValueError, match="weight_init = 'xavier': must be 'normal' or 'kaiming'"):
         IResNet(layers=(1, 1, 1, 1), weight_init="xavier")

@@ -129,9 +129,13 @@ def test_float16_trains_with_gradient_scaling(settings, tmp_path):
     ]
     for trainer in trainers:
         trainer._train_step(*batch)
-    exact, scaled = ([p.grad for p in trainer.method.parameters() if p.grad is not None] for trainer in trainers)
-    for first, second in zip(exact, scaled, strict=True):
-        assert (first - second).norm() < 0.05 * first.norm() + 1e-4
+    while not trainers[1].method.network.conv1.weight.grad.isfinite().all():  # the first scale, 65,536, is too large
+        trainers[1]._train_step(*batch)
+    assert trainers[1].scaler.get_scale() >= 128
+    exact, scaled = (
+        torch.cat([p.grad.flatten() for p in trainer.method.parameters() if p.grad is not None]) for trainer in trainers
+    )
+    assert (exact - scaled).norm() < 0.05 * exact.norm()
     trainer = trainers[1]
     scale, before = trainer.scaler.get_scale(), [p.clone() for p in trainer.method.parameters()]
     trainer.method.network.fc.weight.register_hook(lambda gradient: gradient * torch.inf)
