@@ -50,7 +50,8 @@ class ModelSettings(Section):
     use_se: bool = Field(False, description="squeeze-and-excitation blocks in an IResNet")
     options: Options = Field(
         default_factory=dict,
-        description="keyword arguments of the backbone: layers, width, image_size, stem_stride, activation",
+        description="keyword arguments of the backbone: layers, width, image_size, stem_stride, activation, "
+        "weight_init, train_scale",
     )
     normalization: Literal["auto", "symmetric", "imagenet", "unit_bgr"] = Field(
         "auto",
@@ -118,8 +119,8 @@ class UnpgSettings(Section):
     margin: NonNegative = Field(0.5, description="margin m: radians for ArcFace, cosine similarity for CosFace")
     options: Options = Field(
         default_factory=dict,
-        description="further arguments of the head: gradient (ArcFace); l_margin, u_margin, l_a, u_a, lambda_g "
-        "(MagFace)",
+        description="further arguments of the head: weight_init (normal, xavier, unit); gradient (ArcFace); l_margin, "
+        "u_margin, l_a, u_a, lambda_g (MagFace)",
     )
     wisk: NonNegative | None = Field(
         1.5,
