@@ -68,6 +68,7 @@ def embed(settings: Settings, run: Run) -> JobResult:
         **{name: getattr(cfg, name) for name in ("aligned", "normalize", "precision", "images_per_part")},
         "flip": flip_key(cfg.flip),
         **{f"align_{name}": getattr(align, name) for name in ("detector", "options", "min_score")},
+        **align.selection_spec,
     }
     if settings.model.normalization != "auto":
         spec["normalization"] = settings.model.normalization

@@ -72,6 +72,7 @@ def export(settings: Settings, run: Run) -> JobResult:
                 align.detector,
                 align.options,
                 align.min_score,
+                align.selection,
                 {"checkpoint": checkpoint},
             )
             _replace_folder(model, target, model.name)

@@ -1,6 +1,6 @@
 """Alignment: images to 112x112 crops. Detectors (RetinaFace, MTCNN), templates, similarity transform and warp."""
 
-from facelib.alignment.aligner import AlignedFace, Aligner, Rejection, RejectionReason, choose_face, count_rejections
+from facelib.alignment.aligner import AlignedFace, Aligner, Rejection, RejectionReason, count_rejections, select_face
 from facelib.alignment.detector import Detections, FaceDetector, build_detector, register_detector
 from facelib.alignment.similarity import TEMPLATES, align_face, similarity_transform
 
@@ -14,8 +14,8 @@ __all__ = [
     "RejectionReason",
     "align_face",
     "build_detector",
-    "choose_face",
     "count_rejections",
     "register_detector",
+    "select_face",
     "similarity_transform",
 ]

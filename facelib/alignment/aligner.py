@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from facelib.alignment.detector import Detections, FaceDetector, check_range
 from facelib.alignment.similarity import CROP_SIZE, fit_similarity, scaled_template, warp
 
-ChoiceRule = Literal["largest", "central", "largest-central"]
+SelectionRule = Literal["largest_central", "largest", "most_central", "highest_score"]
 
 
 class RejectionReason(StrEnum):
@@ -58,27 +58,35 @@ class Rejection:
     detail: str
 
 
-def choose_face(detections: Detections, image_shape: Sequence[int], rule: ChoiceRule = "largest-central") -> int | None:
+def select_face(
+    detections: Detections, image_shape: Sequence[int], rule: SelectionRule = "largest_central"
+) -> int | None:
     """Return the index of the face an image is about, or None when it shows none.
 
     Args:
         detections: what a detector found.
         image_shape: (H, W) or (H, W, 3) of the image.
-        rule: `largest` box area; `central`, the box center nearest to the image's; `largest-central`, the largest
-            area minus twice the squared distance of the centers (pixels). The better score wins a tie.
+        rule: `largest` box area, as USynthFace (facenet-pytorch's `select_largest`); `most_central`, the box center
+            nearest to the image's; `largest_central`, the largest area minus twice the squared distance of the centers
+            (pixels), as FaceNet and insightface; `highest_score`, as UNPG on K-FACE. The better score wins a tie.
 
     Raises:
         ValueError: unknown rule.
     """
-    if rule not in get_args(ChoiceRule):
-        raise ValueError(f"rule is {rule!r}: choose one of {list(get_args(ChoiceRule))}")
+    if rule not in get_args(SelectionRule):
+        raise ValueError(f"selection is {rule!r}: choose one of {', '.join(get_args(SelectionRule))}")
     if not len(detections):
         return None
     boxes = detections.boxes.astype(np.float64)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     middle = np.array([image_shape[1], image_shape[0]]) / 2
     distance_squared = (((boxes[:, :2] + boxes[:, 2:]) / 2 - middle) ** 2).sum(axis=1)
-    merit = {"largest": area, "central": -distance_squared, "largest-central": area - 2 * distance_squared}[rule]
+    merit = {
+        "largest_central": area - 2 * distance_squared,
+        "largest": area,
+        "most_central": -distance_squared,
+        "highest_score": np.zeros(len(area)),
+    }[rule]
     return int(np.lexsort((-detections.scores, -merit))[0])
 
 
@@ -91,10 +99,10 @@ class Aligner:
         size: side of the crops in pixels.
         min_score: faces the detector scores lower are ignored (the detector's own threshold should not be higher).
         min_face_pixels: least width and height of the chosen face's box, in source pixels.
-        rule: see `choose_face`.
+        selection: which of several faces is taken, see `select_face`.
 
     Raises:
-        ValueError: a setting out of range, or an unknown template or rule.
+        ValueError: a setting out of range, or an unknown template or selection.
     """
 
     def __init__(
@@ -104,16 +112,16 @@ class Aligner:
         size: int = CROP_SIZE,
         min_score: float = 0.9,
         min_face_pixels: float = 20,
-        rule: ChoiceRule = "largest-central",
+        selection: SelectionRule = "largest_central",
     ) -> None:
         check_range("min_score", min_score, 0, 1)
         check_range("min_face_pixels", min_face_pixels, 0, 100_000)
-        choose_face(Detections.empty(), (1, 1), rule)
+        select_face(Detections.empty(), (1, 1), selection)
         self.detector = detector
         self.size = size
         self.min_score = min_score
         self.min_face_pixels = min_face_pixels
-        self.rule = rule
+        self.selection = selection
         self._template = scaled_template(template, size)
 
     def align(self, images: Sequence[NDArray[np.uint8]]) -> list[AlignedFace | Rejection]:
@@ -147,7 +155,7 @@ class Aligner:
         if not len(found):
             return Rejection(RejectionReason.NO_FACE, "the detector found no face")
         good = found.select(found.scores >= self.min_score)
-        index = choose_face(good, image.shape, self.rule)
+        index = select_face(good, image.shape, self.selection)
         if index is None:
             detail = f"best score {found.scores.max():.3f} is below {self.min_score:g}"
             return Rejection(RejectionReason.LOW_SCORE, detail)

@@ -1,5 +1,7 @@
 """Settings of generating a face dataset: image generation and face alignment."""
 
+from typing import Any, Literal
+
 from pydantic import Field
 
 from facelib.config.fields import Count, Fraction, Index, NonNegative, Options, Positive, Section
@@ -66,9 +68,19 @@ class AlignSettings(Section):
     )
     size: int = Field(112, ge=32, le=512, description="side of the aligned face in pixels (32..512)")
     min_score: Fraction = Field(0.8, description="detections with a lower score are rejected (0..1)")
+    selection: Literal["largest_central", "largest", "most_central", "highest_score"] = Field(
+        "largest_central",
+        description="which of several faces in an image is taken: largest_central (box area minus twice the squared "
+        "distance from the center), largest (USynthFace), most_central, or highest_score (UNPG's K-FACE)",
+    )
     actors: Count = Field(1, description="aligner actors")
     max_actors: Count | None = Field(
         None, description="aligner actors that a growing cluster may get while tasks wait; null: as many as actors"
     )
     cpus_per_actor: Positive = Field(0.5, description="CPUs reserved per aligner actor (fractions allowed)")
     gpus_per_actor: NonNegative = Field(0, description="GPUs reserved per aligner actor (fractions allowed)")
+
+    @property
+    def selection_spec(self) -> dict[str, Any]:
+        """What `selection` adds to the spec of aligned faces: nothing by default, as before it was a setting."""
+        return {} if self.selection == type(self).model_fields["selection"].default else {"selection": self.selection}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import facelib
+from facelib.alignment.aligner import SelectionRule
 from facelib.export.pipeline import FacePipeline
 from facelib.utils.optional import require_extra
 
@@ -32,6 +33,7 @@ def save_mlflow_model(
     detector: str = "retinaface",
     options: Mapping[str, Any] | None = None,
     min_score: float = 0.8,
+    selection: SelectionRule = "largest_central",
     metadata: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the model as a folder; it appears complete or not at all.
@@ -43,7 +45,7 @@ def save_mlflow_model(
         folder: to write; must not exist.
         onnx: file of `export_onnx`.
         example: an encoded image with a face, kept as the input example.
-        detector, options, min_score: see `FacePipeline`.
+        detector, options, min_score, selection: see `FacePipeline`.
         metadata: JSON values kept with the model, beside the image spec that the ONNX file carries.
 
     Raises:
@@ -59,7 +61,7 @@ def save_mlflow_model(
         raise FileExistsError(f"{folder} exists already; delete it, or choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     image_spec = FacePipeline(onnx).embedder.image_spec
-    settings = {"detector": detector, "options": dict(options or {}), "min_score": min_score}
+    settings = {"detector": detector, "options": dict(options or {}), "min_score": min_score, "selection": selection}
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         entry, pipeline, network = (Path(temporary) / n for n in ("entry.py", "pipeline.json", "backbone.onnx"))
         entry.write_text(ENTRY, encoding="utf-8")

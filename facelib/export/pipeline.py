@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from facelib.alignment import AlignedFace, Aligner, Rejection, build_detector
+from facelib.alignment.aligner import SelectionRule
 from facelib.data import decode_image
 from facelib.export.onnx_model import OnnxEmbedder
 from facelib.utils.arrays import l2_normalize
@@ -26,6 +27,7 @@ class FacePipeline:
         onnx: file of `export_onnx`; its image spec says how faces are aligned.
         detector, options: see `build_detector`; loaded with the first image that is no crop yet.
         min_score: faces the detector scores lower are ignored, 0 to 1.
+        selection: which of several faces is taken, see `select_face`.
     """
 
     def __init__(
@@ -34,9 +36,10 @@ class FacePipeline:
         detector: str = "retinaface",
         options: dict[str, Any] | None = None,
         min_score: float = 0.8,
+        selection: SelectionRule = "largest_central",
     ) -> None:
         self.embedder = OnnxEmbedder(onnx)
-        self._detector = (detector, options or {}, min_score)
+        self._detector = (detector, options or {}, min_score, selection)
         self._aligner: Aligner | None = None
 
     def __call__(self, pictures: Sequence[bytes], aligned: bool = False, flip: bool = True) -> list[dict[str, Any]]:
@@ -79,10 +82,14 @@ class FacePipeline:
 
     def _crops(self, pictures: dict[int, Any], results: list[dict[str, Any]]) -> dict[int, Any]:
         if self._aligner is None:
-            name, options, min_score = self._detector
+            name, options, min_score, selection = self._detector
             template = self.embedder.image_spec.get("template", "arcface")
             self._aligner = Aligner(
-                build_detector(name, **options), template=template, size=self.embedder.size, min_score=min_score
+                build_detector(name, **options),
+                template=template,
+                size=self.embedder.size,
+                min_score=min_score,
+                selection=selection,
             )
         crops = {}
         for number, found in zip(pictures, self._aligner.align(list(pictures.values())), strict=True):

@@ -118,7 +118,13 @@ class PartImporter:
         self.embed, self.references = embed, references
         self._aligner = None
         if detector is not None:
-            self._aligner = Aligner(detector, template=align.template, size=align.size, min_score=align.min_score)
+            self._aligner = Aligner(
+                detector,
+                template=align.template,
+                size=align.size,
+                min_score=align.min_score,
+                selection=align.selection,
+            )
         self._needs_pixels = (
             cfg.alignment != "none" or cfg.verify == "decode" or cfg.min_sharpness > 0 or cfg.duplicates == "hash"
         )

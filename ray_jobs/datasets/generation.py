@@ -140,6 +140,7 @@ def faces_spec(settings: Settings) -> dict[str, Any]:
         "min_score": align.min_score,
         "template": align.template,
         "size": align.size,
+        **align.selection_spec,
     }
 
 
@@ -203,7 +204,9 @@ class AlignerActor:
 
         prepare_actor_process()
         detector = build_detector(align.detector, **device_options(align.options, align.gpus_per_actor))
-        self.aligner = Aligner(detector, template=align.template, size=align.size, min_score=align.min_score)
+        self.aligner = Aligner(
+            detector, template=align.template, size=align.size, min_score=align.min_score, selection=align.selection
+        )
         self.jpeg_quality = jpeg_quality
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -108,7 +108,9 @@ class CropActor:
         if self.aligner is None:
             options = device_options(self.align.options, self.align.gpus_per_actor)
             detector = build_detector(self.align.detector, **options)
-            self.aligner = Aligner(detector, self.template, self.size, self.align.min_score)
+            self.aligner = Aligner(
+                detector, self.template, self.size, self.align.min_score, selection=self.align.selection
+            )
         return self.aligner
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facelib.alignment import build_detector, choose_face
+from facelib.alignment import build_detector, select_face
+from facelib.alignment.aligner import SelectionRule
 from facelib.data import Folder, ImageSpec, decode_image
 from facelib.evaluation import EvaluationOptions, evaluate_scores
 from facelib.evaluation.protocols.base import EvaluationResult, FacePairs
@@ -39,6 +40,7 @@ class KFaceQ1(FacePairs):
         pair_list: path of the list.
         template, size: what the faces are (or will be) aligned to; published crops have a padding of 0.25.
         detector: finds the landmarks of pictures that are no crops yet.
+        min_score, selection: which of several faces is taken, see `Aligner`; UNPG's are 0.9 and highest_score.
 
     Raises:
         FileNotFoundError, ValueError: a list or picture that is missing or damaged, no face in a picture.
@@ -54,6 +56,8 @@ class KFaceQ1(FacePairs):
         template: str = "arcface-padded",
         size: int = 112,
         detector: str = "retinaface",
+        min_score: float = 0.0,
+        selection: SelectionRule = "largest_central",
     ) -> None:
         first, second, self.issame = read_kface_pairs(pair_list or Path(path) / f"kface.Q{self.level}.txt")
         names, place = np.unique(first + second, return_inverse=True)
@@ -61,7 +65,9 @@ class KFaceQ1(FacePairs):
         self.first, self.second = place[: len(first)], place[len(first) :]
         paths = names.tolist()
         self.known_identities = np.unique([path.split("/")[0] for path in paths], return_inverse=True)[1]
-        landmarks = None if _is_crop(path, paths[0], size) else _landmarks(path, paths, detector)
+        landmarks = None
+        if not _is_crop(path, paths[0], size):
+            landmarks = _landmarks(path, paths, detector, float(min_score), selection)
         self.faces = ImageFiles(path, paths, landmarks, template, size)
 
     def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
@@ -98,7 +104,9 @@ def _is_crop(path: str, name: str, size: int) -> bool:
     return decode_image(Folder(path).read(name)).shape == (size, size, 3)
 
 
-def _landmarks(path: str, names: Sequence[str], detector: str) -> NDArray[np.float32]:
+def _landmarks(
+    path: str, names: Sequence[str], detector: str, min_score: float, selection: SelectionRule
+) -> NDArray[np.float32]:
     """Landmarks [N, 5, 2] of pictures, from the plain picture of the same identity and pose."""
     finder, folder = build_detector(detector), Folder(path)
     plain, place = np.unique([landmark_picture(name) for name in names], return_inverse=True)
@@ -106,8 +114,9 @@ def _landmarks(path: str, names: Sequence[str], detector: str) -> NDArray[np.flo
     for begin in range(0, len(plain), DETECT_BATCH):
         chunk = plain[begin : begin + DETECT_BATCH].tolist()
         pictures = [decode_image(folder.read(name)) for name in chunk]
-        for name, picture, faces in zip(chunk, pictures, finder.detect(pictures), strict=True):
-            index = choose_face(faces, picture.shape)
+        for name, picture, detections in zip(chunk, pictures, finder.detect(pictures), strict=True):
+            faces = detections.select(detections.scores >= min_score)
+            index = select_face(faces, picture.shape, selection)
             if index is None:
                 raise ValueError(f"{path}/{name}: the detector found no face; all pictures of that pose depend on it")
             found.append(faces.landmarks[index])

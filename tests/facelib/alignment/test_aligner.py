@@ -13,8 +13,8 @@ from facelib.alignment import (
     Rejection,
     align_face,
     build_detector,
-    choose_face,
     count_rejections,
+    select_face,
     similarity_transform,
 )
 from facelib.synthesis import build_generator
@@ -117,21 +117,64 @@ def test_template_and_size_reach_the_crop(portrait):
     assert face.image.shape == (224, 224, 3)
 
 
-@pytest.mark.parametrize(("rule", "expected"), [("largest", 0), ("central", 1), ("largest-central", 2)])
-def test_choice_rules(rule, expected):
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("largest", 0), ("most_central", 1), ("largest_central", 2), ("highest_score", 3)]
+)
+def test_selection_rules(rule, expected):
     # Image 200 wide, 100 high, middle (100, 50).
-    found = faces((0, 0, 80, 80, 0.99), (95, 45, 105, 55, 0.99), (70, 20, 140, 90, 0.9))
-    assert choose_face(found, (100, 200, 3), rule) == expected
-    order = np.array([2, 0, 1])
-    assert order[choose_face(found.select(order), (100, 200), rule)] == expected
+    found = faces((0, 0, 80, 80, 0.97), (95, 45, 105, 55, 0.98), (70, 20, 140, 90, 0.9), (0, 0, 9, 9, 0.99))
+    assert select_face(found, (100, 200, 3), rule) == expected
+    order = np.array([2, 0, 3, 1])
+    assert order[select_face(found.select(order), (100, 200), rule)] == expected
 
 
-def test_choice_of_none_and_of_equals():
-    assert choose_face(Detections.empty(), (10, 10)) is None
+def reference_selection(boxes, scores, width, height, rule):
+    """The definitions, face by face in plain Python."""
+    best = None
+    for index, ((left, top, right, bottom), score) in enumerate(zip(boxes.tolist(), scores.tolist(), strict=True)):
+        area = (right - left) * (bottom - top)
+        distance = ((left + right) / 2 - width / 2) ** 2 + ((top + bottom) / 2 - height / 2) ** 2
+        merit = {
+            "largest": area,
+            "most_central": -distance,
+            "largest_central": area - 2 * distance,
+            "highest_score": score,
+        }[rule]
+        if best is None or (merit, score) > best[:2]:
+            best = merit, score, index
+    return best[2]
+
+
+@pytest.mark.parametrize("rule", ["largest", "most_central", "largest_central", "highest_score"])
+def test_selection_equals_its_definition(rule):
+    random = np.random.default_rng(3)
+    for _ in range(40):
+        corners = random.integers(0, 90, (6, 2)).astype(np.float64)
+        found = faces(*np.c_[corners, corners + random.integers(5, 60, (6, 1)), random.random(6)])
+        expected = reference_selection(found.boxes, found.scores, 160, 120, rule)
+        assert select_face(found, (120, 160, 3), rule) == expected
+
+
+def test_highest_score_at_least_09_is_kface_s_first_above_09():
+    random = np.random.default_rng(5)
+    for _ in range(40):
+        found = faces(*np.c_[np.tile([10, 10, 60, 60], (4, 1)) + np.arange(4)[:, None], random.uniform(0.5, 1, 4)])
+        [aligned] = Aligner(Prepared(found), min_score=0.9, selection="highest_score").align(blank(1))
+        # UNPG's alignment of K-FACE: detections by descending score, the first above the threshold.
+        ranking = sorted(range(4), key=lambda face: -found.scores[face])
+        first = next((face for face in ranking if found.scores[face] > 0.9), None)
+        if first is None:
+            assert aligned.reason == "low_score"
+        else:
+            np.testing.assert_array_equal(aligned.landmarks, found.landmarks[first])
+
+
+def test_selection_of_none_and_of_equals():
+    assert select_face(Detections.empty(), (10, 10)) is None
     equal = faces((10, 10, 30, 30, 0.91), (10, 10, 30, 30, 0.97))
-    assert choose_face(equal, (100, 100), "largest") == 1
-    with pytest.raises(ValueError, match="largest-central"):
-        choose_face(equal, (100, 100), "best")
+    assert select_face(equal, (100, 100), "largest") == 1
+    with pytest.raises(ValueError, match="largest_central"):
+        select_face(equal, (100, 100), "best")
 
 
 def test_mistakes_are_named():
@@ -140,8 +183,8 @@ def test_mistakes_are_named():
         Aligner(detector, min_score=90)
     with pytest.raises(ValueError, match="arcface-96"):
         Aligner(detector, template="arc")
-    with pytest.raises(ValueError, match="rule is 'first'"):
-        Aligner(detector, rule="first")
+    with pytest.raises(ValueError, match="selection is 'first'"):
+        Aligner(detector, selection="first")
     with pytest.raises(ValueError, match="size is 2"):
         Aligner(detector, size=2)
     with pytest.raises(ValueError, match=r"images\[0\]"):
