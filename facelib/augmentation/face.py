@@ -16,10 +16,11 @@ from torch import Tensor
 
 from facelib.augmentation import distortions
 from facelib.augmentation.operations import check_batch, on_device, put_rows, rows_of
-from facelib.augmentation.randaugment import CHUNK, RandAugment
+from facelib.augmentation.randaugment import RandAugment
 from facelib.augmentation.rng import new_generator, uniforms
 
 Distortion = Callable[[Tensor, Tensor, float], Tensor]
+CHUNK = 16  # images a distortion treats at a time on the CPU: their intermediate results stay in its cache
 
 # Name: (function, its number of draws, its amplitude at strength 1). Before and after RandAugment, in this order.
 GEOMETRIC: dict[str, tuple[Distortion, int, float]] = {"shift_scale": (distortions.shift_scale, 3, 0.15)}

@@ -1,13 +1,14 @@
-"""The thirteen operations of RandAugment on batches, each image with its own magnitude.
+"""The operations of RandAugment on batches, each image with its own magnitude, for GPUs.
 
 The numbers are those of Pillow's (which the published training used through torchvision): the same nearest
 neighbors, the same rounding. Operations that map a value to a value build a table of 256 entries an image, and
 look it up; geometric ones gather nearest pixels, black outside. Everything stays uint8, on whatever device the
-images are.
+images are; on a CPU the same operations on one image at a time are faster (`image_operations`).
 
 Shapes: n images of one group, H height, W width; images uint8 [n, 3, H, W] RGB, magnitudes float [n].
-Magnitudes: ShearX slope; TranslateX pixels; Rotate degrees (counter-clockwise); Brightness, Color, Contrast and
-Sharpness factor - 1; Posterize bits kept; Solarize threshold (values from it on are inverted); the others none.
+Magnitudes: ShearX and ShearY slope; TranslateX and TranslateY pixels; Rotate degrees (counter-clockwise); Brightness,
+Color, Contrast and Sharpness factor - 1; Posterize bits kept; Solarize threshold (values from it on are inverted); the
+others none.
 """
 
 from collections.abc import Callable
@@ -34,10 +35,23 @@ def shear_x(images: Tensor, magnitudes: Tensor) -> Tensor:
     return _gather_pixels(images, x + _affine(torch.zeros_like(slopes), slopes, 0.5 + 0.5 * slopes, x[:1], y), y)
 
 
+def shear_y(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Column x is displaced by magnitude * x upwards: the upper left corner stays."""
+    x, y = _grid(images)
+    slopes = magnitudes.to(torch.float64)
+    return _gather_pixels(images, x, y + _affine(slopes, torch.zeros_like(slopes), 0.5 + 0.5 * slopes, x, y[:1]))
+
+
 def translate_x(images: Tensor, magnitudes: Tensor) -> Tensor:
     """To the right by magnitude pixels, its fraction cut off."""
     x, y = _grid(images)
     return _gather_pixels(images, x - magnitudes.trunc().to(torch.int32)[:, None, None], y)
+
+
+def translate_y(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """Down by magnitude pixels, its fraction cut off."""
+    x, y = _grid(images)
+    return _gather_pixels(images, x, y - magnitudes.trunc().to(torch.int32)[:, None, None])
 
 
 def rotate(images: Tensor, magnitudes: Tensor) -> Tensor:
@@ -77,8 +91,7 @@ def sharpness(images: Tensor, magnitudes: Tensor) -> Tensor:
     height, width = images.shape[2:]
     if min(height, width) < 3:
         return images
-    inner = _sharpened_planes if images.device.type == "cpu" else _sharpened
-    result = inner(images.contiguous(), magnitudes)
+    result = _sharpened(images, magnitudes)
     for border in (0, -1):
         result[:, :, border] = images[:, :, border]
         result[..., border] = images[..., border]
@@ -97,6 +110,11 @@ def solarize(images: Tensor, magnitudes: Tensor) -> Tensor:
     return look_up(images, torch.where(values < magnitudes[:, None], values, 255 - values))
 
 
+def invert(images: Tensor, magnitudes: Tensor) -> Tensor:
+    """The negative."""
+    return 255 - images
+
+
 def auto_contrast(images: Tensor, magnitudes: Tensor) -> Tensor:
     """Stretch each channel from its darkest to its brightest value."""
     flat = images.flatten(2)
@@ -109,7 +127,7 @@ def auto_contrast(images: Tensor, magnitudes: Tensor) -> Tensor:
 
 def equalize(images: Tensor, magnitudes: Tensor) -> Tensor:
     """Spread each channel's values so that their histogram becomes as flat as it can."""
-    counts = _histograms(images)
+    counts = histograms(images)
     last = counts.gather(-1, images.flatten(2).amax(2, keepdim=True).to(torch.int64))
     step = torch.div(counts.sum(-1, keepdim=True) - last, 255, rounding_mode="floor")
     before = counts.cumsum(-1) - counts
@@ -125,7 +143,9 @@ def grayscale(images: Tensor, magnitudes: Tensor | None = None) -> Tensor:
 OPERATIONS: dict[str, Operation] = {
     "Identity": identity,
     "ShearX": shear_x,
+    "ShearY": shear_y,
     "TranslateX": translate_x,
+    "TranslateY": translate_y,
     "Rotate": rotate,
     "Brightness": brightness,
     "Color": color,
@@ -133,6 +153,7 @@ OPERATIONS: dict[str, Operation] = {
     "Sharpness": sharpness,
     "Posterize": posterize,
     "Solarize": solarize,
+    "Invert": invert,
     "AutoContrast": auto_contrast,
     "Equalize": equalize,
     "Grayscale": grayscale,
@@ -216,12 +237,9 @@ def look_up_by_gather(images: Tensor, tables: Tensor) -> Tensor:
     return tables.gather(2, rows.to(torch.int64)).view(images.shape)
 
 
-SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13
-
-
 def _sharpened(images: Tensor, magnitudes: Tensor) -> Tensor:
     """Sharpness without regard to the border."""
-    kernel = torch.ones(1, 1, 3, 3, device=images.device)  # 13 times SMOOTH: whole numbers, so that sums are exact
+    kernel = torch.ones(1, 1, 3, 3, device=images.device)  # 13 times the weights: whole numbers, so sums are exact
     kernel[0, 0, 1, 1].fill_(5)
     values = images.to(torch.float32)
     total = torch.nn.functional.conv2d(values.flatten(0, 1)[:, None], kernel, padding=1).view(images.shape)
@@ -230,29 +248,8 @@ def _sharpened(images: Tensor, magnitudes: Tensor) -> Tensor:
     return _truncate(values.sub_(smooth).mul_(factors).add_(smooth))
 
 
-def _sharpened_planes(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """The same by OpenCV, a channel at a time in the processor's nearest cache: five times as fast."""
-    result = torch.empty_like(images)
-    for image, target, magnitude in zip(images.numpy(), result.numpy(), magnitudes.tolist()):
-        for plane, sharp in zip(image, target):
-            smooth = cv2.filter2D(plane, -1, SMOOTH)
-            # Half a level less, and rounding becomes cutting off.
-            cv2.addWeighted(plane, 1 + magnitude, smooth, -magnitude, -0.499, dst=sharp)
-    return result
-
-
-def _histograms(images: Tensor) -> Tensor:
-    """int64 [n, 3, 256]."""
-    if images.device.type != "cpu":
-        return histograms_by_scatter(images)
-    channels = images.shape[0] * 3
-    offsets = torch.arange(channels, dtype=torch.int32)[:, None] * 256
-    index = (images.reshape(channels, -1).to(torch.int32) + offsets).view(-1)
-    return torch.bincount(index, minlength=channels * 256).view(-1, 3, 256)
-
-
-def histograms_by_scatter(images: Tensor) -> Tensor:
-    """The same in a shape that is known beforehand: `bincount` waits for the largest value. Slower on a CPU."""
+def histograms(images: Tensor) -> Tensor:
+    """int64 [n, 3, 256]. Not by `bincount`, which waits for the largest value of a GPU's images."""
     index = images.flatten(2).to(torch.int64)
     counts = torch.zeros(*index.shape[:2], 256, dtype=torch.int64, device=images.device)
     return counts.scatter_add_(2, index, torch.ones_like(index))

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from facelib.augmentation import RandAugment
-from facelib.augmentation.operations import OPERATIONS
+from facelib.augmentation.image_operations import IMAGE_OPERATIONS
 from facelib.augmentation.randaugment import OPERATION_NAMES, magnitude_of_bin
 
 
@@ -91,17 +91,13 @@ def test_operations_bins_and_signs_are_uniform(monkeypatch):
     drawn: dict[str, list[float]] = {}
 
     def recorder(name):
-        def record(images, magnitudes):
-            drawn.setdefault(name, []).extend(magnitudes.tolist())
-            return images
+        return lambda image, magnitude, target, scratch: drawn.setdefault(name, []).append(magnitude)
 
-        return record
-
-    for name in OPERATIONS:
-        monkeypatch.setitem(OPERATIONS, name, recorder(name))
+    for name in OPERATION_NAMES:
+        monkeypatch.setitem(IMAGE_OPERATIONS, name, recorder(name))
     RandAugment(num_ops=4, magnitude=16, seed=0)(torch.zeros(13000, 3, 1, 30, dtype=torch.uint8))
-    counts = [len(drawn[name]) for name in OPERATIONS if name != "Identity"]
-    counts.append(52000 - sum(counts))
+    assert set(drawn) == set(OPERATION_NAMES)
+    counts = [len(values) for values in drawn.values()]
     assert stats.chisquare(counts).pvalue > 1e-3
     rotations = np.array(drawn["Rotate"])
     assert stats.chisquare(np.bincount(np.abs(rotations).round().astype(int))[1:]).pvalue > 1e-3
@@ -123,6 +119,37 @@ def test_fractional_magnitudes_are_rounded_at_random(magnitude):
     counts = np.bincount(bins.long().numpy(), minlength=18)
     assert np.array_equal(counts > 0, expected > 0)
     assert np.abs(counts / 200_000 - expected).max() < 5e-3
+
+
+def test_operations_are_a_choice(monkeypatch):
+    """Of `operations` alone, each as often as it is named, by the draws that chose among thirteen."""
+    images = _random_images(60)
+    augment = RandAugment(num_ops=1, seed=5, operations=["ShearY", "Invert", "ShearY", "TranslateY"])
+    draws = torch.rand(60, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    for image, (operation, bin_draw, sign, _), result in zip(images, draws.tolist(), augment(images)):
+        name = ("ShearY", "Invert", "ShearY", "TranslateY")[int(operation * 4)]
+        share, signed = (1 + int(bin_draw * 16)) / 30, -1 if sign < 0.5 else 1
+        magnitude = {"ShearY": 0.3, "TranslateY": 150 / 331 * 32}.get(name, 0) * share * signed
+        assert torch.equal(result, RandAugment.apply(name, image[None], magnitude)[0])
+    # USynthFace's list by name changes nothing; its experiment with one operation is that one and Identity.
+    assert torch.equal(RandAugment(seed=1, operations=OPERATION_NAMES)(images), RandAugment(seed=1)(images))
+    some = RandAugment(num_ops=1, magnitude=9, seed=0, operations=["Invert", "Identity"])(images)
+    kept = (some == images).flatten(1).all(1)
+    assert 15 < kept.sum() < 45
+    assert torch.equal(some[~kept], 255 - images[~kept])
+
+
+def test_a_gpu_takes_the_same_decisions():
+    """The form for GPUs, run on the CPU."""
+    images = _random_images(50)
+    augment = RandAugment(magnitude=0.7, seed=0, operations=[*OPERATION_NAMES, "ShearY", "TranslateY", "Invert"])
+    draws = torch.rand(50, 16, dtype=torch.float64).numpy()
+    chosen, magnitudes = augment._plan(draws.reshape(50, 4, 4), 32, 48)
+    result = images.clone()
+    for number in range(4):
+        augment._round(result, chosen[:, number], magnitudes[:, number])
+    assert (chosen < 0).any()
+    assert torch.equal(augment.transform(images, draws), result)
 
 
 def test_magnitude_zero_and_no_operations_change_nothing():
@@ -163,6 +190,8 @@ def test_magnitudes_of_bins():
         ({"num_ops": -1}, "num_ops = -1"),
         ({"magnitude": 31}, "magnitude = 31"),
         ({"magnitude": -0.1}, "magnitude = -0.1"),
+        ({"operations": []}, "operations: empty"),
+        ({"operations": ["Flip"]}, "operation 'Flip' does not exist; choose one of Identity"),
     ],
 )
 def test_errors_name_the_setting(arguments, message):
