@@ -66,17 +66,17 @@ def import_data(settings: Settings, run: Run) -> JobResult:
 
     cfg = settings.import_data
     source = build_source(cfg.source, cfg.path, **cfg.options)
-    print(f"{cfg.source}: listing {cfg.path}", flush=True)
+    print(f"{cfg.source}: listing {cfg.path_text}", flush=True)
     index = source.index()
     print(f"{cfg.source}: {counted(len(index), 'image')} of {counted(len(index.names), 'identity')}", flush=True)
     if not len(index):
         first = f", the first is {index.skipped[0]}" if index.skipped else ""
-        raise JobError(f"{cfg.path}: no image in the layout of {cfg.source}; {len(index.skipped)} left out{first}")
+        raise JobError(f"{cfg.path_text}: no image in the layout of {cfg.source}; {len(index.skipped)} left out{first}")
     damaged = [s for s in index.skipped if s.damage]
     if damaged and cfg.damaged == "fail":
         raise JobError(
-            f"{cfg.path}: {len(damaged)} entries are damaged, the first is {damaged[0]}; set import_data.damaged=skip "
-            "to leave them out"
+            f"{cfg.path_text}: {len(damaged)} entries are damaged, the first is {damaged[0]}; set "
+            "import_data.damaged=skip to leave them out"
         )
     folder = Folder(settings.path(settings.data.dataset)).create()
     spec = import_spec(settings, source, index)
@@ -125,7 +125,7 @@ def import_spec(settings: Settings, source: FaceSource, index: SourceIndex) -> d
     if alignment != "none":
         spec["min_score"] = align.min_score
     if alignment == "detect":
-        spec |= {"detector": align.detector, "detector_options": align.options}
+        spec |= {"detector": align.detector, "detector_options": align.options, **align.selection_spec}
     if cfg.duplicates == "hash":
         spec["duplicate_bits"] = cfg.duplicate_bits
     if cfg.duplicates == "embedding":

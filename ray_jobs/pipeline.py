@@ -47,6 +47,7 @@ def written_by(job: str, settings: Settings) -> list[str]:
     return {
         "generate": [*([] if data.stream else [data.dataset]), *([data.heldout] if data.heldout else [])],
         "import_data": [data.dataset],
+        "export_images": [settings.export_images.folder],
         "train_ssl": ["ssl"],
         "train_unpg": ["unpg"],
         "tune": [settings.tune.folder],

@@ -7,6 +7,7 @@ neither torch nor Ray.
 
 from facelib.config.command_line import parse_command_line, split_logging_flags
 from facelib.config.evaluation import EmbedSettings, EvaluateSettings, ExportSettings
+from facelib.config.exporting import ExportImagesSettings
 from facelib.config.fields import Section, SettingsError
 from facelib.config.generation import AlignSettings, GenerateSettings
 from facelib.config.help_text import describe_settings
@@ -32,6 +33,7 @@ __all__ = [
     "DataSettings",
     "EmbedSettings",
     "EvaluateSettings",
+    "ExportImagesSettings",
     "ExportSettings",
     "GenerateSettings",
     "ImportSettings",

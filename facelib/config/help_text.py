@@ -17,6 +17,7 @@ _EVERY_JOB = ("tracking", "ray")
 JOB_SETTINGS: dict[str, tuple[str, ...]] = {
     "generate": (*_TOP_LEVEL, *_FACES, "data.dataset", "data.heldout", "data.stream", *_EVERY_JOB),
     "import_data": (*_TOP_LEVEL, "import_data", "align", "data.dataset", "model.normalization", *_EVERY_JOB),
+    "export_images": (*_TOP_LEVEL, "export_images", *_EVERY_JOB),
     "inspect_dataset": (*_TOP_LEVEL, "inspect", "model.normalization", *_EVERY_JOB),
     "train_ssl": (*_TOP_LEVEL, "ssl", *_TRAINING, *_EVERY_JOB),
     "train_unpg": (*_TOP_LEVEL, "unpg", *_TRAINING, *_EVERY_JOB),

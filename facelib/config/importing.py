@@ -13,8 +13,10 @@ class ImportSettings(Section):
     source: str = Field(
         "folders", description="source format: folders, recordio, lfw, kface, ijb, bin, or a plug-in (docs/data.md)"
     )
-    path: str = Field(
-        "", description="folder or file of the source: a local path, or on a file system that all nodes share"
+    path: str | list[str] = Field(
+        "",
+        description="folder or file of the source: a local path, or on a file system that all nodes share; of recordio "
+        "also several: a pattern (/data/*/train.rec) or a list",
     )
     options: Options = Field(default_factory=dict, description="keyword arguments of the source")
     alignment: Literal["auto", "none", "given", "detect"] = Field(
@@ -66,3 +68,8 @@ class ImportSettings(Section):
     cpus_per_actor: Positive = Field(0.5, description="CPUs reserved per import actor (fractions allowed)")
     gpus_per_actor: NonNegative = Field(0, description="GPUs reserved per import actor (fractions allowed)")
     threads: Count = Field(1, description="read-ahead and decoding threads per actor")
+
+    @property
+    def path_text(self) -> str:
+        """The path, or several with commas, as messages name them."""
+        return self.path if isinstance(self.path, str) else ", ".join(self.path)

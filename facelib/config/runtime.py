@@ -37,7 +37,16 @@ class StageSettings(Section):
     """One stage of a pipeline: a job and the settings it overrides."""
 
     job: Literal[
-        "generate", "import_data", "inspect_dataset", "train_ssl", "train_unpg", "tune", "evaluate", "embed", "export"
+        "generate",
+        "import_data",
+        "export_images",
+        "inspect_dataset",
+        "train_ssl",
+        "train_unpg",
+        "tune",
+        "evaluate",
+        "embed",
+        "export",
     ] = Field(description="job to run")
     name: str = Field("", description="name in tables and MLflow; empty: name of the job")
     set: dict[str, Any] = Field(

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from facelib.config.evaluation import EmbedSettings, EvaluateSettings, ExportSettings
+from facelib.config.exporting import ExportImagesSettings
 from facelib.config.fields import Section, Seed
 from facelib.config.generation import AlignSettings, GenerateSettings
 from facelib.config.importing import ImportSettings
@@ -36,6 +37,7 @@ class Settings(Section):
     generate: GenerateSettings = Field(default_factory=GenerateSettings)
     align: AlignSettings = Field(default_factory=AlignSettings)
     import_data: ImportSettings = Field(default_factory=ImportSettings)
+    export_images: ExportImagesSettings = Field(default_factory=ExportImagesSettings)
     data: DataSettings = Field(default_factory=DataSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     augment: AugmentSettings = Field(default_factory=AugmentSettings)

@@ -21,21 +21,29 @@ def declared_size(data: bytes) -> tuple[int, int]:
     Raises:
         ValueError: not one of the four formats, or a header without a size.
     """
-    if data[:2] == b"\xff\xd8":
-        size = _jpeg_size(data)
-    elif data[:8] == PNG_SIGNATURE:
-        size = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
-    elif data[:2] == b"BM":
-        size = _bmp_size(data)
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        size = _webp_size(data)
-    else:
-        kind = describe_content(data[:HEAD_BYTES])
-        found = f"it is {kind}" if kind else "no JPEG, PNG, BMP or WebP"
-        raise ValueError(f"image: {len(data)} bytes that are not a decodable image ({found})")
+    size = {".jpg": _jpeg_size, ".png": _png_size, ".bmp": _bmp_size, ".webp": _webp_size}[image_suffix(data)](data)
     if min(size) < 1:
         raise ValueError("image: its header holds no size (truncated or damaged)")
     return size
+
+
+def image_suffix(data: bytes) -> str:
+    """The suffix of a file with these bytes: .jpg, .png, .bmp or .webp.
+
+    Raises:
+        ValueError: none of the four formats.
+    """
+    if data[:2] == b"\xff\xd8":
+        return ".jpg"
+    if data[:8] == PNG_SIGNATURE:
+        return ".png"
+    if data[:2] == b"BM":
+        return ".bmp"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return ".webp"
+    kind = describe_content(data[:HEAD_BYTES])
+    found = f"it is {kind}" if kind else "no JPEG, PNG, BMP or WebP"
+    raise ValueError(f"image: {len(data)} bytes that are not a decodable image ({found})")
 
 
 def ends_properly(data: bytes) -> bool:
@@ -68,6 +76,10 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             return 0, 0
         position += 2 if marker in _BARE else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return 0, 0
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
 
 
 def _bmp_size(data: bytes) -> tuple[int, int]:

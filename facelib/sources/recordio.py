@@ -125,6 +125,11 @@ class RecordIOReader:
         """Numbers of all records in the index, ascending, int64."""
         return self._keys
 
+    @property
+    def identity_keys(self) -> NDArray[np.int64]:
+        """Numbers of the identity records, ascending, int64; empty without."""
+        return self._identity_keys
+
     def close(self) -> None:
         """Close the file; reading again opens it again."""
         self.file.close()

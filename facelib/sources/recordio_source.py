@@ -1,4 +1,4 @@
-"""MXNet RecordIO face sets as a source: with or without an index, with or without identity records.
+"""MXNet RecordIO face sets as a source: one file or several, with or without an index and identity records.
 
 Identities are the labels of the image records. Where the set has identity records, one image of each range is looked
 at; otherwise the first bytes of every record are. A record whose label differs from what was listed is damage: the
@@ -9,6 +9,10 @@ M image records.
 
 from __future__ import annotations
 
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,28 +38,147 @@ NO_LABEL = np.iinfo(np.int64).min
 
 @register_source("recordio")
 class RecordIOSource(FaceSource):
-    """The image records of a `.rec` file. Its images are crops on the template already.
+    """The image records of one or several `.rec` files. Their images are crops on the template already.
 
     Args:
-        path: the `.rec` file, or a folder that holds one.
-        idx: the `.idx` file; "" takes the one of the same name. Without any, the records are found by streaming
-            through the file.
+        path: a `.rec` file, a folder that holds one, a pattern such as `/data/*/train.rec`, or a list of these. The
+            files of a pattern are taken in name order.
+        idx: the `.idx` file, one for each `.rec` file; "" takes those of the same names. Without any, the records are
+            found by streaming through the file.
         use_index: false leaves the index aside; for an index that belongs to another file, or lists too little.
+        identities: of several files. `separate`: one label in two files means two identities, named `0_17` and `1_17`
+            as insightface's rec2image numbers its sets; `merged`: one label is one identity, whatever the file.
 
     Raises:
         FileNotFoundError: no such file.
-        SourceError: a folder with several `.rec` files, or a file of another kind.
+        SourceError: a folder with several `.rec` files, a pattern that fits none, a file given twice, or one of another
+            kind.
+        ValueError: as many indexes as files are needed, or an unknown way to number identities.
     """
 
     alignment = "none"
+    several_paths = True
 
-    def __init__(self, path: str, idx: str = "", use_index: bool = True) -> None:
-        rec = Path(path)
-        if rec.is_dir():
-            found = sorted(p for p in rec.iterdir() if p.suffix.lower() == ".rec" and not is_hidden(p.name))
-            if len(found) != 1:
-                raise SourceError(f"{path}: {len(found)} .rec files here; give the path of one")
-            rec = found[0]
+    def __init__(
+        self,
+        path: str | Sequence[str],
+        idx: str | Sequence[str] = "",
+        use_index: bool = True,
+        identities: str = "separate",
+    ) -> None:
+        if identities not in ("separate", "merged"):
+            raise ValueError(f"identities is {identities!r}: choose 'separate' or 'merged'")
+        recs = find_recs([path] if isinstance(path, str) else path)
+        indexes = [idx] * len(recs) if not idx else [idx] if isinstance(idx, str) else list(idx)
+        if len(indexes) != len(recs):
+            raise ValueError(f"idx: {len(indexes)} files for {len(recs)} .rec files; give one for each, in their order")
+        self.sets = [RecordIOSet(rec, index, use_index) for rec, index in zip(recs, indexes, strict=True)]
+        self.merged = identities == "merged"
+        # An image's offset is its byte position in the files laid end to end.
+        self._begins = np.cumsum([0, *(one.file.size for one in self.sets[:-1])])
+        shared = os.path.commonpath([rec.absolute().parent for rec in recs])
+        self.names = [rec.absolute().relative_to(shared).as_posix() for rec in recs]
+
+    def index(self) -> SourceIndex:
+        """List the image records by label, in the order of record numbers.
+
+        Raises:
+            RecordIOError: an index that is none.
+            SourceError: no image record at all.
+        """
+        indexes = [one.index() for one in self.sets]
+        return indexes[0] if len(indexes) == 1 else self._joined(indexes)
+
+    def read(self, entry: Entry) -> bytes:
+        """The encoded image of a record."""
+        number = int(np.searchsorted(self._begins, entry.offset, "right")) - 1
+        own = replace(entry, offset=entry.offset - int(self._begins[number]), name=self._label(entry.name))
+        return self.sets[number].read(own)
+
+    def rec2image_names(self, index: SourceIndex) -> list[str]:
+        """Folder of each identity of `index` as insightface's rec2image names it: `<file>_<identity record>`.
+
+        A file without (usable) identity records has the label in its place.
+        """
+        offsets = index.first_offsets
+        numbers = np.searchsorted(self._begins, offsets, "right") - 1
+        keys = np.full(len(offsets), NO_LABEL)
+        for number, one in enumerate(self.sets):
+            own = numbers == number
+            keys[own] = one.identity_records(offsets[own] - self._begins[number])
+        labels = [self._label(name) for name in index.names]
+        return [
+            f"{number}_{label if key == NO_LABEL else key}"
+            for number, key, label in zip(numbers.tolist(), keys.tolist(), labels, strict=True)
+        ]
+
+    def _label(self, name: str) -> str:
+        """The label of an identity's images, which its name contains."""
+        return name.partition("_")[2] if len(self.sets) > 1 and not self.merged else name
+
+    def _joined(self, indexes: list[SourceIndex]) -> SourceIndex:
+        """One index of several, images of an identity in the order of the files."""
+        if self.merged:
+            names = [str(label) for label in sorted({int(name) for index in indexes for name in index.names})]
+        else:
+            names = [f"{number}_{name}" for number, index in enumerate(indexes) for name in index.names]
+        position = {name: i for i, name in enumerate(names)}
+        identities, places, offsets, skipped = [], [], [], []
+        for number, index in enumerate(indexes):
+            prefix = "" if self.merged else f"{number}_"
+            positions = np.array([position[prefix + name] for name in index.names], np.int64)
+            identities.append(positions[index.identities])
+            places.append(pc.binary_join_element_wise(self.names[number], index.places, " "))
+            assert index.offsets is not None
+            offsets.append(index.offsets + self._begins[number])
+            skipped += [replace(entry, place=f"{self.names[number]} {entry.place}") for entry in index.skipped]
+        order = np.argsort(np.concatenate(identities), kind="stable")
+        return SourceIndex(
+            names=names,
+            identities=np.concatenate(identities)[order],
+            places=pa.concat_arrays(places).take(pa.array(order)),
+            offsets=np.concatenate(offsets)[order],
+            skipped=skipped,
+        )
+
+
+def find_recs(paths: Sequence[str]) -> list[Path]:
+    """The `.rec` files that paths, folders and patterns name.
+
+    Raises:
+        SourceError: see `RecordIOSource`.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not Path(path).exists() and glob.has_magic(path):
+            matches = [Path(match) for match in sorted(glob.glob(path, recursive=True))]
+            if not matches:
+                raise SourceError(f"{path}: no file fits this pattern")
+            found += map(_rec_of, matches)
+        else:
+            found.append(_rec_of(Path(path)))
+    if not found:
+        raise SourceError("no .rec file is given")
+    resolved = [rec.resolve() for rec in found]
+    for rec in found:
+        if resolved.count(rec.resolve()) > 1:
+            raise SourceError(f"{rec} is given twice; name each .rec file once")
+    return found
+
+
+def _rec_of(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    recs = sorted(p for p in path.iterdir() if p.suffix.lower() == ".rec" and not is_hidden(p.name))
+    if len(recs) != 1:
+        raise SourceError(f"{path}: {len(recs)} .rec files here; give the path of one, or a list")
+    return recs[0]
+
+
+class RecordIOSet:
+    """One `.rec` file: its image records by label, and each one's bytes. See `RecordIOSource`."""
+
+    def __init__(self, rec: Path, idx: str = "", use_index: bool = True) -> None:
         self.file = RecordFile(rec)
         if kind := self.file.kind():
             raise SourceError(f"{rec}: not a RecordIO file, it is {kind}")
@@ -106,6 +229,26 @@ class RecordIOSource(FaceSource):
             detail = f"{self.file.path}: its label is {labels[:1].tolist()}, listed under identity {entry.name}"
             raise UnreadableImageError("wrong_label", detail)
         return image
+
+    def identity_records(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number of the identity record that lists the image at each of `offsets`; NO_LABEL where none does."""
+        keys = np.full(len(offsets), NO_LABEL)
+        if not self.use_index:
+            return keys
+        reader = RecordIOReader(self.file.path, self.idx, skip_repeated=True)
+        try:
+            ranges = reader.identity_ranges
+        except RecordIOError:
+            return keys
+        if ranges is None:
+            return keys
+        listed = reader.offsets(reader.image_keys)
+        by_offset, by_begin = np.argsort(listed), np.argsort(ranges[:, 0], kind="stable")
+        positions = by_offset[np.searchsorted(listed[by_offset], offsets).clip(max=len(listed) - 1)]
+        of_range = by_begin[np.searchsorted(ranges[by_begin, 0], positions, "right") - 1]
+        found = (listed[positions] == offsets) & (positions >= ranges[of_range, 0]) & (positions < ranges[of_range, 1])
+        keys[found] = reader.identity_keys[of_range[found]]
+        return keys
 
     def _indexed(self, skipped: list[Skipped]) -> tuple[NDArray[np.int64], pa.Array, NDArray[np.int64]]:
         """Label (or NO_LABEL), place and offset of every image record in the index."""

@@ -158,6 +158,12 @@ class SourceIndex:
         """Images of each identity, int64 [I]."""
         return np.diff(self._starts)
 
+    @property
+    def first_offsets(self) -> NDArray[np.int64]:
+        """Offset of each identity's first image, int64 [I]; only of a source that has offsets."""
+        assert self.offsets is not None
+        return self.offsets[self._starts[:-1]]
+
     def entries(self, begin: int, end: int) -> list[Entry]:
         """Entries `begin` … `end − 1`."""
         places = self.places.slice(begin, end - begin).to_pylist()
@@ -265,9 +271,11 @@ class FaceSource(ABC):
     Attributes:
         alignment: what its images need: "none" (crops on the template already), "given" (it knows landmarks), or
             "detect".
+        several_paths: whether its `path` may also be a list of paths.
     """
 
     alignment: str = "detect"
+    several_paths: bool = False
 
     @abstractmethod
     def index(self) -> SourceIndex:
@@ -318,13 +326,18 @@ def available_sources() -> list[str]:
     return _REGISTRY.names()
 
 
-def build_source(name: str, path: str, **options: Any) -> FaceSource:
-    """The source called `name` on `path`.
+def build_source(name: str, path: str | Sequence[str], **options: Any) -> FaceSource:
+    """The source called `name` on `path`, or on several where it takes them (recordio).
 
     Raises:
-        ValueError: unknown name, unknown or missing option (the message lists what exists), or a value it refuses.
+        ValueError: unknown name, unknown or missing option (the message lists what exists), a value it refuses, or
+            several paths for a source of one.
         FileNotFoundError: nothing at `path`.
     """
+    if not isinstance(path, str) and not getattr(_REGISTRY.find(name), "several_paths", False):
+        if len(path) != 1:
+            raise ValueError(f"source {name!r} takes one path, not {len(path)}")
+        [path] = path
     return cast(FaceSource, _REGISTRY.build(name, path=path, **options))
 
 

@@ -242,6 +242,7 @@ def epoch_group(name: str) -> str:
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "generate": ("generate", "align"),
     "import_data": ("import_data", "align", "data"),
+    "export_images": ("export_images",),
     "train_ssl": ("generate", "align", "data", "model", "augment", "ssl", "train"),
     "train_unpg": ("generate", "align", "data", "model", "augment", "unpg", "train"),
     "tune": ("generate", "align", "data", "model", "augment", "ssl", "unpg", "train", "tune"),
@@ -253,6 +254,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
         "generate",
         "align",
         "import_data",
+        "export_images",
         "data",
         "model",
         "augment",

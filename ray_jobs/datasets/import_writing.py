@@ -42,7 +42,7 @@ def write_imported_parts(
             settings, source, index, spec["alignment"], folder, fingerprint, missing, references
         ):
             if result.info is None:
-                raise JobError(f"{cfg.path}: {result.damage}; set import_data.damaged=skip to leave it out")
+                raise JobError(f"{cfg.path_text}: {result.damage}; set import_data.damaged=skip to leave it out")
             left_out += result.info.requested - result.info.rows
             finished[result.range.part] = result.info
             progress.advance(result.range.end - result.range.begin, f"({left_out} left out)")
@@ -50,7 +50,7 @@ def write_imported_parts(
     manifest = part_manifest(spec, finished.values())
     if not manifest.images:
         raise JobError(
-            f"{cfg.path}: no face is left of {len(index)} images: {manifest.counts}; see {folder.uri}/import"
+            f"{cfg.path_text}: no face is left of {len(index)} images: {manifest.counts}; see {folder.uri}/import"
         )
     write_manifest(folder, manifest)
 

@@ -15,6 +15,7 @@ JOBS = [
     "embed",
     "evaluate",
     "export",
+    "export_images",
     "generate",
     "import_data",
     "inspect_dataset",

@@ -3,7 +3,7 @@
 from facelib.synthesis.discofacegan.generator import DiscoFaceGANGenerator
 from facelib.synthesis.discofacegan.network_pickle import NetworkTables, read_network_pickle
 from facelib.synthesis.discofacegan.networks import DiscoFaceGAN
-from facelib.synthesis.discofacegan.usynthface import USynthFaceStream, usynthface_path
+from facelib.synthesis.discofacegan.usynthface import USynthFaceStream
 from facelib.synthesis.discofacegan.vae import LatentDecoders, read_decoder_checkpoint
 from facelib.utils.safe_pickle import UnsafePickleError
 
@@ -16,5 +16,4 @@ __all__ = [
     "UnsafePickleError",
     "read_decoder_checkpoint",
     "read_network_pickle",
-    "usynthface_path",
 ]

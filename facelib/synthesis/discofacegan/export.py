@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from facelib.data import encode_image
+from facelib.data.image_tree import usynthface_path
 from facelib.synthesis.discofacegan.generator import DiscoFaceGANGenerator
-from facelib.synthesis.discofacegan.usynthface import PUBLISHED_SEED, usynthface_path
+from facelib.synthesis.discofacegan.usynthface import PUBLISHED_SEED
 from facelib.synthesis.generator import FaceGenerator
 
 JPEG_QUALITY = 75  # what the script's encoder takes when it is not told

@@ -105,8 +105,3 @@ class USynthFaceStream:
             self._state.normal(size=step)
             values -= step
         self._position = identity
-
-
-def usynthface_path(identity: int, index: int) -> str:
-    """The script's relative path of an image: "0000012/0000012_003.jpg"."""
-    return f"{identity:07d}/{identity:07d}_{index:03d}.jpg"

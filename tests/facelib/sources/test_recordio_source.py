@@ -265,3 +265,72 @@ def test_options_are_checked(rec, tmp_path):
         build_source("recordio", str(tmp_path / "empty"))
     with pytest.raises(ValueError, match="no setting 'index'"):
         build_source("recordio", str(rec), index="x")
+
+
+@pytest.fixture
+def recs(tmp_path):
+    """Two sets, a/train.rec and b/train.rec, which share the labels 4 and 70."""
+    others = [(70, [b"\xff\xd8x"]), (4, [b"\xff\xd8y", b"\xff\xd8zz"]), (5, [b"\xff\xd8w"])]
+    for folder, faces in (("a", FACES), ("b", others)):
+        (tmp_path / folder).mkdir()
+        write_recordio(tmp_path / folder / "train.rec", tmp_path / folder / "train.idx", faces)
+    return [str(tmp_path / folder / "train.rec") for folder in "ab"]
+
+
+def reference_identities(recs, merged):
+    """Image bytes by identity, file by file and record by record."""
+    from facelib.sources import RecordIOReader
+
+    people = {}
+    for number, rec in enumerate(recs):
+        for image, label in RecordIOReader(rec):
+            people.setdefault((0 if merged else number, label), []).append(image)
+    return [people[key] for key in sorted(people)]
+
+
+@pytest.mark.parametrize("identities", ["separate", "merged"])
+def test_several_files(recs, identities, tmp_path):
+    source = build_source("recordio", recs, identities=identities)
+    found, index = listed(source)
+    groups = [[image for name, image in found if name == person] for person in index.names]
+    assert groups == reference_identities(recs, identities == "merged")
+    separate = ["0_2", "0_4", "0_70", "1_4", "1_5", "1_70"]
+    assert index.names == (separate if identities == "separate" else ["2", "4", "5", "70"])
+    assert index.places[0].as_py() == "a/train.rec record 4"
+    assert len(set(index.places.to_pylist())) == len(index) == 10
+    # A pattern finds the same files, and so does a pattern of their folders.
+    for pattern in (f"{tmp_path}/*/train.rec", f"{tmp_path}/[ab]"):
+        again = build_source("recordio", pattern, identities=identities).index()
+        assert again.fingerprint == index.fingerprint
+
+
+def test_several_files_are_read_by_their_own_labels_and_damage_names_its_file(recs, tmp_path):
+    data = bytearray((tmp_path / "b/train.rec").read_bytes())
+    [line] = [line for line in (tmp_path / "b/train.idx").read_text().splitlines() if line.startswith("4\t")]
+    offset = int(line.split()[1])
+    data[offset : offset + 4] = b"gone"
+    (tmp_path / "b/train.rec").write_bytes(data)
+    source = build_source("recordio", recs)
+    index = source.index()
+    readable = 0
+    for entry in index.entries(0, len(index)):
+        if entry.place == "b/train.rec record 4":
+            with pytest.raises(UnreadableImageError, match=r"b/train\.rec"):
+                source.read(entry)
+        else:
+            readable += bool(source.read(entry))
+    assert readable + len(index.skipped) >= 9
+    assert all(s.place.startswith("b/train.rec ") for s in index.skipped)
+
+
+def test_mistakes_with_several_files_are_named(recs, tmp_path):
+    with pytest.raises(SourceError, match=r"train\.rec is given twice"):
+        build_source("recordio", [*recs, f"{tmp_path}/a"])
+    with pytest.raises(SourceError, match="no file fits this pattern"):
+        build_source("recordio", f"{tmp_path}/*/other.rec")
+    with pytest.raises(ValueError, match=r"idx: 1 files for 2 \.rec files"):
+        build_source("recordio", recs, idx=[f"{tmp_path}/a/train.idx"])
+    with pytest.raises(ValueError, match="'separate' or 'merged'"):
+        build_source("recordio", recs, identities="joined")
+    with pytest.raises(ValueError, match="'folders' takes one path, not 2"):
+        build_source("folders", recs)

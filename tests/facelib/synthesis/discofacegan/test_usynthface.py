@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from facelib.synthesis.discofacegan import USynthFaceStream, usynthface_path
+from facelib.synthesis.discofacegan import USynthFaceStream
 
 
 @pytest.mark.parametrize("mode", [0, 1, 2, 3])
@@ -27,12 +27,6 @@ def test_any_order_gives_the_same(golden):
     factors = stream.factors(42, np.array([1, 0]), np.array([2, 0]))
     np.testing.assert_array_equal(factors[0], np.concatenate([latents[1, 2, 128:], noise[1, 2]]).astype(np.float32))
     np.testing.assert_array_equal(factors[1], np.concatenate([latents[0, 0, 128:], noise[0, 0]]).astype(np.float32))
-
-
-def test_file_names(golden):
-    with np.load(golden / "usynth_stream.npz") as expected:
-        names = expected["file_names"].tolist()
-    assert names == [usynthface_path(100 + identity, index) for identity in (0, 1) for index in (0, 1, 2)]
 
 
 def test_wrong_settings_are_named():
