@@ -12,7 +12,7 @@ from facelib.data import MANIFEST_NAME, FaceDataset, Folder
 from facelib.data.fingerprint import check_output_dir
 from facelib.data.lock import check_not_in_use
 from facelib.evaluation.protocols import SetSpec, parse_spec
-from ray_jobs.datasets.generation import make_generator
+from ray_jobs.datasets.generation import UNALIGNED, make_generator
 
 if TYPE_CHECKING:
     from ray_jobs.training.faces import TrainingFaces
@@ -29,7 +29,9 @@ def check_faces(settings: Settings, epochs: int) -> int | None:
     generate, align = settings.generate, settings.align
     with checked_field("generate.generator, generate.options, generate.gpus_per_actor"):
         generator = make_generator(generate, generate.gpus_per_actor)
-    check_align(align)
+    if align.detector == UNALIGNED and settings.data.stream:
+        raise SettingsError("align.detector: none, but data.stream trains on aligned faces; choose a detector")
+    check_align(align, detector=align.detector != UNALIGNED)
     last, times = generate.first_identity + generate.identities * epochs, f" in {epochs} epochs" * (epochs > 1)
     if last > HELDOUT_FIRST_IDENTITY:
         raise SettingsError(
@@ -68,7 +70,7 @@ def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
         )
     if train.batch_size == 1:
         _check_single_samples(model, size)
-    with checked_field("augment.options"):
+    with checked_field("augment.options, augment.operations"):
         AugmentationSpec(settings.augment, 1).build()
     specs = check_sets("train.sets", train.sets, upcoming)
     check_unique("train.sets", [spec.name for spec in specs], "give the sets names, name=path")

@@ -1,6 +1,14 @@
 """Alignment: images to 112x112 crops. Detectors (RetinaFace, MTCNN), templates, similarity transform and warp."""
 
-from facelib.alignment.aligner import AlignedFace, Aligner, Rejection, RejectionReason, count_rejections, select_face
+from facelib.alignment.aligner import (
+    AlignedFace,
+    Aligner,
+    Rejection,
+    RejectionReason,
+    Unaligned,
+    count_rejections,
+    select_face,
+)
 from facelib.alignment.detector import Detections, FaceDetector, build_detector, register_detector
 from facelib.alignment.similarity import TEMPLATES, align_face, similarity_transform
 
@@ -12,6 +20,7 @@ __all__ = [
     "FaceDetector",
     "Rejection",
     "RejectionReason",
+    "Unaligned",
     "align_face",
     "build_detector",
     "count_rejections",

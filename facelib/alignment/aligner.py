@@ -90,6 +90,15 @@ def select_face(
     return int(np.lexsort((-detections.scores, -merit))[0])
 
 
+class Unaligned:
+    """In place of an `Aligner`: every image as it is, without detection. Score, landmarks and box are NaN."""
+
+    def align(self, images: Sequence[NDArray[np.uint8]]) -> list[AlignedFace | Rejection]:
+        """One result an image, in the order given."""
+        landmarks, box = np.full((5, 2), np.nan, np.float32), np.full(4, np.nan, np.float32)
+        return [AlignedFace(image, float("nan"), landmarks, box, 0) for image in images]
+
+
 class Aligner:
     """Turn images into aligned crops, with a reason for every image that gives none.
 

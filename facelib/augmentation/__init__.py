@@ -1,7 +1,8 @@
 """Batched augmentation of faces, on uint8 tensors."""
 
 from facelib.augmentation.face import FaceAugmentation
+from facelib.augmentation.policies import TorchvisionAugmentation
 from facelib.augmentation.preprocessing import to_network_input
 from facelib.augmentation.randaugment import RandAugment
 
-__all__ = ["FaceAugmentation", "RandAugment", "to_network_input"]
+__all__ = ["FaceAugmentation", "RandAugment", "TorchvisionAugmentation", "to_network_input"]

@@ -42,6 +42,33 @@ def shift_scale(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
     return _separable(images, *matrices)
 
 
+CROP_ATTEMPTS = 10
+
+
+def random_resized_crop(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
+    """A box of 1 - amplitude to 1 of the area and 3/4 to 4/3 of the aspect ratio, resized to the image's size.
+
+    torchvision's RandomResizedCrop, bilinear: the first of ten attempts that fits, else the whole image. draws [n, 22]:
+    area and aspect ratio of each attempt, and where the box lies, from the top and from the left.
+    """
+    height, width = images.shape[2:]
+    attempts = draws[:, : 2 * CROP_ATTEMPTS].reshape(len(draws), CROP_ATTEMPTS, 2)
+    area = height * width * (1 - amplitude * attempts[..., 0])
+    ratio = torch.exp(math.log(4 / 3) * (2 * attempts[..., 1] - 1))
+    columns, rows = torch.round(torch.sqrt(area * ratio)), torch.round(torch.sqrt(area / ratio))
+    fits = (columns >= 1) & (columns <= width) & (rows >= 1) & (rows <= height)
+    first = fits.to(torch.uint8).argmax(1, keepdim=True)
+    found = fits.any(1)
+    matrices = []
+    for sizes, side, position in ((rows, height, draws[:, -2]), (columns, width, draws[:, -1])):
+        size = torch.where(found, sizes.gather(1, first)[:, 0], side)[:, None]
+        begin = torch.floor(position[:, None] * (side - size + 1))
+        centers = torch.arange(side, dtype=torch.float64, device=draws.device) + 0.5
+        source = (centers * size / side - 0.5).clamp(min=0).minimum(size - 1) + begin
+        matrices.append(_resampling(source, torch.ones_like(size[:, 0]), 1.0, side, black_outside=False))
+    return _separable(images, *matrices)
+
+
 def gaussian_blur(images: Tensor, draws: Tensor, amplitude: float) -> Tensor:
     """Standard deviation up to `amplitude` hundredths of the side. draws [n, 1]."""
 

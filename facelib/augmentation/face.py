@@ -1,13 +1,14 @@
 """One augmentation for training on faces: mirror, RandAugment, and optional distortions, all from one stream of draws.
 
-Order: mirror, shift and scale, RandAugment, color jitter, gamma, blur, low resolution, noise, cutout, grayscale.
+Order: mirror, random resized crop, shift and scale, RandAugment, color jitter, gamma, blur, low resolution, noise,
+cutout, grayscale.
 
 Every image consumes the same number of draws whatever the settings, in the order of the batch: the result for an
 image is a function of its pixels, the settings, the seed and its position in the stream, and two runs that differ
-in one setting share all other draws.
+in one setting share all other draws. Only the random resized crop has draws of its own where it is used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ Distortion = Callable[[Tensor, Tensor, float], Tensor]
 CHUNK = 16  # images a distortion treats at a time on the CPU: their intermediate results stay in its cache
 
 # Name: (function, its number of draws, its amplitude at strength 1). Before and after RandAugment, in this order.
+CROPS: dict[str, tuple[Distortion, int, float]] = {
+    "random_resized_crop": (distortions.random_resized_crop, 2 * distortions.CROP_ATTEMPTS + 2, 0.8)
+}
 GEOMETRIC: dict[str, tuple[Distortion, int, float]] = {"shift_scale": (distortions.shift_scale, 3, 0.15)}
 PHOTOMETRIC: dict[str, tuple[Distortion, int, float]] = {
     "color_jitter": (distortions.color_jitter, 5, 0.4),
@@ -41,10 +45,12 @@ class FaceAugmentation:
         flip: probability of flipping.
         num_ops, magnitude: of RandAugment; 0 operations leave it out.
         grayscale: probability of losing color.
-        shift_scale, color_jitter, gamma, blur, low_resolution, noise, cutout: probability of each distortion.
+        shift_scale, color_jitter, gamma, blur, low_resolution, noise, cutout, random_resized_crop: probability of each
+            distortion.
         strength: in [0, 1], may be set between batches. Scales RandAugment's magnitude and the amplitude of every
             distortion; at 0 only flipping and grayscale are left, whose probabilities it does not touch.
         amplitudes: other amplitudes at strength 1, by name of the distortion (units: see `distortions`).
+        operations: RandAugment's, see there.
         seed: of the stream of draws; None takes entropy from the system.
 
     Raises:
@@ -64,9 +70,11 @@ class FaceAugmentation:
         low_resolution: float = 0.0,
         noise: float = 0.0,
         cutout: float = 0.0,
+        random_resized_crop: float = 0.0,
         strength: float = 1.0,
         amplitudes: dict[str, float] | None = None,
         seed: int | None = None,
+        operations: Sequence[str] | None = None,
     ) -> None:
         self.probabilities = {
             "flip": flip,
@@ -78,13 +86,14 @@ class FaceAugmentation:
             "low_resolution": low_resolution,
             "noise": noise,
             "cutout": cutout,
+            "random_resized_crop": random_resized_crop,
         }
         for name, probability in self.probabilities.items():
             if not 0 <= probability <= 1:
                 raise ValueError(f"{name} = {probability!r}: a probability must lie in [0, 1]")
         self.amplitudes = _checked_amplitudes(amplitudes or {})
         self.magnitude = magnitude
-        self.randaugment = RandAugment(num_ops, magnitude, seed=0)  # draws come from this object's generator
+        self.randaugment = RandAugment(num_ops, magnitude, 0, operations)  # draws come from this object's generator
         self.generator = new_generator(seed)
         self.strength = strength
 
@@ -120,10 +129,10 @@ class FaceAugmentation:
         """
         draws = np.asarray(draws)
         flip, gray, randaugment, *others = np.split(draws, np.cumsum(self._widths)[:-1], axis=1)
-        columns = dict(zip({**GEOMETRIC, **PHOTOMETRIC}, others))
+        columns = dict(zip({**GEOMETRIC, **PHOTOMETRIC, **CROPS}, others))
 
         images = distortions.horizontal_flip(images, self._chosen("flip", flip, images.device))
-        for name in GEOMETRIC:
+        for name in (*CROPS, *GEOMETRIC):
             self._distort(name, images, columns[name])
         images = self.randaugment.transform(images, randaugment)
         for name in PHOTOMETRIC:
@@ -135,8 +144,10 @@ class FaceAugmentation:
     @property
     def _widths(self) -> list[int]:
         """Draws of an image: flipping, grayscale, RandAugment, and each distortion with its probability."""
-        distorting = {**GEOMETRIC, **PHOTOMETRIC}.values()
-        return [1, 1, self.randaugment.draws_per_image, *(1 + draws for _, draws, _ in distorting)]
+        distorting = [1 + draws for _, draws, _ in {**GEOMETRIC, **PHOTOMETRIC}.values()]
+        # Only where they are used: trainings without crops have the draws that they had before there were any.
+        crops = [(1 + draws) * (self.probabilities[name] > 0) for name, (_, draws, _) in CROPS.items()]
+        return [1, 1, self.randaugment.draws_per_image, *distorting, *crops]
 
     def _chosen(self, name: str, draws: np.ndarray, device: torch.device) -> Tensor:
         """Rows of the images that the first column of draws selects, on the device."""
@@ -153,10 +164,12 @@ class FaceAugmentation:
     def _distort(self, name: str, images: Tensor, draws: np.ndarray) -> None:
         """In place, the images that the first column of draws selects."""
         amplitude = self.amplitudes[name] * self.strength
-        rows = self._chosen(name, draws, images.device)
-        if amplitude == 0 or len(rows) == 0:
+        if amplitude == 0 or self.probabilities[name] == 0:
             return
-        function = {**GEOMETRIC, **PHOTOMETRIC}[name][0]
+        rows = self._chosen(name, draws, images.device)
+        if len(rows) == 0:
+            return
+        function = {**CROPS, **GEOMETRIC, **PHOTOMETRIC}[name][0]
         parameters = on_device(draws[:, 1:], images.device).index_select(0, rows)
         size = CHUNK if images.device.type == "cpu" else len(rows)
         for chunk, chosen in zip(rows.split(size), parameters.split(size)):
@@ -164,11 +177,11 @@ class FaceAugmentation:
 
 
 def _checked_amplitudes(given: dict[str, float]) -> dict[str, float]:
-    amplitudes = {name: amplitude for name, (_, _, amplitude) in {**GEOMETRIC, **PHOTOMETRIC}.items()}
+    amplitudes = {name: amplitude for name, (_, _, amplitude) in {**GEOMETRIC, **PHOTOMETRIC, **CROPS}.items()}
     for name, amplitude in given.items():
         if name not in amplitudes:
             raise ValueError(f"amplitudes: {name!r} does not exist; choose one of {', '.join(amplitudes)}")
-        largest = 0.95 if name == "low_resolution" else 1.0 if name == "cutout" else float("inf")
+        largest = {"low_resolution": 0.95, "random_resized_crop": 0.95, "cutout": 1.0}.get(name, float("inf"))
         if not 0 <= amplitude <= largest:
             raise ValueError(f"amplitudes: {name} = {amplitude!r} must lie in [0, {largest}]")
     return amplitudes | given

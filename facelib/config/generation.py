@@ -59,7 +59,11 @@ class GenerateSettings(Section):
 class AlignSettings(Section):
     """Face detection and alignment to the training crop."""
 
-    detector: str = Field("retinaface", description="face detector: retinaface, or mtcnn (the one USynthFace used)")
+    detector: str = Field(
+        "retinaface",
+        description="face detector: retinaface, or mtcnn (the one USynthFace used); none, of generate only, stores "
+        "whole images, unaligned",
+    )
     options: Options = Field(default_factory=dict, description="keyword arguments of the detector")
     template: str = Field(
         "arcface",

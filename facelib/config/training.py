@@ -72,9 +72,25 @@ class AugmentSettings(Section):
         description="where images are decoded and augmented: in the reading tasks (cpu), or beside and on the "
         "trainer's GPU (cuda); auto: cuda if it has one",
     )
+    decoder: Literal["cpu", "nvjpeg"] = Field(
+        "cpu",
+        description="augmentation on a GPU: JPEG decoded by threads on the CPU, or by nvJPEG on the GPU, whose pixels "
+        "may differ by a few levels",
+    )
+    policy: Literal["randaugment", "moco_v1", "moco_v2", "torchvision_randaugment"] = Field(
+        "randaugment",
+        description="randaugment (USynthFace's, with the settings below); or by torchvision, on CPUs: moco_v1, moco_v2 "
+        "(crops, color jitter, grayscale, blur), torchvision_randaugment (its own operations)",
+    )
     flip: Fraction = Field(0.5, description="probability of a horizontal flip (0..1)")
     num_ops: int = Field(4, ge=0, le=64, description="RandAugment operations per image (0: none)")
     magnitude: float = Field(16, ge=0, le=30, description="RandAugment magnitude (0..30)")
+    operations: list[str] | None = Field(
+        None,
+        description="RandAugment's operations; null: USynthFace's Identity, ShearX, TranslateX, Rotate, Brightness, "
+        "Color, Contrast, Sharpness, Posterize, Solarize, AutoContrast, Equalize, Grayscale. There are also ShearY, "
+        "TranslateY, Invert",
+    )
     strength: Fraction = Field(
         1.0, description="factor on RandAugment's magnitude and on all amplitudes at the end of training (0..1)"
     )
@@ -84,7 +100,7 @@ class AugmentSettings(Section):
     options: Options = Field(
         default_factory=dict,
         description="probability of each further augmentation: grayscale, shift_scale, color_jitter, gamma, blur, "
-        "low_resolution, noise, cutout",
+        "low_resolution, noise, cutout, random_resized_crop",
     )
 
 

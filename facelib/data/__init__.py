@@ -9,7 +9,7 @@ range) only.
 from facelib.data.dataset import FaceDataset
 from facelib.data.errors import DatasetError, StorageError
 from facelib.data.image_spec import ImageSpec
-from facelib.data.images import IMAGE_SUFFIXES, MAX_PIXELS, decode_image, encode_image
+from facelib.data.images import IMAGE_SUFFIXES, MAX_PIXELS, decode_image, decode_images, encode_image
 from facelib.data.manifest import (
     MANIFEST_NAME,
     SPEC_NAME,
@@ -40,6 +40,7 @@ __all__ = [
     "StorageError",
     "atomic_file",
     "decode_image",
+    "decode_images",
     "encode_image",
     "faces_to_table",
     "file_sha256",

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from facelib.synthesis import FaceGenerator
 
 
+UNALIGNED = "none"  # in place of a detector and of a template: images are kept as they are generated
+
+
 @dataclass(frozen=True)
 class Chunk:
     """A range of identities that one task renders.
@@ -138,10 +141,15 @@ def faces_spec(settings: Settings) -> dict[str, Any]:
         "detector": align.detector,
         "detector_options": align.options,
         "min_score": align.min_score,
-        "template": align.template,
-        "size": align.size,
-        **align.selection_spec,
+        **_crop_spec(align, generator),
     }
+
+
+def _crop_spec(align: AlignSettings, generator: "FaceGenerator") -> dict[str, Any]:
+    """Template and size of the stored images, and which face is taken."""
+    if align.detector == UNALIGNED:
+        return {"template": UNALIGNED, "size": generator.image_size}
+    return {"template": align.template, "size": align.size, **align.selection_spec}
 
 
 def make_generator(generate: GenerateSettings, gpus: float = 0) -> "FaceGenerator":
@@ -197,17 +205,20 @@ class GeneratorActor:
 
 
 class AlignerActor:
-    """Actor of the second stage: detects, aligns and encodes the face of each image."""
+    """Actor of the second stage: detects, aligns and encodes the face of each image, or encodes all of the image."""
 
     def __init__(self, align: AlignSettings, jpeg_quality: int) -> None:
-        from facelib.alignment import Aligner, build_detector
+        from facelib.alignment import Aligner, Unaligned, build_detector
 
         prepare_actor_process()
+        self.jpeg_quality = jpeg_quality
+        self.aligner: Aligner | Unaligned = Unaligned()
+        if align.detector == UNALIGNED:
+            return
         detector = build_detector(align.detector, **device_options(align.options, align.gpus_per_actor))
         self.aligner = Aligner(
             detector, template=align.template, size=align.size, min_score=align.min_score, selection=align.selection
         )
-        self.jpeg_quality = jpeg_quality
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         from facelib.alignment import Rejection, count_rejections

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from facelib.augmentation import FaceAugmentation
+from facelib.augmentation import FaceAugmentation, TorchvisionAugmentation
 from facelib.config import AugmentSettings
 from facelib.config.fields import SettingsError
 
@@ -24,10 +24,20 @@ class AugmentationSpec:
     settings: AugmentSettings
     total_steps: int
 
-    def build(self) -> FaceAugmentation:
-        """The operation, for one reading task."""
+    def build(self) -> FaceAugmentation | TorchvisionAugmentation:
+        """The operation, for one reading task.
+
+        Raises:
+            ValueError, TypeError: an unknown option or operation, or one that the policy has no use for.
+        """
         cfg = self.settings
-        return FaceAugmentation(flip=cfg.flip, num_ops=cfg.num_ops, magnitude=cfg.magnitude, **cfg.options)
+        if cfg.policy == "randaugment":
+            return FaceAugmentation(
+                flip=cfg.flip, num_ops=cfg.num_ops, magnitude=cfg.magnitude, operations=cfg.operations, **cfg.options
+            )
+        if cfg.options or cfg.operations:
+            raise ValueError(f"policy {cfg.policy} has no options and operations; they are of policy randaugment")
+        return TorchvisionAugmentation(cfg.policy, cfg.flip, cfg.num_ops, cfg.magnitude)
 
     def strength(self, step: int) -> float:
         """Strength at a step: constant, or a linear ramp over the training."""
@@ -40,8 +50,10 @@ def augments_on_device(augment: AugmentSettings, device: torch.device) -> bool:
     """Whether a trainer on `device` decodes and augments there, and the loader leaves images as they are stored.
 
     Raises:
-        SettingsError: a GPU is requested and the trainer has none.
+        SettingsError: a GPU is requested, and the trainer has none, or the policy works on CPUs.
     """
+    if augment.device == "cuda" and augment.policy != "randaugment":
+        raise SettingsError(f"augment.device: cuda, but augment.policy={augment.policy} works on CPUs; set it to auto")
     if augment.device == "cuda" and device.type != "cuda":
         raise SettingsError("augment.device: cuda, but the trainer has no GPU: set train.use_gpu=true, or auto")
-    return device.type == "cuda" and augment.device != "cpu"
+    return device.type == "cuda" and augment.device != "cpu" and augment.policy == "randaugment"

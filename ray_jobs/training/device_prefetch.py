@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from facelib.data import decode_image
+from facelib.data import decode_images
 from facelib.losses.margins import check_labels
 from facelib.utils.devices import to_device
 from ray_jobs.training.augmentation import AugmentationSpec
@@ -49,6 +49,7 @@ class DevicePrefetcher:
     ) -> None:
         self.batches, self.device, self.channels_last = batches, device, channels_last
         self.augment, self.classes = augmentation.build(), classes
+        self.nvjpeg = augmentation.settings.decoder == "nvjpeg" and device.type == "cuda"
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def __iter__(self) -> Iterator[Inputs]:
@@ -77,7 +78,8 @@ class DevicePrefetcher:
         if isinstance(batch, Batch):
             images = to_device(torch.from_numpy(batch.images.copy()), self.device)
         else:
-            images = self.augmented(to_device(self.decode(batch), self.device), batch).unflatten(0, (len(labels), -1))
+            decoded = decode_by_torchvision(batch, self.device) if self.nvjpeg else self.decode(batch)
+            images = self.augmented(to_device(decoded, self.device), batch).unflatten(0, (len(labels), -1))
         samples, views = images.shape[:2]
         stacked = images.transpose(0, 1).flatten(0, 1)  # [V·N, 3, H, W]
         if self.channels_last:
@@ -85,30 +87,49 @@ class DevicePrefetcher:
         return stacked.unflatten(0, (views, samples)), labels
 
     def augmented(self, decoded: torch.Tensor, batch: EncodedBatch) -> torch.Tensor:
-        """Augmented images uint8 [N·V, 3, H, W] of a batch's pixels uint8 [N·V, H, W, 3], on the same device."""
-        images = decoded.permute(0, 3, 1, 2).contiguous()
+        """Augmented images uint8 [N·V, 3, H, W] of a batch's pixels, of the same shape and on the same device."""
         if not batch.draws.shape[1]:
-            return images
+            return decoded
         self.augment.strength = batch.strength
-        return self.augment.transform(images, batch.draws)
+        return self.augment.transform(decoded, batch.draws)
 
     def decode(self, batch: EncodedBatch) -> torch.Tensor:
-        """uint8 [N·V, H, W, 3], in pinned memory for a GPU."""
-        ends = np.cumsum(batch.sizes)
-
-        def image(number: int) -> np.ndarray:
-            return decode_image(batch.data[ends[number] - batch.sizes[number] : ends[number]].tobytes())
-
-        first = image(0)
-        decoded = torch.empty((len(ends), *first.shape), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        """uint8 [N·V, 3, H, W], in pinned memory for a GPU."""
+        images = encoded_images(batch)
+        shape = (len(images), *decode_images([images[0].tobytes()]).shape[1:])
+        decoded = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         target = decoded.numpy()
 
         def fill(begin: int) -> None:
-            for number in range(begin, min(begin + DECODED_AT_ONCE, len(ends))):
-                target[number] = image(number)
+            part = slice(begin, begin + DECODED_AT_ONCE)
+            decode_images([data.tobytes() for data in images[part]], target[part])
 
-        list(self.pool.map(fill, range(0, len(ends), DECODED_AT_ONCE)))
+        list(self.pool.map(fill, range(0, len(images), DECODED_AT_ONCE)))
         return decoded
+
+
+def encoded_images(batch: EncodedBatch) -> list[np.ndarray]:
+    """The bytes of each image, uint8, without a copy."""
+    ends = np.cumsum(batch.sizes)
+    return [batch.data[end - size : end] for end, size in zip(ends.tolist(), batch.sizes.tolist(), strict=True)]
+
+
+def decode_by_torchvision(batch: EncodedBatch, device: torch.device) -> torch.Tensor:
+    """uint8 [N·V, 3, H, W] on the device, by nvJPEG on a GPU, whose pixels may differ from the CPU's.
+
+    Images that are not JPEG, and those with EXIF data, which may say that they are to be turned, are decoded on the
+    CPU.
+    """
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    images = encoded_images(batch)
+    plain = [data[:2].tobytes() == b"\xff\xd8" and b"Exif" not in data[:32].tobytes() for data in images]
+    jpegs = [torch.from_numpy(data.copy()) for data, is_plain in zip(images, plain, strict=True) if is_plain]
+    decoded = iter(decode_jpeg(jpegs, ImageReadMode.RGB, device) if jpegs else [])
+    rest = (decode_images([data.tobytes()])[0] for data, is_plain in zip(images, plain, strict=True) if not is_plain)
+    return torch.stack(
+        [next(decoded) if is_plain else to_device(torch.from_numpy(next(rest)), device) for is_plain in plain]
+    )
 
 
 def run_ahead(items: Iterator[Any], count: int) -> Iterator[Any]:

@@ -32,7 +32,7 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from facelib.config import DataSettings
-from facelib.data import decode_image
+from facelib.data import decode_images
 from facelib.utils.random_streams import Purpose, random_generator, torch_seed
 from ray_jobs.training.augmentation import AugmentationSpec
 from ray_jobs.training.faces import TrainingFaces
@@ -275,8 +275,7 @@ def read_window(faces: TrainingFaces, window: ShuffleWindow, spec: LoaderSpec) -
             draws = augment.draw(len(stored), generator).numpy() if augment else np.empty((len(stored), 0))
             yield EncodedBatch(np.frombuffer(b"".join(stored), np.uint8), sizes, draws, strength, own_labels)
         else:
-            decoded = np.stack([decode_image(image) for image in stored])
-            images = torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous()
+            images = torch.from_numpy(decode_images(stored))
             if augment is not None:
                 augment.strength = strength
                 images = augment(images, generator)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from facelib.config import Settings
+from facelib.config import AugmentSettings, Settings
 from facelib.data import FaceDataset
 from facelib.data.storage import file_sha256
 from facelib.evaluation.protocols import parse_spec
@@ -13,6 +13,8 @@ from ray_jobs.training.online_faces import training_faces_spec
 STORAGE_NAME = "training"  # where Ray Train keeps its checkpoints, below the training's folder
 
 # Settings of `train` that do not decide the trained weights.
+# Settings of the augmentation that trainings on disk may not know: they count where they are not the default.
+YOUNGER = ("decoder", "policy", "operations")
 OPERATIONAL = (
     "cpus_per_worker", "threads", "use_gpu", "gpus_per_worker", "max_failures", "keep_checkpoints", "checkpoint_every",
     "checkpoint_seconds", "log_every", "compile", "cudnn_benchmark", "extend",
@@ -67,6 +69,9 @@ def training_spec(settings: Settings, faces: TrainingFaces, method: str) -> dict
     for name in (*OPERATIONAL, *watched, *elastic):
         tree["train"].pop(name)
     tree["augment"].pop("device")
+    for name in YOUNGER:
+        if tree["augment"][name] == AugmentSettings.model_fields[name].default:
+            tree["augment"].pop(name)
     spec = {f"{section}.{k}": v for section, values in tree.items() if section != "seed" for k, v in values.items()}
     spec |= {"seed": settings.seed, "data.window_row_groups": settings.data.window_row_groups}
     for name in ("continue_from", "continue_epoch") if not settings.train.continue_from else ():

@@ -128,6 +128,7 @@ def test_every_other_job_runs_from_s3_to_s3(head, s3, tmp_path, monkeypatch):
     jobs = {
         "export": ((), "export/model.onnx"),
         "embed": (("--embed.input", "heldout"), "embeddings/manifest.json"),
+        "export_images": (("--export_images.input", "heldout"), "image_tree/manifest.json"),
         "inspect_dataset": (inspected, "inspection/report.json"),
         "tune": ((*TRAIN, *trials), "sweep/best.yaml"),
         "import_data": (own, "own/manifest.json"),

@@ -1,5 +1,7 @@
 """Each distortion against what it should do to pixels."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -84,3 +86,30 @@ def _random_images(count: int) -> torch.Tensor:
 def _smooth_images(count: int) -> torch.Tensor:
     small = torch.rand(count, 3, 30, 30, generator=torch.Generator().manual_seed(0)) * 255
     return torch.nn.functional.interpolate(small, size=(112, 112), mode="bilinear").to(torch.uint8)
+
+
+@pytest.mark.parametrize(("height", "width", "amplitude"), [(48, 48, 0.8), (40, 56, 0.8), (48, 48, 0.1), (30, 30, 0.0)])
+def test_random_resized_crop_equals_its_definition(height, width, amplitude):
+    """torchvision's rule with the same random numbers, image by image, and its own resized crop."""
+    from torchvision.transforms.v2 import functional
+
+    small = torch.rand(30, 3, 9, 9, generator=torch.Generator().manual_seed(0)) * 255
+    images = torch.nn.functional.interpolate(small, size=(height, width), mode="bilinear").to(torch.uint8)
+    draws = torch.rand(30, 22, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    results = distortions.random_resized_crop(images, draws, amplitude)
+    boxes = []
+    for image, row, result in zip(images, draws.tolist(), results):
+        box = (0, 0, height, width)
+        for attempt in range(10):
+            area = height * width * (1 - amplitude * row[2 * attempt])
+            ratio = math.exp(math.log(3 / 4) + (math.log(4 / 3) - math.log(3 / 4)) * row[2 * attempt + 1])
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                box = (int(row[20] * (height - h + 1)), int(row[21] * (width - w + 1)), h, w)
+                break
+        boxes.append(box)
+        expected = functional.resized_crop(image, *box, [height, width])
+        assert (result.int() - expected.int()).abs().max() <= 1
+    assert len(set(boxes)) > (20 if amplitude == 0.8 else 0)
+    if not amplitude:
+        assert torch.equal(results, images)

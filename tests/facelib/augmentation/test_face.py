@@ -54,6 +54,30 @@ def test_settings_do_not_move_each_others_draws():
     assert 5 < changed.sum() < 40
 
 
+def test_random_resized_crop_has_draws_of_its_own_where_it_is_used():
+    """Before the other distortions, and without it every draw is where it was before there were crops."""
+    images = _smooth_images(40)
+    plain, cropping = FaceAugmentation(seed=3), FaceAugmentation(seed=3, random_resized_crop=0.5)
+    width = plain.draw(1).shape[1]
+    assert cropping.draw(1).shape[1] == width + 23
+    draws = torch.rand(40, width + 23, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    chosen = draws[:, width] < 0.5
+    cropped = images.clone()
+    # The flip comes first: crops of the flipped images.
+    flipped = draws[:, 0] < 0.5
+    cropped[flipped] = cropped[flipped].flip(3)
+    cropped[chosen] = distortions.random_resized_crop(cropped[chosen], draws[chosen, width + 1 :], 0.8)
+    cropped[flipped] = cropped[flipped].flip(3)
+    assert 5 < chosen.sum() < 35
+    assert torch.equal(cropping.transform(images, draws), plain.transform(cropped, draws[:, :width]))
+
+
+def test_operations_reach_randaugment():
+    images = _random_images(8)
+    augment = FaceAugmentation(flip=0.0, num_ops=1, operations=["Invert"], seed=0)
+    assert torch.equal(augment(images), 255 - images)
+
+
 @pytest.mark.parametrize(("name", "expected"), [("flip", 0.5), ("grayscale", 0.2)])
 def test_probabilities(name, expected):
     images = _random_images(1).expand(4000, -1, -1, -1)[:, :, :8, :8]

@@ -1,10 +1,11 @@
 import io
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from facelib.data import IMAGE_SUFFIXES, decode_image, encode_image
+from facelib.data import IMAGE_SUFFIXES, decode_image, decode_images, encode_image
 
 
 def test_the_codec_keeps_colors_and_refuses_other_data():
@@ -77,3 +78,19 @@ def test_a_pixel_bomb_is_refused_before_it_is_decoded():
 
 def test_suffixes_are_lower_case_with_a_dot():
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES)
+
+
+def test_several_images_are_decoded_to_planes():
+    random = np.random.default_rng(0)
+    pixels = [random.integers(0, 256, (24, 40, 3), dtype=np.uint8) for _ in range(3)]
+    images = [encode_image(pixels[0], 80), encode_image(pixels[1]), cv2.imencode(".png", pixels[2])[1].tobytes()]
+    expected = np.stack([decode_image(data) for data in images]).transpose(0, 3, 1, 2)
+    assert np.array_equal(decode_images(images), expected)
+    target = np.zeros((3, 3, 24, 40), np.uint8)
+    assert decode_images(images, target) is target
+    assert np.array_equal(target, expected)
+    assert decode_images([]).shape[0] == 0
+    with pytest.raises(ValueError, match="30x24 pixels among others of 40x24"):
+        decode_images([images[0], encode_image(pixels[0][:, :30])])
+    with pytest.raises(ValueError, match="not a decodable image"):
+        decode_images([images[0], b"text"])

@@ -1,19 +1,22 @@
 """Generator and aligner actors against the library without Ray."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from support.discofacegan import converted_folder
 
 from facelib.alignment import Aligner, build_detector
-from facelib.config import load_settings
+from facelib.config import SettingsError, load_settings
 from facelib.data import encode_image
+from facelib.data.image_tree import usynthface_path
 from facelib.synthesis import build_generator
 from ray_jobs.actors import device_options
-from ray_jobs.datasets.generation import Chunk, check_actors, faces_spec, make_generator
+from ray_jobs.datasets.generation import AlignedChunk, Chunk, check_actors, face_stages, faces_spec, make_generator
 from ray_jobs.errors import user_error
 from ray_jobs.training.online_faces import FacePool
+from ray_jobs.validation import check_faces
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,32 @@ def test_discofacegan_in_actors_gives_the_librarys_images(weights, ray_cluster):
     np.testing.assert_array_equal(made.table["factors"].to_pylist(), factors)
     crops = Aligner(build_detector("whole_picture")).align(list(images))
     assert made.table["image"].to_pylist() == [encode_image(crop.image, cfg.generate.jpeg_quality) for crop in crops]
+
+
+def test_usynthface_s_stream_as_its_script_writes_it(weights, tmp_path):
+    """Whole images without detection: those of the export module, JPEG byte for byte."""
+    from facelib.synthesis.discofacegan.export import main
+
+    stream = f'{{"folder": "{weights}", "latents": "usynthface", "stream_images": 3}}'
+    cfg = settings(weights, "align.detector=none", f"generate.options={stream}", "generate.images_per_identity=3",
+                   "generate.jpeg_quality=75", "seed=42")  # fmt: skip
+    spec = faces_spec(cfg)
+    assert (spec["template"], spec["size"]) == ("none", 32)
+    row = asdict(Chunk(0, first=1, count=2))
+    for stage in face_stages(cfg):
+        row = stage.actor_class(*stage.args)(row)
+    table = AlignedChunk.from_row(row).table
+    main([str(weights), str(tmp_path), "--subjects", "3", "--images", "3"])
+    names = [usynthface_path(i, j) for i, j in zip(table["identity"].to_pylist(), table["index"].to_pylist())]
+    assert names == [usynthface_path(identity, index) for identity in (1, 2) for index in range(3)]
+    assert table["image"].to_pylist() == [(tmp_path / name).read_bytes() for name in names]
+    assert np.isnan(table["score"].to_numpy()).all()
+
+
+def test_training_on_generated_faces_needs_a_detector(weights):
+    with pytest.raises(SettingsError, match=r"align\.detector: none, but data\.stream"):
+        check_faces(settings(weights, "align.detector=none", "data.stream=true"), 1)
+    assert check_faces(settings(weights, "align.detector=none"), 1) is None
 
 
 def test_mtcnn_aligns_rendered_faces(ray_cluster):

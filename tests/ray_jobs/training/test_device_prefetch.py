@@ -1,17 +1,20 @@
 """The trainer's input from images as they are stored: the same as from the reading tasks."""
 
+import io
 import threading
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support.commands import CEILING_S
 from support.datasets import write_dataset
 from support.fake_cuda import StepWatch, fake_cuda
 
 from facelib.config import AugmentSettings, DataSettings
 from ray_jobs.training.augmentation import AugmentationSpec
-from ray_jobs.training.device_prefetch import DevicePrefetcher, run_ahead
+from ray_jobs.training.device_prefetch import DevicePrefetcher, decode_by_torchvision, encoded_images, run_ahead
 from ray_jobs.training.faces import StoredFaces
 from ray_jobs.training.loader import EncodedBatch, LoaderSpec, load_batches, read_window, rebatch
 from ray_jobs.training.sampler import DistributedBatchSampler, SamplingSpec
@@ -86,10 +89,28 @@ def test_on_a_gpu_the_host_waits_for_nothing(faces):
     batch = next(batches(faces, SamplingSpec(views=2), AugmentationSpec(AugmentSettings(), 20), True))
     prefetcher = DevicePrefetcher(iter([]), torch.device("cuda"), AugmentationSpec(AugmentSettings(), 20), 18)
     with fake_cuda():
-        decoded = torch.empty(10, 112, 112, 3, dtype=torch.uint8, device="cuda")
+        decoded = torch.empty(10, 3, 112, 112, dtype=torch.uint8, device="cuda")
         with StepWatch():
             augmented = prefetcher.augmented(decoded, batch)
     assert (augmented.shape, augmented.device.type) == ((10, 3, 112, 112), "cuda")
+
+
+def test_torchvision_decodes_the_same_images(faces):
+    """On the CPU its pixels are ours; what nvJPEG cannot take is decoded by us, in its place."""
+    batch = next(batches(faces, SamplingSpec(views=2), None, True))
+    prefetcher = DevicePrefetcher(iter([]), CPU, AugmentationSpec(AugmentSettings(), 20), 18)
+    assert torch.equal(decode_by_torchvision(batch, CPU), prefetcher.decode(batch))
+    images = [image.tobytes() for image in encoded_images(batch)]
+    pixels = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    images[1] = cv2.imencode(".png", pixels)[1].tobytes()
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.fromarray(pixels).save(turned, "JPEG", exif=exif)
+    images[4] = turned.getvalue()
+    sizes = np.array([len(image) for image in images])
+    mixed = batch._replace(data=np.frombuffer(b"".join(images), np.uint8), sizes=sizes)
+    assert torch.equal(decode_by_torchvision(mixed, CPU), prefetcher.decode(mixed))
 
 
 def test_a_thread_runs_ahead_by_so_many():

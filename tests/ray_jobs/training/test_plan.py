@@ -43,6 +43,9 @@ def test_a_plan_is_plain_data_with_absolute_paths(settings, tmp_path, monkeypatc
         ({"data.readers": 5}, False),
         ({"data.cache_dir": "/disk"}, False),
         ({"augment.device": "cpu"}, False),
+        ({"augment.operations": ["Invert"]}, True),
+        ({"augment.policy": "moco_v2"}, True),
+        ({"augment.decoder": "nvjpeg"}, True),
         ({"ssl.epochs_per_pass": 3}, True),
     ],
 )
@@ -51,6 +54,13 @@ def test_the_spec_holds_what_decides_the_weights(settings, change, decides):
     before = training_spec(settings, faces, "ssl")
     after = training_spec(change_settings(settings, change, "test"), faces, "ssl")
     assert (before != after) == decides
+
+
+def test_augmentation_by_default_is_no_entry(settings):
+    """Trainings from before there was a choice continue."""
+    spec = training_spec(settings, StoredFaces(settings.path("faces")), "ssl")
+    assert {"augment.magnitude", "augment.options"} <= set(spec)
+    assert not {"augment.operations", "augment.policy", "augment.decoder"} & set(spec)
 
 
 def test_an_elastic_training_may_change_its_workers(settings):

@@ -51,6 +51,13 @@ def test_pairs_are_drawn_within_an_identity():
     assert np.array_equal(different, labels[rows[:, 0]] != 5)  # an identity with one image gives it twice
 
 
+def test_one_image_an_identity_gives_both_views():
+    """USynthFace's disco_HF: augmentation is all that differs between query and key."""
+    rows = draw_rows(np.arange(9), SamplingSpec(views=2), np.random.default_rng(0))
+    assert np.array_equal(rows[:, 0], rows[:, 1])
+    assert sorted(rows[:, 0].tolist()) == list(range(9))
+
+
 def test_a_pass_of_several_epochs_visits_every_identity_once_and_leaves_the_epochs_length():
     groups = [(4, 40)] * 6
     every = DistributedBatchSampler(faces(*groups), SamplingSpec(views=2), 4, 2, 0, 1)
