@@ -1,14 +1,13 @@
 """The export_images job: byte for byte what is stored, in the layouts of others, also after an interruption."""
 
-import json
-
 import pytest
 from support.datasets import write_dataset
 
 from facelib.config import SettingsError, load_settings
 from facelib.data import DatasetError
 from facelib.sources import RecordIOReader, write_recordio
-from ray_jobs.export_images import export_images, validate
+from ray_jobs.datasets.image_export import export_part
+from ray_jobs.export_images import export_images, export_spec, open_images, validate
 
 
 def cfg(tmp_path, *overrides):
@@ -63,7 +62,7 @@ def test_a_dataset_and_a_killed_export(tmp_path, run, ray_cluster):
         export_images(cfg(tmp_path, "export_images.layout=insightface"), run)
 
 
-def test_records_as_rec2image_names_them(tmp_path, run, ray_cluster):
+def test_records_as_rec2image_names_them(tmp_path):
     faces = [(4, [b"\xff\xd8a", b"\xff\xd8bb"]), (70, [b"\xff\xd8ccc"]), (2, [b"\xff\xd8d", b"\xff\xd8e"])]
     recs = [tmp_path / name / "train.rec" for name in ("one", "two")]
     for rec in recs:
@@ -76,17 +75,19 @@ def test_records_as_rec2image_names_them(tmp_path, run, ray_cluster):
         "export_images.images_per_part=2",
     )
     validate(settings)
-    export_images(settings, run)
-    assert files(tmp_path / "image_tree/images") == rec2image(recs)
-    manifest = json.loads((tmp_path / "image_tree/manifest.json").read_text())
-    assert (manifest["images"], manifest["identities"], manifest["left_out"]) == (10, 6, {})
+    images = open_images(settings)
+    (tmp_path / "tree/parts").mkdir(parents=True)
+    for part in range(len(images.sizes)):
+        export_part(f"{tmp_path}/tree", "insightface", images, part)
+    assert images.sizes == [2, 2, 3, 2, 1]
+    assert files(tmp_path / "tree/images") == rec2image(recs)
+    assert export_spec(settings, images)["images_per_part"] == 2
 
 
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(DatasetError, match="faces is no face dataset"):
         validate(cfg(tmp_path))
-    validate_upcoming = cfg(tmp_path)
-    validate(validate_upcoming, [f"{tmp_path}/faces"])
+    validate(cfg(tmp_path), [f"{tmp_path}/faces"])  # an earlier stage will have written it
     with pytest.raises(SettingsError, match=r"export_images\.input: empty"):
         validate(cfg(tmp_path, "export_images.input=[]"))
     with pytest.raises(SettingsError, match=r"export_images\.input.*none\.rec: no such file"):
