@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from support.discofacegan import converted_folder
 
 from facelib.config import Settings, load_settings
 from facelib.data import StorageError
@@ -144,8 +145,14 @@ def split(words: list[str]) -> Iterator[list[str]]:
 ALL_COMMANDS = list(commands())
 
 
+@pytest.fixture(scope="session")
+def converted_weights(tmp_path_factory):
+    """DiscoFaceGAN's folder after its conversion, with small networks."""
+    return converted_folder(tmp_path_factory.mktemp("weights") / "discofacegan")
+
+
 @pytest.fixture
-def own_data(tmp_path, monkeypatch):
+def own_data(tmp_path, monkeypatch, converted_weights):
     """A working folder with the recipes and what the pages call the reader's own data; returns the folder."""
     for name, content in OWN_DATA.items():
         path = tmp_path / name
@@ -153,6 +160,8 @@ def own_data(tmp_path, monkeypatch):
         if content is not None:
             path.write_text(content)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for file in converted_weights.iterdir():
+        (tmp_path / "weights" / file.name).symlink_to(file)
     [classes] = [text for _, text in blocks(ROOT / "docs" / "tuning.md", "python") if "class Mutate(" in text]
     (tmp_path / "my_tuning.py").write_text(classes)
     monkeypatch.syspath_prepend(str(tmp_path))

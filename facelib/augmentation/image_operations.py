@@ -144,11 +144,11 @@ def equalize(image: Image, magnitude: float, target: Image, scratch: Scratch) ->
     counts = np.array([cv2.calcHist([plane], [0], None, [256], [0, 256]).ravel() for plane in image])
     brightest = [int(cv2.minMaxLoc(plane)[1]) for plane in image]
     steps = [(scratch.gray.size - int(row[level])) // 255 for row, level in zip(counts, brightest)]
-    # Sums of whole numbers below 2**53, exact; no whole quotient is missed by the rounding of float64.
-    tables = np.cumsum(counts, axis=1, dtype=np.float64)
+    # Whole numbers below 2**24, exact in float32, as is a quotient's whole part: it is at most 255.
+    tables = np.cumsum(counts, axis=1)
     tables -= counts
-    tables += np.array([[step // 2] for step in steps], np.float64)
-    tables /= np.array([[step or 1] for step in steps], np.float64)
+    tables += np.array([[step // 2] for step in steps], np.float32)
+    tables /= np.array([[step or 1] for step in steps], np.float32)
     levels = np.minimum(tables, 255, out=tables).astype(np.uint8)
     for plane, result, step, table in zip(image, target, steps, levels):
         if step:

@@ -5,7 +5,6 @@ finished and is not. Object stores have no folders and no renames: there every f
 be incomplete until the job that writes it has ended.
 """
 
-import contextlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,8 +80,7 @@ class ImageTree:
             for file, data in files.items():
                 with fs.open_output_stream(f"{unfinished.path}/{file}") as stream:
                     stream.write(data)
-            with contextlib.suppress(FileExistsError):
-                fs.move(unfinished.path, target)
+            fs.move(unfinished.path, target)
         except OSError as error:
             # A task that was taken for lost may have been as fast: what it wrote is the same.
             if fs.get_file_info(target).type != pafs.FileType.Directory:
@@ -90,5 +88,5 @@ class ImageTree:
 
     def clean(self) -> None:
         """Delete what killed writers left. Call only while no process writes here."""
-        with contextlib.suppress(FileNotFoundError):
+        if self.folder.fs.get_file_info(self.staging.path).type == pafs.FileType.Directory:
             self.folder.fs.delete_dir(self.staging.path)
