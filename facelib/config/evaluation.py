@@ -63,6 +63,11 @@ class EvaluateSettings(Section):
     threshold_set: str = Field(
         "", description="name of the set whose thresholds at `fars` are applied to all other sets; empty: none"
     )
+    score_files: Literal["none", "similarity", "distance"] = Field(
+        "none",
+        description="scores of all pairs in evaluation/scores/<model>/<set>_genuines.txt and _impostors.txt: cosines "
+        "(similarity), or squared L2 distances as USynthFace writes them (distance)",
+    )
     batch_size: Count = Field(256, description="images per forward pass")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast precision of the forward pass")
     actors: Count = Field(1, description="embedding actors, shared by all models and sets")

@@ -8,6 +8,7 @@ from typing import Any
 from facelib.config import Settings
 from facelib.data import Folder
 from facelib.evaluation.protocols import EvaluationResult, EvaluationSet
+from facelib.evaluation.score_files import write_scores
 from facelib.tracking import Run
 from ray_jobs.embedding.evaluation_sets import embed_sets
 from ray_jobs.embedding.models import EmbeddingModel
@@ -22,7 +23,8 @@ def measure_sets(
     """Embed and measure each (model, set), and draw the embedding maps of trained models.
 
     Args:
-        folder: of the evaluation; has the maps and, with `evaluate.cache`, the embeddings.
+        folder: of the evaluation; has the maps and, with `evaluate.cache`, the embeddings; with `evaluate.score_files`
+            the scores of all pairs.
 
     Returns:
         Results by model and set, both in the order of `work`.
@@ -34,7 +36,10 @@ def measure_sets(
     options = evaluation_options(settings)
     results: Results = {model.name: {} for model, _ in work}
     for model, s, embeddings in embed_sets(work, cfg, cache, settings.ray.autoscaling):
-        results[model.name][s.name] = s.measure(embeddings, options)
+        results[model.name][s.name] = result = s.measure(embeddings, options)
+        if cfg.score_files != "none" and result.similarities is not None and result.issame is not None:
+            scores = Folder(f"{folder.uri}/scores/{model.name.replace(' ', '_')}").create()
+            write_scores(scores, s.name, result.similarities, result.issame, cfg.score_files)
         if model.trained:
             with tempfile.TemporaryDirectory() as temporary:
                 if (path := draw_embedding_map(model.name, s, embeddings, Path(temporary))) is not None:

@@ -247,6 +247,7 @@ def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, cfg, eva
         "evaluate.threshold_set=real",
         "evaluate.fpirs=[0.2]",
         "evaluate.actors=2",
+        "evaluate.score_files=distance",
     )
     evaluate(cfg(*options, sets=sets), Run.attach(evaluated[0].uri, evaluated[0].run_id))
     output = results(folder)
@@ -257,6 +258,13 @@ def test_every_protocol_in_one_run_and_a_threshold_from_one_set(folder, cfg, eva
     assert [point["fnmr_gap"] for point in reports["rfw"]["errors"]] == [0.0]
     assert reports["search"]["gallery"] == [6]
     assert 0 <= reports["search"]["rank"]["1"] <= reports["search"]["rank"]["5"] <= 1
+    scores = folder / "out" / "evaluation" / "scores" / "ssl"
+    assert {path.name for path in scores.iterdir()} == {
+        f"{name}{ending}" for name in ("real", "rfw", "ijb") for ending in (".npy", "_genuines.txt", "_impostors.txt")
+    }
+    distances = np.loadtxt(scores / "ijb_genuines.txt")
+    assert len(distances) == reports["ijb"]["genuine"]
+    assert (distances >= -1e-6).all()
     rules = output["rules"]
     assert {name: (rules[name]["flip"], rules[name]["published"]) for name in rules} == {
         "real": ("concat", "unpg"), "rfw": ("concat", "unpg"), "ijb": ("none", "unpg"), "search": ("sum", None),
