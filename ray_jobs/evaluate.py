@@ -8,7 +8,7 @@ the same network untrained, raw pixels, and pixels and LBP histograms whitened b
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from facelib.config import Settings, SettingsError
@@ -17,8 +17,9 @@ from ray_jobs.errors import JobError
 from ray_jobs.results import JobResult
 
 if TYPE_CHECKING:
-    from facelib.evaluation.protocols import EvaluationSet
+    from facelib.evaluation.protocols import EvaluationResult, EvaluationSet
     from facelib.tracking import Run
+    from ray_jobs.embedding.checkpoint_files import CheckpointFile
 
 
 def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
@@ -32,6 +33,7 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
         DatasetError: the held-out dataset is missing, or the output folder is in use.
     """
     from facelib.evaluation.roc import check_fars
+    from ray_jobs.embedding.checkpoint_files import checkpoint_of, is_pattern
     from ray_jobs.embedding.rules import evaluation_options, set_defaults
     from ray_jobs.validation import check_checkpoint_exists, check_output, check_sets, checked_field, open_dataset
 
@@ -55,7 +57,8 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
             f"evaluate.threshold_set: no set is named {cfg.threshold_set!r}; choose from {', '.join(names)}"
         )
     for path in cfg.models:
-        check_checkpoint_exists(settings, "evaluate.models", path, upcoming)
+        if "://" not in settings.path(path) and not is_pattern(settings.path(path)):
+            check_checkpoint_exists(settings, "evaluate.models", checkpoint_of(settings.path(path)), upcoming)
     if "heldout" in cfg.sets:
         open_dataset(settings, settings.data.heldout, upcoming)
     check_output(settings.path("evaluation"))
@@ -71,13 +74,12 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
         apply_thresholds,
         compare_with_baselines,
         interval_tags,
-        named_metrics,
         summary_lines,
     )
+    from ray_jobs.embedding.checkpoint_files import find_checkpoints
     from ray_jobs.embedding.measuring import measure_sets, save_figures
     from ray_jobs.embedding.models import (
         EmbeddingModel,
-        model_names,
         pixel_baselines,
         read_model_checkpoint,
         training_summary,
@@ -88,9 +90,8 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
     from ray_jobs.validation import check_unique
 
     cfg = settings.evaluate
-    paths = [settings.path(path) for path in cfg.models]
-    named = zip(model_names(paths), paths, strict=True)
-    models = [EmbeddingModel(name, path, normalization=model_normalization(settings, path)) for name, path in named]
+    files = find_checkpoints(settings)
+    models = [EmbeddingModel(f.name, f.path, normalization=model_normalization(settings, f.path)) for f in files]
     check_unique("evaluate.models", [model.name for model in models], "give each checkpoint once, under its own name")
     sets = open_sets(settings)
     rules = log_sets(settings, run, sets)
@@ -115,8 +116,7 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
         }
         folder.write("results.json", json.dumps(summary, indent=1).encode())
     run.log_json(summary, "results.json")
-    metrics = named_metrics(results)
-    run.log_metrics({f"test/{name}": number for name, number in metrics.items()})
+    metrics = log_metrics(run, results, files)
     for set_name, resampling in interval_tags(results).items():
         run.set_tag(f"intervals.{set_name}", resampling)
     output = console()
@@ -127,6 +127,21 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
     for line in summary_lines(results, summary, cfg.threshold_set):
         output.print(line)
     return JobResult(written=(f"{folder.uri}/results.json",), metrics=metrics)
+
+
+def log_metrics(
+    run: Run, results: Mapping[str, Mapping[str, EvaluationResult]], files: Sequence[CheckpointFile]
+) -> dict[str, float]:
+    """Log every number; those of checkpoints of one training as one curve over its epochs. Returns them by name."""
+    from facelib.evaluation.comparison import named_metrics
+
+    curves = {file.name: file for file in files if file.series}
+    points = named_metrics({name: by_set for name, by_set in results.items() if name not in curves})
+    run.log_metrics({f"test/{name}": number for name, number in points.items()})
+    for name, file in curves.items():
+        point = named_metrics({file.series: results[name]})
+        run.log_metrics({f"test/{metric}": number for metric, number in point.items()}, file.step)
+    return named_metrics(results)
 
 
 def log_sets(settings: Settings, run: Run, sets: Sequence[EvaluationSet]) -> dict[str, Any]:

@@ -20,7 +20,9 @@ class EvaluateSettings(Section):
     """Evaluation of models on evaluation sets, by the protocol of each set."""
 
     models: list[str] = Field(
-        ["ssl/model.pt"], description="checkpoints to evaluate: paths or URIs; relative to `output`"
+        ["ssl/model.pt"],
+        description="checkpoints to evaluate: paths or URIs, or patterns such as ssl/training/* for all "
+        "kept ones of a training; relative to `output`",
     )
     sets: list[str] = Field(
         ["heldout"],

@@ -8,7 +8,7 @@ from typing import Any
 from facelib.config import Settings
 from facelib.data import Folder
 from facelib.evaluation.protocols import EvaluationResult, EvaluationSet
-from facelib.evaluation.score_files import write_scores
+from facelib.evaluation.protocols.score_files import write_scores
 from facelib.tracking import Run
 from ray_jobs.embedding.evaluation_sets import embed_sets
 from ray_jobs.embedding.models import EmbeddingModel

@@ -3,6 +3,7 @@
 Shape legend: N faces, H and W pixels, D embedding size.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -86,7 +87,7 @@ class EmbeddingModel:
 
 
 def read_model_checkpoint(model: EmbeddingModel, sets: Sequence[EvaluationSet]) -> "BackboneCheckpoint":
-    """Read the checkpoint of a model that is evaluated on `sets`.
+    """Read the checkpoint of a model that is evaluated on `sets`, without its weights: there may be many models.
 
     Published formats state no image spec: what a checkpoint does not state is assumed to be as in the sets.
 
@@ -108,7 +109,7 @@ def read_model_checkpoint(model: EmbeddingModel, sets: Sequence[EvaluationSet]) 
     unstated = ", ".join(field for field in ImageSpec.model_fields if field not in (checkpoint.image_spec or {}))
     if unstated:
         print(f"{model.name}: the checkpoint does not state its {unstated}; assumed to be as in the sets", flush=True)
-    return checkpoint
+    return dataclasses.replace(checkpoint, state_dict={})
 
 
 def model_names(paths: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from facelib.models import network_entry
 from facelib.models.pixels import SYMMETRIC
 from facelib.utils.devices import autocast, set_cuda_precision
 from facelib.utils.process import keep_freed_memory, return_memory
@@ -26,7 +27,7 @@ from ray_jobs.training.context import RayTrainContext, TrainContext
 from ray_jobs.training.continuation import continued_state, read_continuation, trained_epochs
 from ray_jobs.training.device_prefetch import DevicePrefetcher, Inputs
 from ray_jobs.training.loader import load_batches
-from ray_jobs.training.methods import METHODS, StepOutput
+from ray_jobs.training.methods import METHODS, StepOutput, backbone_kwargs
 from ray_jobs.training.online_faces import training_faces
 from ray_jobs.training.optim import BestCheckpoint, LRScheduler, build_optimizer, resumed_step
 from ray_jobs.training.parallel import compile_encoders, distribute
@@ -299,18 +300,28 @@ class Trainer:
             self.stored_at = time.monotonic()
             states = gather_state(self.method, self.optimizer)
             if self.rank == 0:
+                normalization = getattr(self.method.backbone, "normalization", SYMMETRIC)
                 state = {
                     **snapshot(states),
+                    **self._network_entry(normalization),
                     "rate": self.scheduler.state_dict(),
                     "scaler": self.scaler.state_dict(),
                     "selection": self.best.state_dict(),
                     "history": list(self.history),
                     "stopped": self.stopped,
-                    "normalization": getattr(self.method.backbone, "normalization", SYMMETRIC),
+                    "normalization": normalization,
                     "epoch": self.step // self.sampler.steps_per_epoch,
                     "epoch_samples": self.step % self.sampler.steps_per_epoch * self.global_batch,
                 }
         self.context.report(metrics, state)
+
+    def _network_entry(self, normalization: str) -> dict[str, Any]:
+        """What makes the state a checkpoint of the network as it is now, for evaluation."""
+        backbone, model = self.method.backbone, self.settings.model
+        prefix = next(name for name, module in self.method.named_modules() if module is backbone)
+        training = {"epoch": self.step / self.sampler.steps_per_epoch}
+        image_spec = {**self.faces.image_spec.model_dump(), "training": training}
+        return network_entry(f"{prefix}.", model.name, backbone_kwargs(model), image_spec, normalization)
 
 
 class LossGuard:

@@ -18,7 +18,7 @@ from facelib.data import DatasetError, Folder, decode_image, encode_image
 from facelib.data.lock import FolderInUseError, directory_lock
 from facelib.embedding import embed_images
 from facelib.evaluation import PixelEmbedding
-from facelib.models import build_backbone, load_backbone, save_backbone
+from facelib.models import build_backbone, load_backbone, network_entry, save_backbone
 from facelib.sources import write_bin
 from facelib.sources.pair_sets import load_pair_set
 from facelib.tracking import Run
@@ -174,6 +174,27 @@ def test_two_checkpoints_of_one_name_are_both_evaluated(folder, cfg, evaluated, 
     reports = json.loads((folder / "out" / "evaluation" / "results.json").read_text())["reports"]
     assert set(reports) == {"out-ssl", "other-ssl"}
     assert reports["out-ssl"]["real"] != reports["other-ssl"]["real"]
+
+
+def test_all_kept_checkpoints_of_a_training_are_a_row_each_and_one_curve(folder, cfg, evaluated, ray_cluster):
+    run, _ = evaluated
+    for epoch in (1, 2):
+        torch.manual_seed(epoch)
+        network = build_backbone("iresnet", **TINY)
+        method = {f"network.{name}": value for name, value in network.state_dict().items()}
+        spec = {"template": "arcface", "size": 112, "color": "RGB", "training": {"epoch": float(epoch)}}
+        state = {**network_entry("network.", "iresnet", TINY, spec, "symmetric"), "method": method}
+        path = folder / "out" / "unpg" / "training" / f"checkpoint_{epoch}" / "state.pt"
+        path.parent.mkdir(parents=True)
+        torch.save(state, path)
+    settings = cfg("evaluate.models=unpg/training/*", "evaluate.baselines=false", sets=[f"{folder}/real.bin"])
+    evaluate(settings, Run.attach(run.uri, run.run_id))
+    reports = results(folder)["reports"]
+    assert list(reports) == ["unpg epoch 1", "unpg epoch 2"]
+    history = MlflowClient(tracking_uri=run.uri).get_metric_history(run.run_id, "test/real/unpg/auc")
+    assert [(point.step, point.value) for point in history] == [
+        (epoch, pytest.approx(reports[f"unpg epoch {epoch}"]["real"]["auc"])) for epoch in (1, 2)
+    ]
 
 
 def test_a_set_with_another_template_is_refused(folder, cfg, evaluated):

@@ -4,6 +4,7 @@ from facelib.models.checkpoints.backbone_file import (
     backbone_of,
     load_backbone,
     load_checkpoint_image_spec,
+    network_entry,
     read_checkpoint,
     save_backbone,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "backbone_of",
     "load_backbone",
     "load_checkpoint_image_spec",
+    "network_entry",
     "read_checkpoint",
     "read_published_training",
     "save_backbone",

@@ -4,6 +4,9 @@ Ours is one `torch.save` of a plain dictionary (it loads with weights_only=True)
 `settings` of the architecture, `state_dict`, and `image_spec`: what the images it was trained on look like (template,
 size, color order, pixel normalization), so that evaluation can refuse images of another kind.
 
+A state of a training, from which it resumes, has the network under the names of its method (`network_entry`): the
+weights are in `method`, behind a prefix.
+
 Those of other codebases are in `published`.
 """
 
@@ -29,6 +32,7 @@ from facelib.models.registry import build_backbone
 
 FORMAT = "facelib.backbone"
 VERSION = 1
+NETWORK = "network"  # key of a training's state
 
 
 def load_backbone(path: str | os.PathLike[str]) -> nn.Module:
@@ -101,6 +105,30 @@ def save_backbone(
         raise
 
 
+def network_entry(
+    prefix: str, name: str, settings: Mapping[str, Any], image_spec: Mapping[str, Any], normalization: str
+) -> dict[str, Any]:
+    """What a training's state says of its network, so that `read_checkpoint` can read it.
+
+    Args:
+        prefix: of the network's names in the state_dict of the method, with the dot.
+
+    Returns:
+        {"network": {...}}, to be merged into the state.
+    """
+    spec = _with_normalization(image_spec, normalization)
+    return {
+        NETWORK: {
+            "format": FORMAT,
+            "version": VERSION,
+            "prefix": prefix,
+            "name": name,
+            "settings": _json_values("settings", settings),
+            "image_spec": _json_values("image_spec", spec),
+        }
+    }
+
+
 def load_checkpoint_image_spec(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The contract of the images that a backbone file was trained on; None for formats that carry none.
 
@@ -123,6 +151,10 @@ def _read_local(path: Path) -> BackboneCheckpoint:
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors")
     if content.get("format") == FORMAT:
         return _read_own(path, content)
+    if isinstance(network := content.get(NETWORK), dict) and network.get("format") == FORMAT:
+        prefix, tensors = network["prefix"], content["method"]
+        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        return _read_own(path, {**network, "state_dict": own})
     return read_published(str(path), content)
 
 

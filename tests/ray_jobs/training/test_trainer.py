@@ -12,6 +12,7 @@ from support.datasets import write_dataset
 from support.fake_cuda import StepWatch, fake_cuda
 
 from facelib.config import change_settings, load_settings
+from facelib.models import load_backbone, read_checkpoint
 from ray_jobs.errors import JobError
 from ray_jobs.training import trainer as trainer_module
 from ray_jobs.training.callbacks import LOGGED, LOGGED_STEPS
@@ -45,6 +46,12 @@ def train(settings, folder, **span):
 def test_a_training_in_two_halves_equals_one_in_one_go(settings, ray_cluster, tmp_path):
     whole = train(settings, tmp_path / "whole")
     assert [row["epoch"] for row in whole["history"]] == [1, 2]
+    # The state is a checkpoint of its query encoder too.
+    storage = f"{tmp_path}/whole/training"
+    path = f"{storage}/{newest_checkpoint(storage)}/state.pt"
+    assert read_checkpoint(path).image_spec["training"] == {"epoch": 2.0}
+    for name, value in load_backbone(path).state_dict().items():
+        assert torch.equal(value, whole["method"][f"moco.query_encoder.{name}"]), name
     first = train(settings, tmp_path / "halves", stop_epoch=1)
     assert [row["epoch"] for row in first["history"]] == [1]
     second = train(settings, tmp_path / "halves")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from facelib.data import Folder
-from facelib.evaluation.score_files import write_scores
+from facelib.evaluation.protocols.score_files import write_scores
 
 
 @pytest.mark.parametrize("kind", ["similarity", "distance"])
