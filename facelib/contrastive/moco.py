@@ -61,6 +61,8 @@ class MoCo(StepCounter):
         seed: of the first queue and of the shuffles across ranks.
         preprocess: applied to images just before an encoder. Images go to other ranks without it: as uint8, say.
 
+    After a forward pass `feature_norm` has the mean length of the query embeddings before normalization (XNorm).
+
     All in the state_dict, so that a resumed run continues bit for bit: `queue` [D, K] unit columns, at first random
     normal ones; `queue_pointer`, where the next key goes; `queue_filled`, entries written so far, at most K; `steps`;
     with exclude_same_identity `queue_identities` [K], −1 for the random ones.
@@ -72,6 +74,7 @@ class MoCo(StepCounter):
     queue: Tensor
     queue_pointer: Tensor
     queue_filled: Tensor
+    feature_norm: Tensor
     queue_identities: Tensor
 
     def __init__(
@@ -117,6 +120,7 @@ class MoCo(StepCounter):
         self.register_buffer("queue", unit_vectors(queue, dim=0))
         self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.long))
         self.register_buffer("queue_filled", torch.zeros((), dtype=torch.long))
+        self.register_buffer("feature_norm", torch.zeros(()), persistent=False)
         if exclude_same_identity:
             self.register_buffer("queue_identities", torch.full((queue_size,), -1))
 
@@ -137,9 +141,9 @@ class MoCo(StepCounter):
             ValueError: views of different length, encoder output not [N, D], identities missing, batch > queue_size.
         """
         identities = self._check_batch(query, key, identities)
-        queries = [self._embed_query(query)]
-        if self.symmetric:
-            queries.append(self._embed_query(key))
+        embedded = [self._embed_query(images) for images in ((query, key) if self.symmetric else (query,))]
+        queries = [unit for unit, _ in embedded]
+        self.feature_norm = torch.stack([norm for _, norm in embedded]).mean()
         if self.training:
             self.update_key_encoder()
         keys = [self._embed_key(key)]  # of all ranks, [W·N, D] each
@@ -170,8 +174,11 @@ class MoCo(StepCounter):
         if key:  # one kernel for all of them
             torch._foreach_lerp_(key, query, 1.0 - self.momentum)
 
-    def _embed_query(self, images: Tensor) -> Tensor:
-        return self._embed(self.query_encoder, self.query_projection, images)
+    def _embed_query(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit queries [N, D], and the mean length of the encoder's embeddings."""
+        embeddings = self._encode(self.query_encoder, images)
+        norm = embeddings.detach().float().norm(dim=1).mean()
+        return self._project(self.query_projection, embeddings), norm
 
     @torch.no_grad()
     def _embed_key(self, images: Tensor) -> Tensor:
@@ -182,20 +189,25 @@ class MoCo(StepCounter):
         """
         ranks = distributed.world_size()
         if ranks == 1:
-            return self._embed(self.key_encoder, self.key_projection, images)
+            return self._project(self.key_projection, self._encode(self.key_encoder, images))
         # The permutation is a function of (seed, step): the same on every rank and after a resume.
         order = random_generator(Purpose.KEY_SHUFFLE, self.seed, self.steps).permutation(ranks * len(images))
-        keys = self._embed(self.key_encoder, self.key_projection, distributed.exchange_rows(images, order))
+        exchanged = distributed.exchange_rows(images, order)
+        keys = self._project(self.key_projection, self._encode(self.key_encoder, exchanged))
         return distributed.restore_rows(distributed.gather(keys), order)
 
-    def _embed(self, encoder: nn.Module, projection: nn.Module, images: Tensor) -> Tensor:
-        """Unit embeddings, in the queue's precision whatever autocast does to the encoder."""
-        embeddings = encoder(images if self.preprocess is None else self.preprocess(images))
+    def _encode(self, encoder: nn.Module, images: Tensor) -> Tensor:
+        """Embeddings [N, D] of any length."""
+        embeddings: Tensor = encoder(images if self.preprocess is None else self.preprocess(images))
         if embeddings.shape != (len(images), self.embedding_size):
             raise ValueError(
                 f"encoder gave embeddings of shape {list(embeddings.shape)}, expected [{len(images)}, "
                 f"{self.embedding_size}]: set embedding_size to the encoder's output width"
             )
+        return embeddings
+
+    def _project(self, projection: nn.Module, embeddings: Tensor) -> Tensor:
+        """Unit vectors, in the queue's precision whatever autocast does to the encoder."""
         embeddings = projection(embeddings)
         with torch.autocast(embeddings.device.type, enabled=False):
             return unit_vectors(embeddings.to(self.queue.dtype), dim=1)
@@ -289,9 +301,14 @@ class MoCo(StepCounter):
         return identities
 
 
-def contrast_accuracy(logits: Tensor) -> Tensor:
-    """Share of rows of logits [N, 1+K] whose positive (column 0) is above all negatives: a scalar tensor in 0..1."""
-    return (logits[:, 0] > logits[:, 1:].amax(dim=1)).float().mean()
+def contrast_accuracy(logits: Tensor, top: int = 1) -> Tensor:
+    """Share of rows of logits [N, 1+K] whose positive (column 0) is among the `top` largest: a scalar tensor in 0..1.
+
+    A negative that equals the positive counts as larger.
+    """
+    # What is not a number is not above a negative, so a row with one is wrong.
+    rivals = (~(logits[:, :1] > logits[:, 1:])).sum(dim=1)
+    return (rivals < top).float().mean()
 
 
 def _projection(embedding_size: int, projection_size: int | None) -> nn.Module:

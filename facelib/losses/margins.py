@@ -46,18 +46,28 @@ class MarginOutput:
     penalty: Tensor | float = 0.0
     target_cosines: Tensor | None = None
 
+    def accuracy(self, labels: Tensor, top: int = 1) -> Tensor:
+        """Share of labeled rows (labels [N]) whose class is among the `top` largest cosines; nan if none is labeled.
+
+        Margins are left out.
+        """
+        return top_share(self.rivals(labels), labels >= 0, top)
+
     @torch.no_grad()
-    def accuracy(self, labels: Tensor) -> Tensor:
-        """Share of labeled rows (labels [N]) whose class has the largest cosine, margins left out; nan if none is."""
+    def rivals(self, labels: Tensor) -> Tensor:
+        """Number of other classes, [N], whose cosine is above that of a row's own class, margins left out."""
         if self.target_cosines is None:
             raise ValueError("target_cosines=None: accuracy needs an output that comes from a margin head")
-        labeled = labels >= 0
         target = self.target_cosines[:, None]
         with_margin = self.cosines.gather(1, labels.clamp(min=0)[:, None])
         # A margin may also raise a cosine (θ + m beyond π): the own column never counts as a rival. What is not a
         # number is not at or below the target, so a row with one is wrong.
-        rivals = (~(self.cosines <= target)).sum(dim=1) - (with_margin > target)[:, 0].long()
-        return ((rivals == 0) & labeled).sum() / labeled.sum()
+        return (~(self.cosines <= target)).sum(dim=1) - (with_margin > target)[:, 0].long()
+
+
+def top_share(rivals: Tensor, labeled: Tensor, top: int) -> Tensor:
+    """Share of the labeled rows (bool [N]) with fewer than `top` rivals [N]: scalar."""
+    return ((rivals < top) & labeled).sum() / labeled.sum()
 
 
 class MarginHead(nn.Module):

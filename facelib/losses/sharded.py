@@ -14,7 +14,8 @@ are those of that loss.
     loss = ShardedMarginLoss(ArcFace, embedding_size=512, num_classes=1_000_000)
     loss(backbone(images), labels).backward()
 
-After a forward pass `accuracy` has the share of the global batch's rows whose class came first.
+After a forward pass `accuracy` has the share of the global batch's rows whose class came first, `accuracy_top5` of
+those whose class was among the first five.
 
 Checkpoints hold all classes in order and do not depend on the number of ranks: `gather_classes`, `own_classes`.
 
@@ -28,7 +29,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facelib.losses.margins import MarginHead, MarginOutput, at_least_float32, check_batch, initialize_classes
+from facelib.losses.margins import (
+    MarginHead,
+    MarginOutput,
+    at_least_float32,
+    check_batch,
+    initialize_classes,
+    top_share,
+)
 from facelib.losses.unified_negatives import UnifiedNegativeLoss, negative_logsumexp
 from facelib.utils import distributed
 from facelib.utils.random_streams import Purpose, torch_seed
@@ -56,6 +64,7 @@ class ShardedMarginLoss(StepCounter):
     """
 
     accuracy: Tensor
+    accuracy_top5: Tensor
 
     def __init__(
         self,
@@ -82,7 +91,8 @@ class ShardedMarginLoss(StepCounter):
         self.head = head(embedding_size, self.end - self.first, **settings)
         shape, weight_init = (num_classes, embedding_size), self.head.weight_init
         self.head.weight.data.copy_(_first_weights(self.first, self.end, shape, seed, weight_init))
-        self.register_buffer("accuracy", torch.zeros(()), persistent=False)
+        for name in ("accuracy", "accuracy_top5"):
+            self.register_buffer(name, torch.zeros(()), persistent=False)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss of the global batch, the same on every rank.
@@ -105,7 +115,8 @@ class ShardedMarginLoss(StepCounter):
             output = self.head.compare(_scale_gradient(all_embeddings, distributed.world_size()), local_labels, weight)
             logits = output.scale * output.cosines
             positives = torch.where(mine, logits.gather(1, local_labels.clamp(min=0)[:, None])[:, 0], 0.0)
-            self.accuracy = _accuracy_over_ranks(output, local_labels, labeled)
+            rivals = _rivals_over_ranks(output, local_labels)
+            self.accuracy, self.accuracy_top5 = (top_share(rivals, labeled, top) for top in (1, 5))
             normalizer = _logsumexp_over_ranks(torch.logsumexp(logits, dim=1))
             positives = _sum_over_ranks(positives)
             penalty = _sum_over_ranks(output.penalty * mine.sum()) if isinstance(output.penalty, Tensor) else 0.0
@@ -170,8 +181,8 @@ def _first_weights(first: int, end: int, shape: tuple[int, int], seed: int, weig
 
 
 @torch.no_grad()
-def _accuracy_over_ranks(output: MarginOutput, labels: Tensor, labeled: Tensor) -> Tensor:
-    """Share of labeled rows [B] whose class, on whichever rank, has the largest cosine; margins left out."""
+def _rivals_over_ranks(output: MarginOutput, labels: Tensor) -> Tensor:
+    """Number of other classes, [B], on any rank, whose cosine is above that of a row's own; margins left out."""
     mine = labels >= 0
     assert output.target_cosines is not None
     target = distributed.all_reduce(torch.where(mine, output.target_cosines, 0.0))
@@ -179,8 +190,7 @@ def _accuracy_over_ranks(output: MarginOutput, labels: Tensor, labeled: Tensor) 
     above = (~(output.cosines <= target[:, None])).sum(dim=1)
     # A margin may also raise a cosine: the own column never counts as a rival.
     own = output.cosines.gather(1, labels.clamp(min=0)[:, None])[:, 0] > target
-    rivals = distributed.all_reduce(above - (own & mine).long())
-    return ((rivals == 0) & labeled).sum() / labeled.sum()
+    return distributed.all_reduce(above - (own & mine).long())
 
 
 def _logsumexp_over_ranks(own: Tensor) -> Tensor:

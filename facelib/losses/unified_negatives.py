@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from facelib.losses.margins import MarginHead, MarginOutput, at_least_float32
+from facelib.losses.margins import MarginHead, MarginOutput, at_least_float32, top_share
 from facelib.utils import distributed
 from facelib.utils.unit_vectors import unit_vectors
 
@@ -80,21 +80,25 @@ class UnifiedNegativeLoss(nn.Module):
 class MarginSoftmax(nn.Module):
     """A head and its `UnifiedNegativeLoss` as one module, used like `ShardedMarginLoss`.
 
-    After a forward pass `accuracy` has the share of this rank's rows whose class came first.
+    After a forward pass `accuracy` has the share of this rank's rows whose class came first, `accuracy_top5` of those
+    whose class was among the first five.
     """
 
     accuracy: Tensor
+    accuracy_top5: Tensor
 
     def __init__(self, head: MarginHead, whisker: float | None = 1.5) -> None:
         super().__init__()
         self.head = head
         self.loss = UnifiedNegativeLoss(whisker)
-        self.register_buffer("accuracy", torch.zeros(()), persistent=False)
+        for name in ("accuracy", "accuracy_top5"):
+            self.register_buffer(name, torch.zeros(()), persistent=False)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss of embeddings [N, D] and labels [N], −1 for none."""
         output = self.head(embeddings, labels)
-        self.accuracy = output.accuracy(labels)
+        rivals, labeled = output.rivals(labels), labels >= 0
+        self.accuracy, self.accuracy_top5 = (top_share(rivals, labeled, top) for top in (1, 5))
         return self.loss(output, embeddings, labels)
 
 

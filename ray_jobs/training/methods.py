@@ -107,8 +107,10 @@ class MoCoMethod(nn.Module):
             loss,
             {
                 "contrast_accuracy": contrast_accuracy(logits),
+                "contrast_accuracy_top5": contrast_accuracy(logits, top=5),
                 "positive_cosine": positive,
                 "negative_cosine": negative,
+                "xnorm": self.moco.feature_norm,
             },
         )
 
@@ -153,7 +155,11 @@ class MarginSoftmaxMethod(nn.Module):
         """Margin-softmax loss of one batch, plus the triplet and contrastive terms if they are on."""
         embeddings = self.network(to_network_input(images[0]))
         loss = self.softmax(embeddings, labels)
-        metrics = {"train_accuracy": self.softmax.accuracy}
+        metrics = {
+            "train_accuracy": self.softmax.accuracy,
+            "train_accuracy_top5": self.softmax.accuracy_top5,
+            "xnorm": embeddings.detach().float().norm(dim=1).mean(),
+        }
         for weight, term in self.terms:
             value = term(embeddings, labels)
             metrics[term.__name__] = value.detach()

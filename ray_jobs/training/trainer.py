@@ -14,6 +14,7 @@ import torch
 
 from facelib.models import network_entry
 from facelib.models.pixels import SYMMETRIC
+from facelib.utils import distributed
 from facelib.utils.devices import autocast, set_cuda_precision
 from facelib.utils.process import keep_freed_memory, return_memory
 from facelib.utils.random_streams import Purpose, torch_seed
@@ -34,7 +35,7 @@ from ray_jobs.training.parallel import compile_encoders, distribute
 from ray_jobs.training.plan import TrainingPlan
 from ray_jobs.training.sampler import DistributedBatchSampler
 from ray_jobs.training.sharded_state import clip_gradients, gather_state, load_state, share_overflow
-from ray_jobs.training.validator import Validator
+from ray_jobs.training.validator import Validator, accuracies
 
 # Steps leave freed memory scattered in the C library's arenas: 0.4 GB of a trainer's 1.1 after two minutes, and
 # growing. Returning it to the system takes a third of a second.
@@ -247,7 +248,7 @@ class Trainer:
     def _step_line(self, metrics: dict[str, float], step: int, seconds_left: float) -> str:
         epoch, per_epoch = self.step // self.sampler.steps_per_epoch + 1, self.sampler.steps_per_epoch
         return (
-            f"epoch {epoch}, step {step}/{per_epoch}: loss {metrics['loss']:.3f}, "
+            f"epoch {epoch}, step {step}/{per_epoch}: loss {metrics['loss']:.3f}, {accuracies(metrics)}"
             f"{metrics['samples_per_second']:.0f} samples/s, learning rate {metrics['learning_rate']:.3g}, "
             f"{format_seconds(seconds_left)} left"
         )
@@ -341,7 +342,11 @@ class LossGuard:
 
 
 class MetricAccumulator:
-    """Means of an epoch's metrics, accumulated on the device so that no step synchronizes with the host."""
+    """Means of an epoch's metrics over steps and ranks, which have equal batches.
+
+    They are accumulated on the device, so that no step synchronizes with the host or with other ranks: `recent` and
+    `result` do, and all ranks call them together.
+    """
 
     def __init__(self, samples_per_step: int) -> None:
         self.samples_per_step, self.steps, self.waited = samples_per_step, 0, 0.0
@@ -365,7 +370,7 @@ class MetricAccumulator:
     def recent(self) -> dict[str, float]:
         """Means and samples per second since the last call; waits for the device."""
         steps, began, before = self.mark
-        sums = {name: float(value) for name, value in self.sums.items()}
+        sums = self._over_ranks()
         self.mark = self.steps, time.monotonic(), sums
         count = self.steps - steps
         means = {name: (value - before.get(name, 0.0)) / count for name, value in sums.items()}
@@ -376,6 +381,15 @@ class MetricAccumulator:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.monotonic() - self.started
-        means = {name: float(value) / self.steps for name, value in self.sums.items()}
+        means = {name: value / self.steps for name, value in self._over_ranks().items()}
         rate = self.samples_per_step * self.steps / seconds
         return {**means, "samples_per_second": rate, "data_wait_share": self.waited / seconds}
+
+    def _over_ranks(self) -> dict[str, float]:
+        """The sums, averaged over the ranks."""
+        if not self.sums:
+            return {}
+        # Some are on the host: known there without asking the device.
+        device = next((v.device for v in self.sums.values() if v.device.type != "cpu"), torch.device("cpu"))
+        values = distributed.all_reduce(torch.stack([value.to(device) for value in self.sums.values()]), "mean")
+        return dict(zip(self.sums, values.tolist(), strict=True))

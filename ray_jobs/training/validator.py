@@ -5,7 +5,7 @@ with the BatchNorm statistics of rank 0, whose model is kept.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,9 +77,7 @@ class Validator:
     def line(self, metrics: dict[str, float], epochs: int) -> str:
         """The console line of an epoch."""
         words = [f"epoch {int(metrics['epoch'])}/{epochs}", f"loss {metrics['loss']:.3f}"]
-        for name in ("contrast_accuracy", "train_accuracy"):
-            if name in metrics:
-                words.append(f"{name.replace('_', ' ')} {metrics[name]:.3f}")
+        words += filter(None, [accuracies(metrics).removesuffix(", ")])
         words += [f"{name} {value:.4f}" for name, value in metrics.items() if name.endswith("/auc")]
         words.append(f"{metrics['samples_per_second']:.0f} samples/s")
         if metrics["data_wait_share"] > 0.05:
@@ -106,6 +104,15 @@ class Validator:
         padded[: len(own)] = torch.from_numpy(own)
         gathered = distributed.gather(padded).cpu().numpy().reshape(world, len(padded), -1)
         return np.concatenate([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+
+def accuracies(metrics: Mapping[str, float]) -> str:
+    """Training accuracy, Acc@1 and Acc@5, and XNorm as a log line has them, with a comma at the end."""
+    shown = ""
+    for name in ("contrast_accuracy", "train_accuracy"):
+        if name in metrics:
+            shown += f"{name.replace('_', ' ')} {metrics[name]:.3f} (top 5 {metrics[f'{name}_top5']:.3f}), "
+    return shown + (f"xnorm {metrics['xnorm']:.2f}, " if "xnorm" in metrics else "")
 
 
 @contextlib.contextmanager

@@ -214,6 +214,16 @@ def test_contrast_accuracy_counts_rows_won_by_the_positive():
     assert contrast_accuracy(logits) == 0.5
 
 
+def test_top_5_accuracy_counts_rows_with_fewer_than_five_larger_negatives():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 21, generator=generator)
+    logits[0, 1:] = logits[0, 0]  # as large as the positive counts as larger
+    logits[1, 3] = torch.nan
+    larger = [sum(1 for n in row[1:] if not row[0] > n) for row in logits.tolist()]
+    for top in (1, 5):
+        assert contrast_accuracy(logits, top).item() == pytest.approx(sum(n < top for n in larger) / 200)
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from facelib.losses import ArcFace, CosFace, MagFace, MarginOutput, ShardedMarginLoss
+from facelib.losses import ArcFace, CosFace, MagFace, MarginOutput, MarginSoftmax, ShardedMarginLoss
 
 N, C, D = 12, 5, 8
 
@@ -144,6 +144,24 @@ def test_accuracy_ignores_margin_and_unlabeled_rows():
     assert output.accuracy(torch.full((6,), -1)).isnan()
     with pytest.raises(ValueError, match="target_cosines=None"):
         MarginOutput(output.cosines, 64.0).accuracy(labels)
+
+
+@pytest.mark.parametrize("module", [False, True], ids=["head", "module"])
+def test_top_5_accuracy_is_that_of_the_sorted_cosines(module):
+    generator = torch.Generator().manual_seed(0)
+    head = CosFace(8, 30, margin=0.4)
+    embeddings, labels = torch.randn(60, 8, generator=generator), torch.arange(60) % 30
+    # As topk of the plain cosines finds it.
+    cosines = torch.nn.functional.normalize(embeddings) @ torch.nn.functional.normalize(head.weight.detach()).T
+    for top in (1, 5):
+        expected = (cosines.topk(top).indices == labels[:, None]).any(dim=1).float().mean().item()
+        if module:
+            softmax = MarginSoftmax(head)
+            softmax(embeddings, labels)
+            found = {1: softmax.accuracy, 5: softmax.accuracy_top5}[top]
+        else:
+            found = head(embeddings, labels).accuracy(labels, top)
+        assert found.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("unified", [False, True], ids=["head", "sharded"])

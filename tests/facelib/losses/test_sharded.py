@@ -6,6 +6,7 @@ from support.fake_cuda import StepWatch, fake_cuda
 from torch import nn
 
 from facelib.losses import ArcFace, CosFace, MagFace, ShardedMarginLoss, UnifiedNegativeLoss
+from facelib.losses.sharded import _first_weights
 from facelib.utils import distributed
 
 HEADS = {"arcface": ArcFace, "cosface": CosFace, "magface": MagFace}
@@ -82,6 +83,25 @@ def test_two_ranks_equal_the_unsharded_head(gloo_pool, name, whisker, labels):
     assert close(first_backbone, expected_backbone)
     assert (len(first_head), len(second_head)) == (3, 4)
     assert close(torch.cat([first_head, second_head]), expected_head)
+
+
+def _accuracies():
+    torch.manual_seed(0)
+    ranks, rank = distributed.world_size(), distributed.rank()
+    embeddings, labels = torch.randn(40, 8), torch.arange(40) % 23
+    sharded = ShardedMarginLoss(ArcFace, embedding_size=8, num_classes=23)
+    mine = slice(rank * 40 // ranks, (rank + 1) * 40 // ranks)
+    sharded(embeddings[mine], labels[mine])
+    head = ArcFace(8, 23)
+    head.load_state_dict({"weight": _first_weights(0, 23, (23, 8), 0)})
+    expected = [head(embeddings, labels).accuracy(labels, top).item() for top in (1, 5)]
+    return [sharded.accuracy.item(), sharded.accuracy_top5.item()], expected
+
+
+def test_accuracies_are_those_of_all_classes_and_rows(gloo_pool):
+    for found, expected in [_accuracies(), *gloo_pool.run(_accuracies)]:
+        assert found == pytest.approx(expected)
+        assert 0 < expected[0] < expected[1] < 1
 
 
 def _load_and_gather(weight):

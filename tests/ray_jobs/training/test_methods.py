@@ -1,5 +1,7 @@
 """Both methods on random images, without a trainer."""
 
+import copy
+
 import pytest
 import torch
 from support.commands import ROOT
@@ -36,14 +38,29 @@ def forward(name, settings, views):
 
 def test_moco_takes_pairs_and_reports_cosines(settings):
     output = forward("ssl", settings, 2)
-    assert output.metrics.keys() == {"contrast_accuracy", "positive_cosine", "negative_cosine"}
+    assert output.metrics.keys() == {
+        "contrast_accuracy", "contrast_accuracy_top5", "positive_cosine", "negative_cosine", "xnorm",
+    }  # fmt: skip
     assert -1 <= output.metrics["positive_cosine"] <= 1
 
 
 @pytest.mark.parametrize("head", ["arcface", "cosface", "magface"])
 def test_margin_softmax_takes_single_images(settings, head):
     changed = change_settings(settings, {"unpg.head": head, "unpg.triplet": 0.5}, "test")
-    assert forward("unpg", changed, 1).metrics.keys() == {"train_accuracy", "triplet_loss"}
+    metrics = forward("unpg", changed, 1).metrics
+    assert metrics.keys() == {"train_accuracy", "train_accuracy_top5", "xnorm", "triplet_loss"}
+    assert metrics["train_accuracy_top5"] == 1  # of five classes
+
+
+@pytest.mark.parametrize("name", ["ssl", "unpg"])
+def test_xnorm_is_the_mean_length_of_the_embeddings(settings, name):
+    torch.manual_seed(0)
+    method = METHODS[name](settings, 5)
+    images = torch.randint(256, (method.sampling.views, 4, 3, 112, 112), dtype=torch.uint8)
+    # The network of a step in training mode, before it changes its statistics.
+    embeddings = copy.deepcopy(method.backbone).train()((images[0].float() / 255 - 0.5) / 0.5).double()
+    expected = torch.tensor([row.square().sum().sqrt() for row in embeddings]).mean().item()
+    assert method(images, torch.tensor([0, 1, 2, 4])).metrics["xnorm"].item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_one_identity_has_no_other_class(settings):

@@ -13,6 +13,7 @@ from support.fake_cuda import StepWatch, fake_cuda
 
 from facelib.config import change_settings, load_settings
 from facelib.models import load_backbone, read_checkpoint
+from facelib.utils import distributed
 from ray_jobs.errors import JobError
 from ray_jobs.training import trainer as trainer_module
 from ray_jobs.training.callbacks import LOGGED, LOGGED_STEPS
@@ -227,6 +228,21 @@ def test_recent_means_are_those_since_the_last_call():
         means.append(metrics.recent()["loss"])
     assert means == [1.5, 6.0, 8.0]
     assert metrics.result(torch.device("cpu"))["loss"] == 5.5
+
+
+def accumulated():
+    """Means on rank r of two steps: losses r and r + 2, and a rate that is the same everywhere."""
+    metrics = MetricAccumulator(samples_per_step=4)
+    for value in (0.0, 2.0):
+        metrics.add({"loss": torch.tensor(value + distributed.rank()), "learning_rate": torch.tensor(0.1)})
+    return metrics.recent(), metrics.result(torch.device("cpu"))
+
+
+def test_metrics_are_means_over_the_ranks(gloo_pool):
+    for recent, result in gloo_pool.run(accumulated):
+        for means in (recent, result):
+            assert means["loss"] == 1.5
+            assert means["learning_rate"] == pytest.approx(0.1)
 
 
 def test_a_diverged_training_ends_with_advice(settings, ray_cluster, tmp_path):
