@@ -74,11 +74,9 @@ def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
         AugmentationSpec(settings.augment, 1).build()
     specs = check_sets("train.sets", train.sets, upcoming)
     check_unique("train.sets", [spec.name for spec in specs], "give the sets names, name=path")
-    for spec in specs:
-        if spec.protocol != "pairs":
-            raise SettingsError(
-                f"train.sets: {spec.name} has protocol {spec.protocol}; training validates on pairs only"
-            )
+    names = [spec.name for spec in specs]
+    if unknown := [name for name in train.selection_sets if name not in names]:
+        raise SettingsError(f"train.selection_sets: no set of train.sets is named {unknown[0]}; {', '.join(names)} are")
     check_checkpoint_exists(settings, "model.init_from", model.init_from, upcoming)
     check_checkpoint_exists(settings, "train.continue_from", train.continue_from, upcoming)
     if train.continue_from and model.init_from:

@@ -1,19 +1,10 @@
 """Settings of using trained models: evaluation, embedding, export."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from facelib.config.fields import Count, Fraction, Index, NonNegative, Positive, Section
-
-
-def _named_flip(value: Any) -> Any:
-    """`flip: true` and `false` of former settings files are `sum` and `none`."""
-    return {"true": "sum", "false": "none"}.get(str(value).lower(), value)
-
-
-Flip = Annotated[Literal["sum", "concat", "none"], BeforeValidator(_named_flip)]
-AutoFlip = Annotated[Literal["auto", "sum", "concat", "none"], BeforeValidator(_named_flip)]
+from facelib.config.fields import AutoFlip, Count, Flip, Fraction, Index, NonNegative, Positive, Section
 
 
 class EvaluateSettings(Section):

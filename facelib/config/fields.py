@@ -4,7 +4,7 @@ Every number has a lower and an upper bound, so that no value overflows in a com
 """
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -35,6 +35,15 @@ def read_numbers(value: Any) -> Any:
 
 
 Options = Annotated[dict[str, Any], BeforeValidator(read_numbers)]
+
+
+def _named_flip(value: Any) -> Any:
+    """`flip: true` and `false` of former settings files are `sum` and `none`."""
+    return {"true": "sum", "false": "none"}.get(str(value).lower(), value)
+
+
+Flip = Annotated[Literal["sum", "concat", "none"], BeforeValidator(_named_flip)]
+AutoFlip = Annotated[Literal["auto", "sum", "concat", "none"], BeforeValidator(_named_flip)]
 
 
 class SettingsError(ValueError):

@@ -10,7 +10,8 @@ from facelib.config.tree import Settings
 
 _TOP_LEVEL = ("name", "seed", "output")
 _FACES = ("generate", "align")
-_TRAINING = ("train", "data", "model", "augment", "evaluate.pairs", "evaluate.batch_size")
+_TRAINING = ("train", "data", "model", "augment", "evaluate.pairs", "evaluate.batch_size",
+             "evaluate.published", "evaluate.accuracy_rule", "evaluate.far_rule")  # fmt: skip
 _EVERY_JOB = ("tracking", "ray")
 
 # What each job reads, in the order in which --help lists it: sections, or single settings of one.

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from facelib.config.fields import MAX_INT, Count, Fraction, Index, NonNegative, Options, Positive, Section
+from facelib.config.fields import MAX_INT, AutoFlip, Count, Fraction, Index, NonNegative, Options, Positive, Section
 
 
 class DataSettings(Section):
@@ -221,11 +221,27 @@ class TrainSettings(Section):
     )
     selection: Literal["heldout", "sets", "last"] = Field(
         "heldout",
-        description="best epoch by ROC AUC on held-out synthetic pairs (heldout), by mean accuracy on `sets`, or the "
-        "last epoch",
+        description="best epoch by ROC AUC on held-out synthetic pairs (heldout), by the mean of `selection_metric` "
+        "on `sets`, or the last epoch",
     )
     sets: list[str] = Field(
-        [], description=".bin verification sets evaluated during training; selection=sets selects by them"
+        [],
+        description="evaluation sets watched during training, as `evaluate.sets`: .bin files, K-FACE, IJB; "
+        "selection=sets selects by them",
+    )
+    selection_sets: list[str] = Field(
+        [], description="names of those `sets` that select the epoch, by their mean (empty: all)"
+    )
+    selection_metric: str = Field(
+        "auto",
+        pattern=r"^(auto|accuracy|auc|tar_at_far_[0-9.e-]+|rank_\d+|tpir_at_fpir_[0-9.e-]+)$",
+        description="metric that selects the epoch: accuracy, auc, tar_at_far_0.001 (a FAR of `evaluate.fars`) and the "
+        "like; auto: of each set accuracy, or else TAR at FAR 0.001, or else rank 1",
+    )
+    flip: AutoFlip = Field(
+        "none",
+        description="embedding of the flipped face on `sets`: none (half the time), sum, concat; auto: as `evaluate` "
+        "has it; the option of a set takes precedence",
     )
     evaluate_every: Count = Field(1, description="epochs between evaluations")
     evaluate_every_steps: Index = Field(0, description="steps between evaluations within an epoch (0: none)")

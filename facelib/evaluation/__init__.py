@@ -23,6 +23,7 @@ from facelib.evaluation.report import (
     evaluate_pairs,
     evaluate_scores,
     results_tables,
+    with_best_accuracy,
 )
 from facelib.evaluation.resampling import Interval, Resampled
 from facelib.evaluation.roc import (
@@ -78,4 +79,5 @@ __all__ = [
     "tar_at_far",
     "template_features",
     "transfer_thresholds",
+    "with_best_accuracy",
 ]

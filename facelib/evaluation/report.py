@@ -6,7 +6,7 @@ Shape legend: P pairs, D embedding size.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -177,25 +177,32 @@ def evaluate_pairs(
         warnings.insert(0, "all pairs have the same similarity: the model has collapsed to one embedding")
     measured = {name: getattr(report, name) for name in report.__dataclass_fields__}
     measured.update(accuracy_rule=accuracy_rule, warnings=warnings)
-    samples = None
     if accuracy_rule == "best_threshold":
         scores = SortedScores.of(similarities, same, identities)
-        measured.update(accuracy=scores.best_accuracy)
-        samples = bootstrap_best_accuracy(scores, bootstrap, seed) if bootstrap else None
-    else:
-        distances = squared_distances(first, second)
-        kfold = kfold_from_distances(distances, same, folds)
-        measured.update(
-            accuracy=kfold.accuracy,
-            accuracy_std=kfold.std,
-            fold_accuracies=kfold.fold_accuracies.tolist(),
-            fold_thresholds=kfold.fold_thresholds.tolist(),
-        )
-        if bootstrap:
-            samples = bootstrap_folds(threshold_cells(distances, same, folds), folds, bootstrap, seed, identities)
-    if samples is not None:
-        measured["intervals"] = {"accuracy": samples.interval(measured["accuracy"])} | report.intervals
+        return with_best_accuracy(VerificationReport(**measured), scores, bootstrap, seed)
+    distances = squared_distances(first, second)
+    kfold = kfold_from_distances(distances, same, folds)
+    measured.update(
+        accuracy=kfold.accuracy,
+        accuracy_std=kfold.std,
+        fold_accuracies=kfold.fold_accuracies.tolist(),
+        fold_thresholds=kfold.fold_thresholds.tolist(),
+    )
+    if bootstrap:
+        samples = bootstrap_folds(threshold_cells(distances, same, folds), folds, bootstrap, seed, identities)
+        measured["intervals"] = {"accuracy": samples.interval(kfold.accuracy)} | report.intervals
     return VerificationReport(**measured)
+
+
+def with_best_accuracy(
+    report: VerificationReport, scores: SortedScores, bootstrap: int = 1000, seed: int = 0
+) -> VerificationReport:
+    """A report of scores, with the accuracy at the one threshold that is best on them, which needs no folds."""
+    accuracy, intervals = scores.best_accuracy, report.intervals
+    if bootstrap:
+        samples = bootstrap_best_accuracy(scores, bootstrap, seed)
+        intervals = {"accuracy": samples.interval(accuracy)} | intervals
+    return replace(report, accuracy=accuracy, accuracy_rule="best_threshold", intervals=intervals)
 
 
 def evaluate_scores(

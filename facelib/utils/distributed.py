@@ -98,6 +98,15 @@ def broadcast(tensor: Tensor, source: int = 0) -> Tensor:
     return result
 
 
+def broadcast_object(value: Any, source: int = 0) -> Any:
+    """The picklable value of rank `source` on every rank."""
+    if world_size() == 1:
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared, src=source)
+    return shared[0]
+
+
 @torch.no_grad()
 def all_reduce(tensor: Tensor, operation: str = "sum") -> Tensor:
     """Elementwise sum, mean or max over ranks on every rank, without gradient. The argument is left alone.

@@ -63,7 +63,12 @@ def training_spec(settings: Settings, faces: TrainingFaces, method: str) -> dict
     """Every setting that decides the trained weights; an output folder holds one training only."""
     tree = settings.model_dump(mode="json", include={"seed", "model", "augment", method, "train"})
     # Validation sets decide nothing unless the model is selected by them.
-    watched = () if settings.train.selection == "sets" else ("sets",)
+    train = settings.train
+    watched = [] if train.selection == "sets" else ["sets"]
+    # Nor do their rules; those of later versions count where they differ from what was before.
+    for name, former in (("selection_sets", []), ("selection_metric", "auto"), ("flip", "none")):
+        if train.selection != "sets" or getattr(train, name) == former:
+            watched.append(name)
     # The number of workers of an elastic training may change.
     elastic = ("workers", "min_workers") if settings.train.min_workers else ("min_workers",)
     for name in (*OPERATIONAL, *watched, *elastic):
@@ -81,6 +86,9 @@ def training_spec(settings: Settings, faces: TrainingFaces, method: str) -> dict
     if settings.model.init_from:  # The content counts, not the path.
         spec["model.init_from"] = file_sha256(settings.path(settings.model.init_from))
     spec |= training_faces_spec(settings, faces)
+    if train.selection == "sets":
+        rules = {name: getattr(settings.evaluate, name) for name in ("published", "accuracy_rule", "far_rule", "flip")}
+        spec |= {f"evaluate.{name}": rule for name, rule in rules.items() if rule not in ("none", "auto")}
     if settings.train.selection == "heldout":
         heldout = FaceDataset(settings.path(settings.data.heldout))
         spec |= {"data.heldout parts": [p.sha256 for p in heldout.manifest.parts]}

@@ -10,7 +10,9 @@ Shape legend: N faces, P pairs, D embedding size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from facelib.alignment import build_detector, select_face
 from facelib.alignment.aligner import SelectionRule
 from facelib.data import Folder, ImageSpec, decode_image
-from facelib.evaluation import EvaluationOptions, evaluate_scores
+from facelib.evaluation import EvaluationOptions, SortedScores, evaluate_scores, with_best_accuracy
 from facelib.evaluation.protocols.base import EvaluationResult, FacePairs
 from facelib.evaluation.protocols.faces import ImageFiles
 from facelib.evaluation.protocols.pairs import pair_similarities
@@ -33,7 +35,7 @@ DETECT_BATCH = 32
 class KFaceQ1(FacePairs):
     """Pairs of the list Q1.
 
-    The lists have no folds, so there is no k-fold accuracy.
+    The lists have no folds, so there is no k-fold accuracy; by the rule "best_threshold" there is one.
 
     Args:
         path: folder of the identities' folders; it holds the list too, unless `pair_list` names it.
@@ -76,7 +78,15 @@ class KFaceQ1(FacePairs):
         report = evaluate_scores(
             similarities, self.issame, measures.fars, measures.bootstrap, measures.seed, measures.rule, identities
         )
-        return EvaluationResult(report, similarities, self.issame, identities)
+        result = EvaluationResult(report, similarities, self.issame, identities)
+        if measures.accuracy_rule != "best_threshold":
+            return result
+        scores = SortedScores.of(similarities, self.issame, identities)
+        return replace(result, report=with_best_accuracy(report, scores, measures.bootstrap, measures.seed))
+
+    def rules(self, measures: EvaluationOptions) -> dict[str, Any]:
+        best = {"accuracy_rule": measures.accuracy_rule} if measures.accuracy_rule == "best_threshold" else {}
+        return {**super().rules(measures), **best}
 
 
 @register_protocol("kface-q2")

@@ -42,6 +42,7 @@ PROTOCOLS = Registry(
 _SPEC = re.compile(
     r"(?:(?P<name>[\w.@-]+)=)?(?:(?P<protocol>[a-z][\w-]*)(?:\((?P<options>[^()]*)\))?:(?!//))?(?P<path>.+)", re.DOTALL
 )
+FILE_OPTIONS = ("names", "pair_list")
 _NOT_IN_NAMES = re.compile(r"[^\w.@-]+")
 Kind = TypeVar("Kind", bound=type[EvaluationSet])
 
@@ -65,8 +66,15 @@ class SetSpec:
         else:
             for file, whole in zip(self.files, files, strict=True):
                 path = path.replace(file, whole, 1)
-        options = ",".join(f"{key}={json.dumps(value)}" for key, value in self.options.items())
+        options = ",".join(f"{key}={json.dumps(_absolute(key, value))}" for key, value in self.options.items())
         return f"{self.name}={self.protocol}({options}):{path}"
+
+
+def _absolute(key: str, value: Any) -> Any:
+    """The value of an option; with absolute paths if it names files."""
+    if key not in FILE_OPTIONS:
+        return value
+    return "+".join(path if "://" in path else str(Path(path).absolute()) for path in str(value).split("+"))
 
 
 def register_protocol(name: str) -> Callable[[Kind], Kind]:

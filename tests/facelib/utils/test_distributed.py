@@ -15,6 +15,7 @@ def test_one_process_needs_no_group():
     assert not distributed.gather(x).requires_grad
     assert distributed.gather_with_gradient(x) is x
     assert torch.equal(distributed.broadcast(x), x)
+    assert distributed.broadcast_object({"a": 1}) == {"a": 1}
     assert torch.equal(distributed.all_reduce(x, "mean"), x)
 
 
@@ -31,6 +32,7 @@ def _collectives():
     ((rank + 1) * torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None] * gathered).sum().backward()
     value = torch.tensor([1.0 + rank])
     reduced = [distributed.all_reduce(value, operation) for operation in ("sum", "mean", "max")]
+    assert distributed.broadcast_object({"rank": rank}, source=1) == {"rank": 1}
     return gathered.detach(), x.grad, torch.cat(reduced), distributed.broadcast(value, source=1), value
 
 

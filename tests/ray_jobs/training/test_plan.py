@@ -40,6 +40,7 @@ def test_a_plan_is_plain_data_with_absolute_paths(settings, tmp_path, monkeypatc
         ({"unpg.margin": 0.1}, False),
         ({"train.max_failures": 9}, False),
         ({"train.sets": ["lfw.bin"]}, False),
+        ({"train.flip": "sum", "train.selection_metric": "auc", "evaluate.published": "unpg"}, False),
         ({"data.readers": 5}, False),
         ({"data.cache_dir": "/disk"}, False),
         ({"augment.device": "cpu"}, False),
@@ -61,6 +62,17 @@ def test_augmentation_by_default_is_no_entry(settings):
     spec = training_spec(settings, StoredFaces(settings.path("faces")), "ssl")
     assert {"augment.magnitude", "augment.options"} <= set(spec)
     assert not {"augment.operations", "augment.policy", "augment.decoder"} & set(spec)
+
+
+def test_rules_of_evaluation_sets_decide_where_these_select(settings):
+    faces = StoredFaces(settings.path("faces"))
+    by_sets = {"train.selection": "sets", "train.sets": ["lfw.bin"]}
+    before = training_spec(change_settings(settings, by_sets, "test"), faces, "ssl")
+    # A training that a former version began has none of them.
+    assert not {"train.selection_sets", "train.selection_metric", "train.flip", "evaluate.published"} & before.keys()
+    for change in ({"train.flip": "sum"}, {"train.selection_metric": "auc"}, {"train.selection_sets": ["lfw"]},
+                   {"evaluate.published": "unpg"}, {"evaluate.accuracy_rule": "best_threshold"}):  # fmt: skip
+        assert training_spec(change_settings(settings, {**by_sets, **change}, "test"), faces, "ssl") != before
 
 
 def test_an_elastic_training_may_change_its_workers(settings):

@@ -1,13 +1,18 @@
 import numpy as np
 import pytest
 import torch
-from support.datasets import write_dataset
+from support.datasets import pattern, write_dataset
+from support.releases import write_ijb
 
 from facelib.config import change_settings, load_settings
-from facelib.data import DatasetError, FaceDataset, ImageSpec
+from facelib.data import DatasetError, FaceDataset, ImageSpec, encode_image
+from facelib.embedding import embed_images
+from facelib.evaluation import kfold_accuracy
 from facelib.models import build_backbone
 from facelib.sources import write_bin
+from facelib.sources.pair_sets import load_pair_set
 from facelib.utils import distributed
+from ray_jobs.errors import JobError
 from ray_jobs.training import validator
 from ray_jobs.training.validator import Validator
 
@@ -46,8 +51,44 @@ def test_verification_sets_can_select_it_by_their_mean_accuracy(settings, backbo
         write_bin(paths[-1], chosen, [i % 2 == 0 for i in range(18)])
     by_sets = change_settings(settings, {"train.selection": "sets", "train.sets": paths}, "test")
     result = Validator(by_sets, spec_of(settings)).evaluate(backbone)
-    assert set(result.metrics) == {"a/auc", "a/accuracy", "b/auc", "b/accuracy"}
+    assert set(result.metrics) == {f"{s}/{metric}" for s in "ab" for metric in ("auc", "accuracy", "xnorm")}
     assert result.selected == pytest.approx((result.metrics["a/accuracy"] + result.metrics["b/accuracy"]) / 2)
+    # USynthFace: the mean of some of the sets, flipped.
+    chosen = change_settings(by_sets, {"train.selection_sets": ["b"], "train.flip": "sum"}, "test")
+    flipped = Validator(chosen, spec_of(settings)).evaluate(backbone)
+    pairs = load_pair_set(f"b={paths[1]}")
+    embeddings = embed_images(backbone, pairs.images)
+    expected = kfold_accuracy(embeddings[pairs.first], embeddings[pairs.second], pairs.issame).accuracy
+    assert flipped.selected == flipped.metrics["b/accuracy"] == pytest.approx(expected)
+    # XNorm: the mean length of plain and flipped embeddings before they are added, of the faces of the set.
+    sides = embed_images(backbone, list(dict.fromkeys(pairs.images)), flip="concat").reshape(-1, 2, 16)
+    assert flipped.metrics["b/xnorm"] == pytest.approx(np.linalg.norm(sides, axis=2).mean(), rel=1e-5)
+
+
+def test_ijb_and_kface_can_select_the_model(settings, backbone, tmp_path):
+    write_ijb(tmp_path / "ijb", people=3)
+    names = [f"1908{p}/S001/L1/E01/C{pose}.jpg" for p in range(3) for pose in (1, 2)]
+    for number, name in enumerate(names):
+        (tmp_path / "kface" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "kface" / name).write_bytes(encode_image(pattern(number // 2, number % 2)))
+    lines = [f"{a} {b} {int(a[:5] == b[:5])}" for i, a in enumerate(names) for b in names[i + 1 :]]
+    (tmp_path / "kface" / "kface.Q1.txt").write_text("\n".join(lines))
+    sets = [f"ijb:{tmp_path}/ijb", f"q1=kface-q1(template=arcface):{tmp_path}/kface"]
+    chosen = {"train.selection": "sets", "train.sets": sets, "evaluate.published": "unpg"}
+    by_both = change_settings(settings, chosen, "test")
+    found = Validator(by_both, spec_of(settings)).evaluate(backbone)
+    assert set(found.metrics) == {
+        "ijb/auc", "ijb/tar_at_far_0.001", "ijb/xnorm", "q1/auc", "q1/accuracy", "q1/xnorm",
+    }  # fmt: skip
+    assert found.selected == pytest.approx((found.metrics["ijb/tar_at_far_0.001"] + found.metrics["q1/accuracy"]) / 2)
+    by_tar = change_settings(
+        by_both, {"train.selection_metric": "tar_at_far_0.02", "train.selection_sets": ["q1"]}, "test"
+    )
+    selected = Validator(by_tar, spec_of(settings)).evaluate(backbone)
+    assert selected.selected == selected.metrics["q1/tar_at_far_0.02"]
+    missing = change_settings(by_both, {"train.selection_metric": "rank_1"}, "test")
+    with pytest.raises(JobError, match=r"train\.selection_metric: set ijb has no rank_1; it has auc"):
+        Validator(missing, spec_of(settings)).evaluate(backbone)
 
 
 def test_another_image_spec_is_refused(settings):

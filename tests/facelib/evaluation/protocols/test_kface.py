@@ -1,5 +1,7 @@
 """K-FACE Q1 to Q4."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.datasets import pattern
@@ -38,6 +40,11 @@ def test_kface_pairs_of_crops(kface):
     assert (measured.report.genuine, measured.report.impostors) == (18, 48)
     assert measured.report.auc > 0.7
     assert measured.report.accuracy is None
+    best = opened.measure(pixels(opened.faces), replace(FEW, accuracy_rule="best_threshold")).report
+    scores, same = measured.similarities, measured.issame
+    assert best.accuracy == pytest.approx(max(np.mean((scores >= t) == same) for t in [*scores, 2.0]))
+    assert best.intervals["accuracy"].low <= best.accuracy <= best.intervals["accuracy"].high
+    assert (best.auc, best.tar_at_far) == (measured.report.auc, measured.report.tar_at_far)
     assert len(set(opened.identities.tolist())) == 3
     assert measured.report.identities == 3
     assert any("rest on 3 identities" in warning for warning in measured.report.warnings)

@@ -82,6 +82,14 @@ def test_specifications(text, expected):
     assert (again.name, again.protocol, again.options) == expected[:3]
 
 
+def test_files_that_options_name_become_absolute_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = parse_spec(parse_spec("q=kface-q1(pair_list=lists/q1.txt,size=96):faces").absolute())
+    assert spec.options == {"pair_list": f"{tmp_path}/lists/q1.txt", "size": 96}
+    spec = parse_spec(parse_spec("x=pairs(names=a.txt+/b.txt):a.bin+b.bin").absolute())
+    assert spec.options == {"names": f"{tmp_path}/a.txt+/b.txt"}
+
+
 def test_a_path_that_exists_is_that_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("held_10:30", "my set=x", "a=b"):
