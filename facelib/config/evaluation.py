@@ -58,8 +58,8 @@ class EvaluateSettings(Section):
     )
     score_files: Literal["none", "similarity", "distance"] = Field(
         "none",
-        description="scores of all pairs in evaluation/scores/<model>/<set>_genuines.txt and _impostors.txt: cosines "
-        "(similarity), or squared L2 distances as USynthFace writes them (distance)",
+        description="scores of all pairs in files below evaluation/scores, <set>_genuines.txt and _impostors.txt: "
+        "cosines (similarity), or squared L2 distances as USynthFace writes them (distance)",
     )
     batch_size: Count = Field(256, description="images per forward pass")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast precision of the forward pass")
