@@ -77,6 +77,10 @@ def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
     names = [spec.name for spec in specs]
     if unknown := [name for name in train.selection_sets if name not in names]:
         raise SettingsError(f"train.selection_sets: no set of train.sets is named {unknown[0]}; {', '.join(names)} are")
+    if train.selection == "sets" and train.selection_metric != "auto":
+        for spec in specs:
+            if not train.selection_sets or spec.name in train.selection_sets:
+                _check_selection_metric(settings, spec)
     check_checkpoint_exists(settings, "model.init_from", model.init_from, upcoming)
     check_checkpoint_exists(settings, "train.continue_from", train.continue_from, upcoming)
     if train.continue_from and model.init_from:
@@ -85,6 +89,22 @@ def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
         raise SettingsError(
             f"train.gpus_per_worker: {train.gpus_per_worker:g} with train.workers={train.workers}: NCCL refuses two "
             "workers of a training on one GPU; set it to 1, or train.workers to 1"
+        )
+
+
+def _check_selection_metric(settings: Settings, spec: SetSpec) -> None:
+    """Refuse a metric that the protocol of a set does not have; protocols of others are asked after the first epoch."""
+    from ray_jobs.embedding.rules import evaluation_options
+
+    scores = ["auc", "tar_at_far_"]
+    if spec.protocol.startswith("kface") and evaluation_options(settings).accuracy_rule == "best_threshold":
+        scores.append("accuracy")
+    known = {"pairs": ["accuracy", *scores], "ijb": scores, "ijb-1n": ["rank_", "tpir_at_fpir_"]}
+    kinds = known.get(spec.protocol, scores if spec.protocol.startswith("kface-") else None)
+    if kinds is not None and not settings.train.selection_metric.startswith(tuple(kinds)):
+        names = ", ".join(f"{kind}<number>" if kind.endswith("_") else kind for kind in kinds)
+        raise SettingsError(
+            f"train.selection_metric: set {spec.name} has no {settings.train.selection_metric}: choose one of {names}"
         )
 
 

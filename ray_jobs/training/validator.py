@@ -55,7 +55,8 @@ class Validator:
 
     def __init__(self, settings: Settings, image_spec: ImageSpec) -> None:
         self.train, self.batch_size = settings.train, settings.evaluate.batch_size
-        self.choices = DEFAULT_METRICS if self.train.selection_metric == "auto" else (self.train.selection_metric,)
+        metric = self.train.selection_metric
+        self.choices = DEFAULT_METRICS if metric == "auto" else (as_reported(metric),)
         options = with_metrics(dataclasses.replace(evaluation_options(settings), bootstrap=0), self.choices)
         self.heldout: ValidationSet | None = None
         if settings.data.heldout and self.train.selection == "heldout":
@@ -155,6 +156,12 @@ class Validator:
             )
         except NonFiniteEmbeddingError as error:
             raise JobError(f"validation set {faces.name_of(error.image)}: {error.reason}") from None
+
+
+def as_reported(metric: str) -> str:
+    """The name of a metric in reports: tar_at_far_1e-3 is tar_at_far_0.001."""
+    name, _, number = metric.rpartition("_")
+    return f"{name}_{float(number):g}" if name else metric
 
 
 def with_metrics(options: EvaluationOptions, names: Sequence[str]) -> EvaluationOptions:

@@ -1,5 +1,6 @@
 """Checks of settings that several jobs share."""
 
+import contextlib
 import subprocess
 import sys
 
@@ -67,6 +68,23 @@ def test_faces_that_cannot_be_generated_are_refused(override, message):
 def test_a_training_that_cannot_start_is_refused(override, message):
     with pytest.raises(SettingsError, match=message):
         check_training(settings(override))
+
+
+@pytest.mark.parametrize(
+    ("metric", "rule", "message"),
+    [
+        ("accuracy", "kfold", r"set q1 has no accuracy: choose one of auc, tar_at_far_<number>$"),
+        ("rank_1", "kfold", r"set lfw has no rank_1: choose one of accuracy, auc, tar_at_far_<number>$"),
+        ("accuracy", "best_threshold", None),
+        ("tar_at_far_0.001", "kfold", None),
+    ],
+)
+def test_a_metric_that_a_set_does_not_have_cannot_select(tmp_path, metric, rule, message):
+    (tmp_path / "lfw.bin").write_bytes(b"")
+    sets = f"train.sets=lfw={tmp_path}/lfw.bin,q1=kface-q1:{tmp_path}"
+    flags = ("train.selection=sets", f"train.selection_metric={metric}", f"evaluate.accuracy_rule={rule}", sets)
+    with pytest.raises(SettingsError, match=message) if message else contextlib.nullcontext():
+        check_training(settings(*flags))
 
 
 def test_two_validation_sets_of_one_name_are_refused(tmp_path):

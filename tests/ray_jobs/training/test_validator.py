@@ -82,7 +82,7 @@ def test_ijb_and_kface_can_select_the_model(settings, backbone, tmp_path):
     }  # fmt: skip
     assert found.selected == pytest.approx((found.metrics["ijb/tar_at_far_0.001"] + found.metrics["q1/accuracy"]) / 2)
     by_tar = change_settings(
-        by_both, {"train.selection_metric": "tar_at_far_0.02", "train.selection_sets": ["q1"]}, "test"
+        by_both, {"train.selection_metric": "tar_at_far_2e-2", "train.selection_sets": ["q1"]}, "test"
     )
     selected = Validator(by_tar, spec_of(settings)).evaluate(backbone)
     assert selected.selected == selected.metrics["q1/tar_at_far_0.02"]
