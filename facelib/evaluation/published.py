@@ -5,7 +5,7 @@
 | `.bin` sets, also in groups | flip concat, best threshold on the same pairs | flip sum, 10-fold | flip sum, 10-fold |
 | K-FACE | flip concat | | |
 | IJB 1:1 | N1D0F0: no flip | | N1D1F2: flip sum, detector score |
-| IJB 1:N | | | N1D1F2 |
+| IJB 1:N | | | N1D1F2, one gallery of all subjects |
 | TAR at FAR | nearest FAR | | nearest FAR |
 | pixels | ImageNet's mean and deviation | [-1, 1] | [-1, 1] |
 
@@ -60,7 +60,7 @@ PUBLISHED: Mapping[str, PublishedRules] = {
             "pairs": {"flip": "sum"},
             "groups": {"flip": "sum"},
             "ijb": {"flip": "sum", "unit": False, "weighted": True},
-            "ijb-1n": {"flip": "sum", "unit": False, "weighted": True},
+            "ijb-1n": {"flip": "sum", "unit": False, "weighted": True, "galleries": "merged"},
         },
     ),
 }

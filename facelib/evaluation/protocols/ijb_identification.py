@@ -32,13 +32,19 @@ class IJBIdentification(IJBTemplates):
         probes: which list of probes is searched: "mixed" (images and videos, the published protocol), "image" or
             "video"; empty: the only one there. Lists are never merged: they share templates.
 
+        galleries: "separate": rates of each gallery, averaged, as the protocol defines; "merged": one gallery of all
+            subjects, as insightface's script searches it. All probes then have a mate, so that FPIR is not defined.
+
     The others are those of `IJBVerification`.
 
     Raises:
         FileNotFoundError, ValueError: a list that is missing or damaged, or several lists of probes to choose from.
     """
 
-    def __init__(self, name: str, path: str, probes: str = "", **options: Any) -> None:
+    def __init__(self, name: str, path: str, probes: str = "", galleries: str = "separate", **options: Any) -> None:
+        if galleries not in ("separate", "merged"):
+            raise ValueError(f"{name}: galleries={galleries}: choose separate or merged")
+        self.merged = galleries == "merged"
         if probes and probes not in PROBES:
             raise ValueError(f"{name}: probes={probes}: choose one of {', '.join(PROBES)}")
         self.probe_kind = probes
@@ -74,7 +80,7 @@ class IJBIdentification(IJBTemplates):
     def rules(self, measures: EvaluationOptions) -> dict[str, Any]:
         found = super().rules(measures)
         del found["far_rule"]  # TPIR at FPIR is strict always.
-        return found
+        return {**found, "galleries": "merged" if self.merged else "separate"}
 
     def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
         features, ids = self.pool(embeddings)
@@ -84,9 +90,14 @@ class IJBIdentification(IJBTemplates):
 
         searches = [
             search_gallery(rows(templates), subjects, rows(self.probes[0]), self.probes[1])
-            for templates, subjects in self.galleries
+            for templates, subjects in (self._merged_galleries() if self.merged else self.galleries)
         ]
         return EvaluationResult(evaluate_identification(searches, measures))
+
+    def _merged_galleries(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """One gallery of all templates and subjects."""
+        templates, subjects = (np.concatenate(column) for column in zip(*self.galleries, strict=True))
+        return [(templates, subjects)]
 
     def _lists(self, folder: Path, kind: str) -> list[Path]:
         """The lists of a kind, "gallery" or "probe"."""

@@ -34,6 +34,32 @@ def test_ijb_identification(tmp_path):
         open_set(f"ijb-1n:{tmp_path}/ijb")
 
 
+def test_merged_galleries_are_searched_as_one(tmp_path):
+    """insightface: the similarities of all probes and all gallery templates, sorted."""
+    write_ijb(tmp_path / "ijb", search=True)
+    meta = tmp_path / "ijb" / "meta"
+    # The last three subjects are a gallery of their own, by their first templates.
+    others = "".join(f"{t},{100 + t // 2},x\n" for t in (13, 15, 17))
+    (meta / "ijbc_1N_gallery_G2.csv").write_text("TEMPLATE_ID,SUBJECT_ID,FILENAME\n" + others)
+    opened = open_set(f"ijb-1n(galleries=merged):{tmp_path}/ijb")
+    embeddings = np.random.default_rng(0).normal(size=(len(opened.faces), 3)).astype(np.float32)
+    options = EvaluationOptions(ranks=(1, 5), bootstrap=0)
+    assert opened.rules(options)["galleries"] == "merged"
+    report = opened.measure(embeddings, options).report
+    features, ids = opened.pool(embeddings)
+    gallery, subjects = (np.concatenate(column) for column in zip(*opened.galleries, strict=True))
+    similarity = features[np.searchsorted(ids, opened.probes[0])] @ features[np.searchsorted(ids, gallery)].T
+    order = subjects[np.argsort(-similarity)]
+    for k in (1, 5):
+        assert report.rank[k] == np.mean(
+            [subject in row[:k] for subject, row in zip(opened.probes[1], order, strict=True)]
+        )
+    assert (report.gallery, report.mated, report.nonmated, report.tpir_at_fpir) == ([9], [9], [0], {})
+    assert "FPIR cannot be measured" in report.warnings[0]
+    with pytest.raises(ValueError, match="galleries=both: choose separate or merged"):
+        open_set(f"ijb-1n(galleries=both):{tmp_path}/ijb")
+
+
 def test_bytes_of_another_encoding_in_a_list_do_no_harm(tmp_path):
     write_ijb(tmp_path / "ijb", search=True)
     expected = open_set(f"ijb-1n:{tmp_path}/ijb").probes
