@@ -50,10 +50,13 @@ def augments_on_device(augment: AugmentSettings, device: torch.device) -> bool:
     """Whether a trainer on `device` decodes and augments there, and the loader leaves images as they are stored.
 
     Raises:
-        SettingsError: a GPU is requested, and the trainer has none, or the policy works on CPUs.
+        SettingsError: a GPU is requested, also by nvJPEG, and the trainer has none, or the policy works on CPUs.
     """
     if augment.device == "cuda" and augment.policy != "randaugment":
         raise SettingsError(f"augment.device: cuda, but augment.policy={augment.policy} works on CPUs; set it to auto")
     if augment.device == "cuda" and device.type != "cuda":
         raise SettingsError("augment.device: cuda, but the trainer has no GPU: set train.use_gpu=true, or auto")
-    return device.type == "cuda" and augment.device != "cpu" and augment.policy == "randaugment"
+    on_device = device.type == "cuda" and augment.device != "cpu" and augment.policy == "randaugment"
+    if augment.decoder == "nvjpeg" and not on_device:
+        raise SettingsError("augment.decoder: nvjpeg, but images are decoded and augmented on CPUs; set it to cpu")
+    return on_device

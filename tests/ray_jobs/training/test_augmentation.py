@@ -42,6 +42,14 @@ def test_a_policy_takes_the_place_of_randaugment():
         augments_on_device(AugmentSettings(policy="moco_v1", device="cuda"), torch.device("cuda", 0))
 
 
+def test_nvjpeg_needs_a_gpu_that_augments():
+    cuda = torch.device("cuda", 0)
+    assert augments_on_device(AugmentSettings(decoder="nvjpeg"), cuda)
+    for settings, device in (({}, torch.device("cpu")), ({"device": "cpu"}, cuda), ({"policy": "moco_v2"}, cuda)):
+        with pytest.raises(SettingsError, match=r"augment\.decoder: nvjpeg, but images are decoded"):
+            augments_on_device(AugmentSettings(decoder="nvjpeg", **settings), device)
+
+
 def test_operations_are_a_setting():
     images = torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).reshape(2, 3, 8, 8)
     settings = AugmentSettings(flip=0, num_ops=1, operations=["Invert"])
