@@ -57,6 +57,7 @@ def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
     """Check what both training methods use: network, starting weights, augmentation, validation sets."""
     import torch  # Here, because most jobs need no network: it takes a second.
 
+    from facelib.augmentation import RandAugment
     from ray_jobs.training.augmentation import AugmentationSpec
     from ray_jobs.training.methods import new_backbone
 
@@ -70,7 +71,9 @@ def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
         )
     if train.batch_size == 1:
         _check_single_samples(model, size)
-    with checked_field("augment.options, augment.operations"):
+    with checked_field("augment.operations"):
+        RandAugment(operations=settings.augment.operations)
+    with checked_field("augment.options"):
         AugmentationSpec(settings.augment, 1).build()
     specs = check_sets("train.sets", train.sets, upcoming)
     check_unique("train.sets", [spec.name for spec in specs], "give the sets names, name=path")

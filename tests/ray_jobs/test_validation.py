@@ -61,6 +61,7 @@ def test_faces_that_cannot_be_generated_are_refused(override, message):
         ('model.options={"image_size": 128}', r"takes images of 128 pixels, but align\.size is 112"),
         ('augment.options={"sparkle": 1}', r"^augment\.options: .*sparkle"),
         ('train.selection_sets=["cfp"]', r"^train\.selection_sets: no set of train\.sets is named cfp"),
+        ("augment.operations=[Flip]", r"^augment\.operations: operation 'Flip' does not exist; choose one of Identity"),
         ('train.sets=["lfw=nowhere.bin"]', r"^train\.sets: nowhere\.bin does not exist"),
         ("model.init_from=nowhere.pt", r"^model\.init_from: .*nowhere\.pt does not exist"),
     ],
