@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 LIBRARY = Path(__file__).parent / "facelib"
-pytest_plugins = ["support.gloo_pool"]
+pytest_plugins = ["support.gloo_pool", "support.ray_cluster"]
 # Test processes and the workers of their clusters share few cores: threads that wait for each other cost five times
 # the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,9 +1,6 @@
-"""A Ray cluster for the tests that run jobs in this process."""
+"""What tests of jobs share beside the cluster of tests/support/ray_cluster.py."""
 
 import functools
-import os
-import sys
-from pathlib import Path
 
 import pytest
 import ray
@@ -12,20 +9,6 @@ from support.tracking import new_store
 from facelib.config import load_settings
 from facelib.tracking import Run
 from ray_jobs.training.plan import TrainingPlan
-
-ROOT = Path(__file__).parents[2]
-PLUGINS = str(ROOT / "tests" / "support" / "plugins")
-
-
-@pytest.fixture(scope="session")
-def ray_cluster():
-    """A local cluster, started once. Its workers, and this process, find the components in tests/support/plugins."""
-    from ray_jobs.cluster import cluster
-
-    sys.path.append(PLUGINS)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(ROOT), PLUGINS]))
-    with cluster(load_settings(None, ["ray.object_store_gb=0.5"])):
-        yield
 
 
 @pytest.fixture
