@@ -47,6 +47,7 @@ TINY_TRAINING = (
     "--model.embedding_size", "16", "--ssl.queue_size", "16", "--train.epochs", "1", "--train.batch_size", "8",
     "--train.precision", "float32", "--train.threads", "1", "--train.cpus_per_worker", "0.5", "--evaluate.pairs", "20",
     "--data.readers", "1", "--data.cpus_per_reader", "0.1", "--data.window_row_groups", "2",
+    "--train.max_failures", "1",
 )  # fmt: skip
 
 
@@ -84,6 +85,7 @@ def launch(folder, *arguments, **more):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # whether or not the tests run under nohup
     )
 
 
