@@ -1,5 +1,6 @@
 """A sweep's decisions and records, with simulated trainings: no Ray cluster, only Tune's interfaces."""
 
+import functools
 import json
 import math
 import shutil
@@ -72,6 +73,12 @@ def run(settings):
         yield opened
 
 
+@functools.cache
+def weights():
+    """Weights of an untrained network."""
+    return build_backbone(NETWORK["name"], embedding_size=8, **NETWORK["options"]).state_dict()
+
+
 def quality(parameters, seed, epoch):
     return 0.9 - abs(parameters.get("augment.strength", 0.2) - 0.7) / 4 - 0.1 / epoch + 0.001 * seed
 
@@ -135,9 +142,8 @@ class SimulatedTune:
 
     def keep(self, storage, history):
         """Write a checkpoint like a real training's, with an untrained network."""
-        model = build_backbone(NETWORK["name"], embedding_size=8, **NETWORK["options"])
         best = max(history, key=lambda h: h["heldout/auc"])
-        selection = {"metric": best["heldout/auc"], "epoch": best["epoch"], "weights": model.state_dict()}
+        selection = {"metric": best["heldout/auc"], "epoch": best["epoch"], "weights": weights()}
         scratch = Folder(f"{storage}-scratch").create()
         write_state(Path(scratch.path) / "state.pt", {"selection": selection, "history": history})
         keep_checkpoint(storage, f"checkpoint_{len(history):03d}", Path(scratch.path), keep=2)
