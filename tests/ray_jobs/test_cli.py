@@ -89,6 +89,7 @@ def launch(folder, *arguments, **more):
     )
 
 
+@pytest.mark.slow
 def test_a_job_that_did_its_work_says_so_and_exits_zero(folder, joined, statuses):
     job = launch(folder, *joined, "--tracking.experiment", "fine")
     out, err = job.communicate(timeout=CEILING_S)
@@ -172,6 +173,7 @@ def test_a_traceback_is_there_for_who_asks(folder, joined, statuses):
     assert statuses("failing") == ["FAILED"]  # one run: the second try took it up
 
 
+@pytest.mark.slow
 def test_a_terminated_job_does_not_leave_its_run_open(folder, joined, statuses):
     job = launch(folder, *joined, "--name", "sleep", "--tracking.experiment", "terminated")
     assert job.stdout.readline() == "working\n"

@@ -31,6 +31,7 @@ def settings(output, *more):
     return load_settings(None, [f"output={output}", f"inspect.sets={sets}", "inspect.cpus_per_actor=0.5", *more])
 
 
+@pytest.mark.slow
 def test_two_sets_side_by_side(output, run, ray_cluster, capsys):
     result = inspect_dataset(settings(output, "inspect.model=model.pt"), run)
     assert result.written == (f"{output}/inspection/report.json",)

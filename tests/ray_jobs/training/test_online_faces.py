@@ -56,6 +56,7 @@ def batches(faces, sampling, first, last):
     return list(load_batches(faces, sampler, 0, first, last, DataSettings(readers=1, cpus_per_reader=0.1)))
 
 
+@pytest.mark.slow
 def test_first_epoch_is_what_would_have_been_stored(settings, faces, run):
     stored = StoredFaces(make_dataset(settings, "stored", 40, 6, run).folder.uri)
     assert (faces.image_spec, faces.identities) == (stored.image_spec, stored.identities)
@@ -68,6 +69,7 @@ def test_first_epoch_is_what_would_have_been_stored(settings, faces, run):
         assert found == sorted(zip(labels.tolist(), images.to_pylist(), strict=True))
 
 
+@pytest.mark.slow
 def test_every_epoch_brings_new_people_for_pairs_and_new_pictures_for_classes(faces):
     epochs = [batches(faces, PAIRS, 3 * e, 3 * e + 3) for e in (0, 1, 2)]
     people = [sorted(np.concatenate([b.labels for b in epoch]).tolist()) for epoch in epochs]
@@ -85,6 +87,7 @@ def test_every_epoch_brings_new_people_for_pairs_and_new_pictures_for_classes(fa
     assert len(pictures) == 36
 
 
+@pytest.mark.slow
 def test_a_resumed_stream_and_a_killed_actor_change_no_byte(faces):
     whole = batches(faces, PAIRS, 0, 5)
     killed = workers_of(psutil.Process(), "GeneratorActor")
@@ -97,6 +100,7 @@ def test_a_resumed_stream_and_a_killed_actor_change_no_byte(faces):
         assert np.array_equal(a.labels, b.labels)
 
 
+@pytest.mark.slow
 def test_rejected_pictures_leave_no_gap(settings, faces):
     """A strict detector: those that are left take the places of the others."""
     window = next(DistributedBatchSampler(faces, SINGLES, 2, 99, 3, 1).windows(0, 0, 9))
@@ -173,6 +177,7 @@ def test_a_killed_trainer_continues_with_the_faces_it_would_have_seen(settings, 
     assert_same_weights(tmp_path / "whole/ssl/model.pt", tmp_path / "killed/ssl/model.pt", 0)
 
 
+@pytest.mark.slow
 def test_only_held_out_faces_are_stored(settings, run, ray_cluster):
     with pytest.raises(SettingsError, match=r"nothing to do.* Set generate\.heldout_identities"):
         generate_job.validate(with_generate(settings, heldout_identities=0))
