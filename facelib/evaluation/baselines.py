@@ -42,7 +42,7 @@ class PixelEmbedding:
         """Embeddings [N, D] of RGB uint8 images [N, H, W, 3], [N, 2D] with `concat`; see `facelib.utils.flip`."""
         rule = flip_rule(flip)
         sides = [_pixels(side, self.size, margin=0, gray=True) for side in _sides(images, rule)]
-        return sides[0] if rule == "none" else join_flipped(*sides, rule)
+        return _joined(sides, rule)
 
 
 class WhitenedPixels:
@@ -84,7 +84,7 @@ class WhitenedPixels:
         rule = flip_rule(flip)
         pixels = [_pixels(side, self.size, self.margin, gray=False) for side in _sides(images, rule)]
         sides = [np.asarray((side - self.mean) @ self.projection, dtype=np.float32) for side in pixels]
-        return sides[0] if rule == "none" else join_flipped(*sides, rule)
+        return _joined(sides, rule)
 
 
 class WhitenedLBP:
@@ -126,7 +126,7 @@ class WhitenedLBP:
         rule = flip_rule(flip)
         histograms = [_lbp_histograms(side, self.cells) for side in _sides(images, rule)]
         sides = [np.asarray((side - self.mean) @ self.projection, dtype=np.float32) for side in histograms]
-        return sides[0] if rule == "none" else join_flipped(*sides, rule)
+        return _joined(sides, rule)
 
 
 def _whitening(
@@ -185,6 +185,11 @@ def _sides(images: Any, rule: FlipRule) -> list[NDArray[np.uint8]]:
     """The images, and their mirror images unless the rule is `none`."""
     images = _checked(images)
     return [images] if rule == "none" else [images, images[:, :, ::-1]]
+
+
+def _joined(sides: list[NDArray[np.float32]], rule: FlipRule) -> NDArray[np.float32]:
+    """The embeddings of `_sides` as one."""
+    return sides[0] if rule == "none" else join_flipped(sides[0], sides[1], rule)
 
 
 def _pixels(images: Any, size: int, margin: int, gray: bool) -> NDArray[np.float32]:

@@ -164,7 +164,10 @@ def pixel_baselines(settings: Settings, sets: Sequence[EvaluationSet]) -> list[t
             print(f"whitened baselines are left out on {s.name}: {error}", flush=True)
     if matching:
         faces = sample_faces(dataset, settings.evaluate.baseline_images)
-        fitted = {"whitened pixels": WhitenedPixels.fit(faces), "whitened LBP": WhitenedLBP.fit(faces)}
+        fitted: dict[str, WhitenedPixels | WhitenedLBP] = {
+            "whitened pixels": WhitenedPixels.fit(faces),
+            "whitened LBP": WhitenedLBP.fit(faces),
+        }
         work += [(EmbeddingModel(name, pixels=model), s) for name, model in fitted.items() for s in matching]
     return work
 
