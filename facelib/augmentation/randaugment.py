@@ -173,7 +173,7 @@ class RandAugment:
         for image, target, numbers, values in rows:
             steps = [(functions[number], value) for number, value in zip(numbers, values) if number >= 0]
             # Back and forth between two arrays, so that the last step writes the result.
-            source, here, there = image, *((target, spare) if len(steps) % 2 else (spare, target))
+            source, here, there = (image, target, spare) if len(steps) % 2 else (image, spare, target)
             for function, value in steps:
                 function(source, value, here, scratch)
                 source, here, there = here, there, here

@@ -1,16 +1,14 @@
 """Settings of exporting the images of face datasets and RecordIO files."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from facelib.config.fields import Count, Options, Positive, Section
+from facelib.config.fields import Count, NonNegative, Options, Positive, Section
 
 
 class ExportImagesSettings(Section):
     """Image files, a folder for each identity, out of a face dataset or RecordIO files."""
-
-    gpus_per_actor: ClassVar[float] = 0
 
     input: str | list[str] = Field(
         "faces",
@@ -31,6 +29,7 @@ class ExportImagesSettings(Section):
     )
     actors: Count = Field(2, description="export actors")
     cpus_per_actor: Positive = Field(0.5, description="CPUs reserved per export actor (fractions allowed)")
+    gpus_per_actor: NonNegative = Field(0, description="GPUs reserved per export actor; it has no use for any")
 
     @property
     def inputs(self) -> list[str]:

@@ -69,7 +69,7 @@ class RecordIOSource(FaceSource):
         if identities not in ("separate", "merged"):
             raise ValueError(f"identities is {identities!r}: choose 'separate' or 'merged'")
         recs = find_recs([path] if isinstance(path, str) else path)
-        indexes = [idx] * len(recs) if not idx else [idx] if isinstance(idx, str) else list(idx)
+        indexes = [""] * len(recs) if not idx else [idx] if isinstance(idx, str) else list(idx)
         if len(indexes) != len(recs):
             raise ValueError(f"idx: {len(indexes)} files for {len(recs)} .rec files; give one for each, in their order")
         self.sets = [RecordIOSet(rec, index, use_index) for rec, index in zip(recs, indexes, strict=True)]
