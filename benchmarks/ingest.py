@@ -46,7 +46,7 @@ from ray_jobs.training.methods import METHODS
 from ray_jobs.training.optim import build_optimizer
 from ray_jobs.training.sampler import DistributedBatchSampler, SamplingSpec
 
-SLEEP_S = 0.05  # a batch of --sleeping
+SLEEP_S = 0.2  # a batch of --sleeping
 
 
 def main() -> None:

@@ -140,7 +140,7 @@ def main() -> None:
 
 
 def _measure(cfg: argparse.Namespace, folder: Path) -> Iterator[tuple[str, int, float]]:
-    settings = load_settings(CONFIG, [f"generate.images_per_identity={PICTURES}"])
+    settings = load_settings(CONFIG, ["generate.generator=morphable", f"generate.images_per_identity={PICTURES}"])
     noise_dataset(str(folder / "faces"), identities=1024)
     stages: dict[str, Any] = {stage.__name__: stage for stage in STAGES}
     for name in cfg.stages:

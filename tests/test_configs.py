@@ -7,6 +7,7 @@ import pytest
 from facelib.config import SettingsError, load_settings, shipped_configs
 from facelib.config.reading import read_recipe
 from ray_jobs.generate import dataset_spec
+from ray_jobs.datasets.generator_choice import choose_generator
 from ray_jobs.pipeline import stage_settings, written_by
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -17,7 +18,7 @@ NEED_DATA = {"unpg_kface", "unpg_ms1mv2"}  # they import datasets that are not g
 
 def validate_stages(path):
     """Run the validation of every stage, as the pipeline does before the first one starts."""
-    settings = load_settings(path)
+    settings = choose_generator(load_settings(path))
     written = set()
     if settings.name == "unpg_cpu":
         written.add(settings.path("ssl"))  # by ssl_cpu.yaml
