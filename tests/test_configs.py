@@ -6,8 +6,8 @@ import pytest
 
 from facelib.config import SettingsError, load_settings, shipped_configs
 from facelib.config.reading import read_recipe
-from ray_jobs.generate import dataset_spec
 from ray_jobs.datasets.generator_choice import choose_generator
+from ray_jobs.generate import dataset_spec
 from ray_jobs.pipeline import stage_settings, written_by
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
