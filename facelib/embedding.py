@@ -80,7 +80,7 @@ def embed_images(
                 x = to_network_input(torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2))
                 sides = [x] if rule == "none" else [x, x.flip(3)]
                 embeddings = [backbone(side).float().cpu().numpy() for side in sides]
-                out.append(embeddings[0] if rule == "none" else join_flipped(*embeddings, rule))
+                out.append(embeddings[0] if rule == "none" else join_flipped(embeddings[0], embeddings[1], rule))
                 finite = np.isfinite(out[-1]).all(axis=1)
                 if not finite.all():
                     raise NonFiniteEmbeddingError(begin + int(np.argmin(finite)))
