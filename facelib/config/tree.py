@@ -97,12 +97,16 @@ class Settings(Section):
     def path(self, value: str) -> str:
         """Resolve a path setting: relative to `output`, unless it is absolute or a URI.
 
-        `output` itself is relative to FACELIB_HOME, or else to the working directory.
+        `output` itself is relative to FACELIB_HOME, or else to the working directory. `../other/faces` is beside it,
+        also where it does not exist yet.
         """
         if "://" in value or value.startswith("/"):
             return value
         output = self.output if "://" in self.output else str(home_folder() / self.output)
-        return f"{output.rstrip('/')}/{value}"
+        output = output.rstrip("/")
+        while value.startswith("../") and "/" in output.rpartition("://")[2]:
+            output, value = output.rpartition("/")[0], value.removeprefix("../")
+        return f"{output}/{value}"
 
     def fingerprint(self, *sections: str) -> str:
         """Short hash of the seed and the given sections."""

@@ -10,9 +10,14 @@ from pydantic import BaseModel, ConfigDict
 
 from facelib.data.errors import DatasetError
 
+ANY_TEMPLATE = "any"
+
 
 class ImageSpec(BaseModel):
-    """What pixels mean: two things that exchange faces must agree on it, or similarity scores are noise."""
+    """What pixels mean: two things that exchange faces must agree on it, or similarity scores are noise.
+
+    The template `any` agrees with every other: a set that says so is not compared by its template.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,6 +33,8 @@ class ImageSpec(BaseModel):
     def require(self, other: "ImageSpec", this_name: str, other_name: str) -> None:
         """Raise `DatasetError` naming both sides and every differing field unless `other` equals this spec."""
         differing = [name for name in type(self).model_fields if getattr(self, name) != getattr(other, name)]
+        if ANY_TEMPLATE in (self.template, other.template):
+            differing = [name for name in differing if name != "template"]
         if differing:
             details = "; ".join(f"{n}: {getattr(self, n)!r} against {getattr(other, n)!r}" for n in differing)
             raise DatasetError(

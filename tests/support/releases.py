@@ -9,7 +9,9 @@ from facelib.data import encode_image
 from support.datasets import pattern
 
 
-def write_ijb(folder: Path, people: int = 9, templates: int = 2, images: int = 2, search: bool = False) -> None:
+def write_ijb(
+    folder: Path, people: int = 9, templates: int = 2, images: int = 2, search: bool = False, subset: str = "ijbc"
+) -> None:
     """IJB-C's layout: every person has `templates` templates of `images` images; all pairs of templates.
 
     Args:
@@ -34,10 +36,10 @@ def write_ijb(folder: Path, people: int = 9, templates: int = 2, images: int = 2
                 landmarks.append(f"{name} {points} {0.8 + 0.02 * i:.3f}")
     pairs = [f"{a} {b} {int(owner[a] == owner[b])}" for a in owner for b in owner if a < b]
     for suffix, lines in (("face_tid_mid", rows), ("template_pair_label", pairs), ("name_5pts_score", landmarks)):
-        (meta / f"ijbc_{suffix}.txt").write_text("\n".join(lines) + "\n")
+        (meta / f"{subset}_{suffix}.txt").write_text("\n".join(lines) + "\n")
     if search:
         gallery = [t for t in owner if t % templates == 1 and owner[t] < people - people // 3]
         probes = [t for t in owner if t % templates != 1]
         for name, members in (("gallery_G1", gallery), ("probe_mixed", probes)):
             lines = ["TEMPLATE_ID,SUBJECT_ID,FILENAME", *(f"{t},{owner[t] + 100},x/{t}.jpg" for t in members)]
-            (meta / f"ijbc_1N_{name}.csv").write_text("\n".join(lines) + "\n")
+            (meta / f"{subset}_1N_{name}.csv").write_text("\n".join(lines) + "\n")

@@ -31,7 +31,8 @@ class PairsProtocol(FacePairs):
         path: `a.bin`, several as `a.bin+b.bin`, or a face dataset.
         pairs: genuine, and as many impostor, pairs drawn from a face dataset.
         seed: of that drawing.
-        template: what the faces of a `.bin` are aligned to; the file does not say it.
+        template: what the faces of a `.bin` are aligned to; the file does not say it. `any`: not compared with that of
+            a model, as USynthFace evaluates on `arcface` what it trains on `arcface-96`.
         names: LFW pair file (`pairs.txt`) that a `.bin` was made from, for intervals over its identities.
 
     Raises:

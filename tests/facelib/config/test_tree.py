@@ -22,6 +22,9 @@ def test_paths_are_below_output_unless_absolute():
     assert settings.path("faces") == "s3://bucket/run/faces"
     assert settings.path("/data/faces") == "/data/faces"
     assert settings.path("gs://other/faces") == "gs://other/faces"
+    assert settings.path("../other/faces") == "s3://bucket/other/faces"
+    assert settings.path("../../other") == "s3://bucket/../other"  # a bucket has nothing beside it
+    assert load_settings(None, ["output=/runs/a"]).path("../b/faces") == "/runs/b/faces"
 
 
 def test_environment_variables_change_nothing(monkeypatch):
