@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -166,7 +167,7 @@ def as_reported(metric: str) -> str:
 
 def with_metrics(options: EvaluationOptions, names: Sequence[str]) -> EvaluationOptions:
     """The options, with the rates and ranks that metrics such as `tar_at_far_0.001` are at."""
-    added: dict[str, tuple[float, ...]] = {}
+    added: dict[str, Any] = {}
     for field, prefix in (("fars", "tar_at_far_"), ("fpirs", "tpir_at_fpir_"), ("ranks", "rank_")):
         kind = int if field == "ranks" else float
         values = {kind(name.removeprefix(prefix)) for name in names if name.startswith(prefix)}

@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from facelib.evaluation.protocols.base import EvaluationSet
 from facelib.utils.flip import flip_rule
@@ -164,7 +164,7 @@ def _match(text: str) -> Mapping[str, str | None]:
 def _options(protocol: str) -> list[str]:
     """What may stand in brackets: the constructor's parameters after name and path, and those it passes on to."""
     found: list[str] = []
-    for kind in inspect.getmro(PROTOCOLS.find(protocol)):
+    for kind in inspect.getmro(cast(type, PROTOCOLS.find(protocol))):
         if "__init__" not in vars(kind):
             continue
         parameters = list(inspect.signature(vars(kind)["__init__"]).parameters.values())[3:]
