@@ -9,6 +9,10 @@ two people's styles, changing over at a random layer, as the generator's edits d
 from __future__ import annotations
 
 import argparse
+import copy
+import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -30,7 +34,7 @@ from facelib.synthesis.mobilestylegan.weights import RESOLUTIONS, load_weights
 _COLORS = 12
 _CROP = 16  # of the features of each image: many images teach more than many pixels
 _REACH = 2  # features around a square that decide its image: two 3 × 3 kernels at each size, the first at twice the cut
-_STYLE_AXES = 48  # of w, those of the largest spread: images are too few to tell what the rest does
+_STYLE_AXES = 96  # of w, those of the largest spread: images are too few to tell what the rest does
 _STYLE_DECAY = 0.05
 _STEP_WEIGHT = 1.0
 
@@ -43,55 +47,76 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--heldout", type=int, default=32)
     parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--minutes", type=float, default=0, help="end earlier, after that time of fitting")
+    parser.add_argument("--go-on", action="store_true", help="begin with the read-out that is there")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default=str(Path(__file__).parent))
     cfg = parser.parse_args()
-    samples = sample(cfg.cut, cfg.images, cfg.seed, cfg.weights, _CROP)
-    readout = fit(samples, cfg.steps, cfg.batch_size, cfg.seed)
+    start = load_readout(cfg.cut, trainable=True) if cfg.go_on else None
+    samples = sample(cfg.cut, cfg.images, cfg.seed, weights=cfg.weights, crop=_CROP, precision=torch.bfloat16)
+    readout = fit(samples, cfg.steps, cfg.batch_size, cfg.seed, start, cfg.minutes)
     save_readout(readout, str(Path(cfg.output) / readout_name(cfg.cut)))
-    heldout = sample(cfg.cut, cfg.heldout, cfg.seed + 1, cfg.weights)
+    heldout = sample(cfg.cut, cfg.heldout, cfg.seed + 1, weights=cfg.weights)
     fitted = load_readout(cfg.cut)
     with torch.inference_mode():
-        values = [psnr(fitted(f[None].float(), w[None])[0], t.float()) for f, w, t in zip(*heldout)]
+        values = [psnr(fitted(f[None].float(), w[None])[0], t.float()) for f, w, t, _ in zip(*heldout)]
     print(f"cut {cfg.cut}: PSNR on {len(values)} held-out images {np.mean(values):.2f} dB (lowest {min(values):.2f})")
 
 
 class Samples(NamedTuple):
-    """Features bfloat16 [N, C, S, S], the styles w [N, 512] of the layers left out, images float16 [N, 3, 2S, 2S]."""
+    """Features bfloat16 [N, C, S, S], the styles w [N, 512] of the layers left out, images float16 [N, 3, 2S, 2S].
+
+    Attributes:
+        inside: bool [N, 1, 2S, 2S], the pixels whose read-out needs no features but these.
+    """
 
     features: Tensor
     w: Tensor
     images: Tensor
+    inside: Tensor
 
 
-@torch.inference_mode()
-def sample(cut: int, count: int, seed: int, weights: str | None = None, crop: int | None = None) -> Samples:
-    """Random styles through the network up to the cut, and a square of each image all the way.
+def sample(cut: int, count: int, seed: int, **options: Any) -> Samples:
+    """`count` of `draw_samples`, stacked."""
+    return Samples(*(torch.stack(column) for column in zip(*islice(draw_samples(cut, seed, **options), count))))
+
+
+def draw_samples(
+    cut: int, seed: int, weights: str | None = None, crop: int | None = None, precision: torch.dtype = torch.float32
+) -> Iterator[Samples]:
+    """Random styles through the network up to the cut, and a square of each image all the way; without end.
 
     Args:
         crop: side of the square of features, at a random place; None keeps all.
+        precision: bfloat16 is twice as fast, and its images are within 55 dB.
     """
     tables = load_weights(weights).tables
     mapping, part, whole = MappingNetwork(tables), SynthesisNetwork(tables, cut), SynthesisNetwork(tables)
+    part.set_precision(precision), whole.set_precision(precision)
     random = np.random.default_rng(seed)
-    mean = mapping(torch.from_numpy(np.random.default_rng(0).standard_normal((10_000, 512), np.float32))).mean(0)
+    with torch.inference_mode():
+        mean = mapping(torch.from_numpy(np.random.default_rng(0).standard_normal((10_000, 512), np.float32))).mean(0)
     size = crop or cut
-    rows = []
-    for number in range(count):
-        pair = mapping(torch.from_numpy(random.standard_normal((2, 512), np.float32)))
-        pair = mean + random.uniform(0.6, 1.0) * (pair - mean)
-        styles = pair[:1].expand(style_count(cut), -1).clone()
-        if random.random() < 0.5:
-            styles[random.integers(1, style_count(cut)) :] = pair[1]
-        features = part(styles[None])
-        y, x = (int(n) for n in random.integers(0, cut - size + 1, 2))
-        image = finish(whole, cut, features, styles[-1:], (y, x), size)
-        kept = features[0, :, y : y + size, x : x + size].bfloat16()
-        rows.append((kept.clone(), styles[-1], image[0].half()))
-        if (number + 1) % 100 == 0:
-            print(f"{number + 1} images", flush=True)
-    return Samples(*(torch.stack(column) for column in zip(*rows)))
+    while True:
+        with torch.inference_mode():
+            pair = mapping(torch.from_numpy(random.standard_normal((2, 512), np.float32)))
+            pair = mean + random.uniform(0.6, 1.0) * (pair - mean)
+            styles = pair[:1].expand(style_count(cut), -1).clone()
+            if random.random() < 0.5:
+                styles[random.integers(1, style_count(cut)) :] = pair[1]
+            features = part(styles[None])
+            y, x = (int(n) for n in random.integers(0, cut - size + 1, 2))
+            image = finish(whole, cut, features, styles[-1:], (y, x), size)
+            kept = features[0, :, y : y + size, x : x + size].bfloat16().clone()
+            inside = _inside(y, size, cut)[:, None] & _inside(x, size, cut)
+        yield Samples(kept, styles[-1], image[0].half(), inside[None])
+
+
+def _inside(start: int, size: int, cut: int) -> Tensor:
+    """Which pixels [2 · size] of a stretch of features are farther than the read-out's reach from features cut off."""
+    place = torch.arange(size).repeat_interleave(2)
+    return ((place >= _REACH) | (start == 0)) & ((place < size - _REACH) | (start + size == cut))
 
 
 def finish(
@@ -122,89 +147,126 @@ def finish(
     return F.interpolate(image[:, :, rows:, columns:][:, :, : size * k, : size * k], size=2 * size, mode="area")
 
 
-def fit(samples: Samples, steps: int, batch_size: int, seed: int) -> Readout:
-    """A read-out with the least mean squared error (AdamW, one cycle of the learning rate, averaged weights)."""
+def fit(
+    samples: Samples, steps: int, batch_size: int, seed: int, start: Readout | None = None, minutes: float = 0
+) -> Readout:
+    """A read-out with the least squared error of pixels and of steps between them (AdamW, averaged weights).
+
+    Args:
+        samples: their features are overwritten.
+        start: a fitted read-out to go on from; None begins with the best linear one.
+        minutes: end earlier, after that time, with the schedule of the learning rate compressed; 0: after all steps.
+    """
     torch.manual_seed(seed)
-    random = np.random.default_rng([seed, 1])
+    random, begun = np.random.default_rng([seed, 1]), time.monotonic()
     # Features are of very different sizes and alike in groups: they are made independent of each other here, which is
     # folded into the first layer at the end.
-    features, whitening = _whiten(samples.features)
+    features, whitening = samples.features, _whiten(samples.features)
     mean = samples.w.mean(0)
     _, spreads, axes = torch.linalg.svd(samples.w - mean, full_matrices=False)
     axes = axes[:_STYLE_AXES] / spreads[:_STYLE_AXES, None] * len(samples.w) ** 0.5
-    styles = (samples.w - mean) @ axes.T
-    readout: Any = Readout(features.shape[1], styles=len(axes)).to(memory_format=torch.channels_last)
+    readout: Any = _linear_readout(features, samples.images) if start is None else copy.deepcopy(start)
     with torch.no_grad():
-        readout.style.weight.zero_(), readout.style.bias.zero_()
-        readout.reduce.weight.mul_(0.5)
-        # The linear part starts at its best, so that the rest learns what is missing.
-        _start_linear(readout, features, samples.images)
-        readout.correct.weight.mul_(0.1), readout.correct.bias.zero_()
-    first = [*readout.reduce.parameters()]
-    rest = [*readout.mix.parameters(), *readout.correct.parameters()]
+        if start is not None:
+            readout.reduce.weight.copy_(_times(readout.reduce, torch.linalg.inv(whitening)))
+        style: Any = readout.style
+        readout.style = _SampledStyles(style(samples.w), (samples.w - mean) @ axes.T)
+    readout.to(memory_format=torch.channels_last)
+    convolutions = [readout.mix, readout.refine, readout.correct]
     groups = [
-        {"params": first, "lr": 2e-4},
-        {"params": rest, "lr": 1e-3},
+        {"params": [*readout.reduce.parameters()], "lr": 2e-4},
+        {"params": [p for layer in convolutions for p in layer.parameters()], "lr": 1e-3},
         {"params": [*readout.style.parameters()], "lr": 3e-4, "weight_decay": _STYLE_DECAY},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
     rates = [float(group["lr"]) for group in optimizer.param_groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=0.1)
     average = torch.optim.swa_utils.AveragedModel(
-        readout, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99)
+        readout, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
     )
-    recent = []
+    recent: list[float] = []
     for step in range(steps):
+        progress = max(step / steps, (time.monotonic() - begun) / (60 * minutes) if minutes else 0)
+        if progress >= 1:
+            break
+        for group, rate in zip(optimizer.param_groups, rates):
+            group["lr"] = rate * min(progress / 0.1 + 0.01, 0.5 + 0.5 * np.cos(np.pi * progress))
         batch = torch.from_numpy(random.choice(len(features), batch_size, replace=False))
+        inside = samples.inside[batch]
         crops = features[batch].float().contiguous(memory_format=torch.channels_last)
-        error = readout(crops, styles[batch]) - samples.images[batch].float()
-        mistake = error.square().mean()
+        error = (readout(crops, batch) - samples.images[batch].float()) * inside
+        share = inside.float().mean()
+        mistake = error.square().mean() / share
         # Steps between neighbors count too: else those across features come out larger, as a grid.
-        loss = mistake + _STEP_WEIGHT * (error.diff(dim=2).square().mean() + error.diff(dim=3).square().mean())
+        jumps = error.diff(dim=2).square().mean() + error.diff(dim=3).square().mean()
         optimizer.zero_grad()
-        loss.backward()
+        (mistake + _STEP_WEIGHT * jumps / share).backward()
         optimizer.step()
-        schedule.step()
         average.update_parameters(readout)
         recent.append(mistake.item())
         if (step + 1) % 250 == 0:
-            print(f"step {step + 1}: {-10 * np.log10(np.mean(recent[-250:]) / 4):.2f} dB", flush=True)
+            error_db = -10 * np.log10(np.mean(recent[-250:]) / 4)
+            print(f"step {step + 1}, {progress:.0%}: {error_db:.2f} dB", flush=True)
     fitted: Any = average.module
     with torch.no_grad():
-        fitted.reduce.weight.copy_(
-            torch.einsum("ok,kc->oc", fitted.reduce.weight[:, :, 0, 0], whitening)[:, :, None, None]
-        )
-        weight = fitted.style.weight @ axes
-        bias = fitted.style.bias - weight @ mean
-        fitted.style = nn.Linear(*weight.shape[::-1])
-        fitted.style.weight.copy_(weight), fitted.style.bias.copy_(bias)
+        fitted.reduce.weight.copy_(_times(fitted.reduce, whitening))
+        change = fitted.style.change
+        weight = change.weight @ axes
+        style.weight.add_(weight), style.bias.add_(change.bias - weight @ mean)
+        fitted.style = style
     return cast(Readout, fitted.requires_grad_(False))
 
 
-def _whiten(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Features whose channels have a covariance of about one [N, C, S, S], and the map [C, C] that makes them."""
+class _SampledStyles(nn.Module):
+    """What the style is for each sample [N, K]: that of the start, and a change linear in coordinates [N, A] of w."""
+
+    def __init__(self, base: Tensor, coordinates: Tensor) -> None:
+        super().__init__()
+        self.base, self.coordinates = base, coordinates
+        self.change = nn.Linear(coordinates.shape[1], base.shape[1])
+        nn.init.zeros_(self.change.weight), nn.init.zeros_(self.change.bias)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Styles of the samples with these numbers."""
+        return self.base[batch] + cast(Tensor, self.change(self.coordinates[batch]))
+
+
+def _times(convolution: Any, matrix: Tensor) -> Tensor:
+    """The weight of a 1 × 1 convolution behind a matrix [C, C] on its input channels."""
+    return (convolution.weight[:, :, 0, 0] @ matrix)[:, :, None, None]
+
+
+def _whiten(features: Tensor) -> Tensor:
+    """Make features [N, C, S, S], in place, ones whose channels have a covariance of about one; the map [C, C]."""
     channels = features.shape[1]
     gram = torch.zeros(channels, channels, dtype=torch.float64)
-    for image in features[:: max(1, len(features) // 200)]:
+    some = features[:: max(1, len(features) // 200)]
+    for image in some:
         rows = image.float().flatten(1)
         gram += (rows @ rows.T).double() / rows.shape[1]
-    values, vectors = torch.linalg.eigh(gram / len(range(0, len(features), max(1, len(features) // 200))))
+    values, vectors = torch.linalg.eigh(gram / len(some))
     whitening = ((values.clamp_min(0) + 1e-4 * values.mean()).rsqrt()[:, None] * vectors.T).float()
-    made = [torch.einsum("kc,cyx->kyx", whitening, image.float()).bfloat16() for image in features]
-    return torch.stack(made).contiguous(memory_format=torch.channels_last), whitening
+    for image in features:
+        image.copy_(torch.einsum("kc,cyx->kyx", whitening, image.float()))
+    return whitening
 
 
-def _start_linear(readout: Any, features: Tensor, images: Tensor) -> None:
-    """Set the linear part to the ridge regression over the pixels of at most 400 images."""
+def _linear_readout(features: Tensor, images: Tensor) -> Readout:
+    """A read-out that is the ridge regression over pixels of at most 400 images: the rest learns what is missing."""
     channels = features.shape[1]
+    readout: Any = Readout(channels)
     gram, target = torch.zeros(channels + 1, channels + 1), torch.zeros(channels + 1, _COLORS)
     for feature, image in zip(features[:400], images):
         rows = torch.cat([feature.float().flatten(1), torch.ones(1, feature[0].numel())])
         gram += rows @ rows.T
         target += rows @ F.pixel_unshuffle(image.float()[None], 2)[0].flatten(1).T
     solution = torch.linalg.solve(gram + 1e-3 * gram.diagonal().mean() * torch.eye(channels + 1), target)
-    readout.reduce.weight[readout.hidden :, :, 0, 0] = solution[:-1].T
-    readout.reduce.bias[readout.hidden :] = solution[-1]
+    with torch.no_grad():
+        readout.reduce.weight.mul_(0.5)
+        readout.reduce.weight[readout.hidden :, :, 0, 0] = solution[:-1].T
+        readout.reduce.bias[readout.hidden :] = solution[-1]
+        for layer, size in ((readout.style, 0), (readout.refine, 0), (readout.correct, 0.1)):
+            layer.weight.mul_(size), layer.bias.zero_()
+    return cast(Readout, readout)
 
 
 def psnr(image: Tensor, target: Tensor) -> float:

@@ -51,6 +51,7 @@ class MobileStyleGANGenerator:
     """
 
     name = "mobilestylegan"
+    version = 2  # 2: another read-out, nearer to the whole network
     identity_size = STYLE
     identities: int | None = None
     license = LICENSE

@@ -22,26 +22,29 @@ from facelib.synthesis.mobilestylegan.weights import STYLE
 
 HIDDEN = 64
 _COLORS = 12  # 2 × 2 pixels of 3
+_CONVOLUTIONS = ("reduce", "mix", "refine", "correct")
 
 
 class Readout(nn.Module):
     """Features [N, C, S, S] and w [N, 512] → RGB [N, 3, 2S, 2S].
 
-    Two 3 × 3 convolutions whose inputs w scales and shifts, beside a linear read-out that w shifts.
+    Two 3 × 3 convolutions and a residual layer between them, whose inputs w scales and shifts, beside a linear read-out
+    that w shifts.
     """
 
     def __init__(self, channels: int, hidden: int = HIDDEN, styles: int = STYLE) -> None:
         super().__init__()
         self.hidden = hidden
-        self.style: nn.Module = nn.Linear(styles, 4 * hidden + _COLORS)
+        self.style: nn.Module = nn.Linear(styles, 6 * hidden + _COLORS)
         self.reduce: nn.Module = nn.Conv2d(channels, hidden + _COLORS, 1)
         self.mix: nn.Module = nn.Conv2d(hidden, hidden, 3, padding=1)
+        self.refine: nn.Module = nn.Conv2d(hidden, hidden, 1)
         self.correct: nn.Module = nn.Conv2d(hidden, _COLORS, 3, padding=1)
 
     def set_precision(self, dtype: torch.dtype) -> Readout:
         """Convolve in float32 or bfloat16; the style is float32 always."""
-        for module in (self.reduce, self.mix, self.correct):
-            module.to(dtype)
+        for name in _CONVOLUTIONS:
+            getattr(self, name).to(dtype)
         return self
 
     def forward(self, features: Tensor, w: Tensor) -> Tensor:
@@ -51,11 +54,16 @@ class Readout(nn.Module):
             w: the style of the first layer that is left out.
         """
         style = self.style(w).to(features.dtype)[:, :, None, None]
-        scale, shift, scale_too, shift_too, color = style.split([self.hidden] * 4 + [_COLORS], 1)
+        color, *styles = style.split([_COLORS, *[self.hidden] * 6], 1)
         x, linear = self.reduce(features).split([self.hidden, _COLORS], 1)
-        x = F.leaky_relu(x * (1 + scale) + shift, 0.2)
-        x = F.leaky_relu(self.mix(x) * (1 + scale_too) + shift_too, 0.2)
+        x = _activate(x, *styles[:2])
+        x = _activate(self.mix(x), *styles[2:4])
+        x = x + _activate(self.refine(x), *styles[4:])
         return F.pixel_shuffle(linear + color + self.correct(x), 2)
+
+
+def _activate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return F.leaky_relu(torch.addcmul(shift, x, 1 + scale), 0.2)
 
 
 def readout_name(cut: int) -> str:
@@ -63,8 +71,8 @@ def readout_name(cut: int) -> str:
     return f"readout_{cut}.npz"
 
 
-def load_readout(cut: int) -> Readout:
-    """The fitted read-out of the features of size `cut`.
+def load_readout(cut: int, trainable: bool = False) -> Readout:
+    """The fitted read-out of the features of size `cut`, made for inference or, if `trainable`, of PyTorch's layers.
 
     Raises:
         ValueError: no such cut.
@@ -75,7 +83,10 @@ def load_readout(cut: int) -> Readout:
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         arrays = {name: file[name].astype(np.float32) for name in file.files}
     readout = Readout(arrays["reduce.weight"].shape[1], arrays["mix.weight"].shape[0])
-    for name in ("reduce", "mix", "correct"):
+    if trainable:
+        readout.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+        return readout
+    for name in _CONVOLUTIONS:
         setattr(readout, name, Conv2d(arrays[f"{name}.weight"], arrays[f"{name}.bias"]))
     readout.style = Linear(arrays["style.weight"], arrays["style.bias"])
     return readout

@@ -16,11 +16,32 @@ def test_a_readout_is_learned_with_its_style() -> None:
     mixing = torch.tensor(random.standard_normal((12, 6)) / scales[:, 0, 0] * 0.1, dtype=torch.float32)
     bands = torch.einsum("kc,ncyx->nkyx", mixing, features)
     images = torch.nn.functional.pixel_shuffle(bands, 2) + 0.3 * w[:, :3, None, None]
-    samples = Samples(features.bfloat16(), w, images.half())
-    readout = fit(samples, steps=400, batch_size=16, seed=0)
+    everywhere = torch.ones(count, 1, 2 * size, 2 * size, dtype=torch.bool)
+    readout = fit(Samples(features.bfloat16(), w, images.half(), everywhere), steps=300, batch_size=16, seed=0)
     with torch.inference_mode():
         made = readout(features, w)
     assert psnr(made, images) > psnr(images.mean(0, keepdim=True).expand_as(images), images) + 8
+
+    # Going on from it begins where it ended, and ends after the time that it is given.
+    samples = Samples(features.bfloat16(), w, images.half(), everywhere)
+    further = fit(samples, steps=10**9, batch_size=16, seed=1, start=readout, minutes=0.02)
+    with torch.inference_mode():
+        assert psnr(further(features, w), images) > psnr(made, images) - 0.5
+
+
+def test_only_pixels_inside_count() -> None:
+    """Images that are nonsense outside `inside` are learned as if they were not."""
+    random = np.random.default_rng(1)
+    features = torch.tensor(random.standard_normal((32, 6, 8, 8)), dtype=torch.float32)
+    w = torch.tensor(random.standard_normal((32, 512)), dtype=torch.float32)
+    images = torch.nn.functional.pixel_shuffle(features.repeat(1, 2, 1, 1) * 0.2, 2)
+    inside = torch.zeros(32, 1, 16, 16, dtype=torch.bool)
+    inside[:, :, 4:-4, 4:-4] = True
+    wrong = torch.where(inside, images, torch.tensor(random.standard_normal(images.shape), dtype=torch.float32))
+    readout = fit(Samples(features.bfloat16(), w, wrong.half(), inside), steps=200, batch_size=16, seed=0)
+    with torch.inference_mode():
+        made = readout(features, w)
+    assert psnr(made[:, :, 4:-4, 4:-4], images[:, :, 4:-4, 4:-4]) > 25
 
 
 def test_samples_are_crops_of_one_place(weights: Weights) -> None:
@@ -36,6 +57,10 @@ def test_samples_are_crops_of_one_place(weights: Weights) -> None:
     ]
     ((y, x),) = places
     assert torch.equal(whole.images[0, :, 2 * y : 2 * y + 64, 2 * x : 2 * x + 64], part.images[0])
+    assert whole.inside.all()
+    rows, columns = (slice(4 * (n > 0), 64 - 4 * (n < 32)) for n in (y, x))
+    assert part.inside[0, 0, rows, columns].all()
+    assert part.inside.sum() == part.inside[0, 0, rows, columns].sum()
 
 
 def test_psnr() -> None:

@@ -15,26 +15,26 @@ def test_shipped_readouts_double_the_features(cut: int, channels: int) -> None:
     assert images.isfinite().all()
 
 
-@pytest.mark.parametrize("cut", [64, 128])
-def test_shipped_readouts_are_near_the_whole_network(weights: Weights, cut: int) -> None:
+@pytest.mark.parametrize(("cut", "least"), [(64, 23), (128, 21)])
+def test_shipped_readouts_are_near_the_whole_network(weights: Weights, cut: int, least: float) -> None:
     """Images that were not fitted, against those of the whole network; docs/results.md has the mean of many."""
     samples = sample(cut, 4, seed=77)
     readout = load_readout(cut)
     with torch.inference_mode():
-        values = [psnr(readout(f[None].float(), w[None])[0], i.float()) for f, w, i in zip(*samples)]
-    assert np.mean(values) > 21
+        values = [psnr(readout(f[None].float(), w[None])[0], i.float()) for f, w, i, _ in zip(*samples)]
+    assert np.mean(values) > least
 
 
 def test_hardly_a_grid(weights: Weights) -> None:
-    """Steps between pixels within the 2 × 2 of a feature are less than 30 % smaller than those across."""
-    features, w, images = sample(64, 3, seed=78)
+    """Steps between pixels within the 2 × 2 of a feature are less than 20 % smaller than those across."""
+    features, w, images, _ = sample(64, 3, seed=78)
     with torch.inference_mode():
         made = load_readout(64)(features.float(), w).clamp(-1, 1)
     for dim in (2, 3):
         steps = made.diff(dim=dim).abs().mean((0, 1, 5 - dim))
         true = images.float().diff(dim=dim).abs().mean((0, 1, 5 - dim))
         ratio = steps[::2].mean() / steps[1::2].mean()
-        assert abs(ratio / (true[::2].mean() / true[1::2].mean()) - 1) < 0.3
+        assert abs(ratio / (true[::2].mean() / true[1::2].mean()) - 1) < 0.2
 
 
 def test_saved_and_loaded(tmp_path, monkeypatch) -> None:
