@@ -21,6 +21,7 @@ from facelib.models import backbone_names
 from facelib.sources import available_sources
 from facelib.synthesis import available_generators
 from ray_jobs.__main__ import job_summaries
+from ray_jobs.datasets.generator_choice import choose_generator
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "api" not in p.parts)]
@@ -182,7 +183,7 @@ def validate_job(job: str, arguments: list[str], folder: Path) -> None:
     if job == "quickstart":
         job, config, local = "pipeline", config or str(ROOT / "configs" / "quickstart.yaml"), []
     assert job in job_summaries(), f"no job {job}"
-    settings = load_settings(config, local)
+    settings = choose_generator(load_settings(config, local))
     if settings.generate.generator_name in OWN_GENERATORS:
         return
     module = importlib.import_module(f"ray_jobs.{job}")

@@ -16,9 +16,12 @@ _OPERATIONAL = {
     "min_workers", "cpus_per_worker", "gpus_per_worker", "use_gpu", "channels_last", "compile", "checkpoint_every",
     "keep_checkpoints", "max_failures", "concurrency", "in_process", "heatmap", "final", "mlflow", "evaluate_every",
     "extend", "tf32", "cudnn_benchmark", "cache_gb", "gradient_compression", "log_every", "evaluate_every_steps",
-    "checkpoint_seconds", "max_actors",
+    "checkpoint_seconds", "max_actors", "device", "decoder", "epochs_per_pass", "continue_epoch",
 }  # fmt: skip
-_LEFT_OUT = {"name", "output", "tracking", "ray", "evaluate.pairs", "evaluate.batch_size", "data.window_row_groups"}
+_LEFT_OUT = {
+    "name", "output", "tracking", "ray", "evaluate.pairs", "evaluate.batch_size", "data.window_row_groups",
+    "data.heldout",  # one of the run's datasets
+}  # fmt: skip
 _TRAINED = ("seed", "data.dataset", "model.name", "train.epochs", "train.batch_size", "train.learning_rate")
 _PARAMETERS: dict[str, tuple[str, ...]] = {  # of jobs that read the settings of other jobs too
     "tune": (*_TRAINED, "tune"),
@@ -50,13 +53,15 @@ def parameters(settings: Settings, job: str) -> dict[str, str]:
             flat[name] = tree[section][key] if key else tree[section]
         else:
             flat |= {f"{section}.{key}": value for key, value in tree[section].items()}
-    others = {"step", "plateau"} - {settings.train.schedule}  # schedules whose settings do nothing
+    # Schedules whose settings do nothing, and how a training is watched.
+    others = [f"train.{schedule}_" for schedule in {"step", "plateau"} - {settings.train.schedule}]
+    others += ["evaluate.", "train.flip"] if job in ("trial", "train_ssl", "train_unpg") else []
     return {
         name: str(value)
         for name, value in flat.items()
         if name.rpartition(".")[2] not in _OPERATIONAL
         and name not in _LEFT_OUT
-        and not any(name.startswith(f"train.{schedule}_") for schedule in others)
+        and not name.startswith(tuple(others))
         and value not in ("", [], {})
     }
 
