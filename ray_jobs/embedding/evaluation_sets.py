@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from facelib.config import EvaluateSettings
 from facelib.data import DatasetError, Folder
 from facelib.evaluation.protocols import EvaluationSet, FaceImages
-from facelib.utils.flip import FlipRule, flip_key, flip_rule
+from facelib.utils.flip import FlipRule, flip_key
 from ray_jobs.actors import ActorPool
 from ray_jobs.embedding.models import EmbeddingModel, Network
 from ray_jobs.progress import ProgressReport
@@ -154,7 +154,7 @@ def embed_sets(
     hashes = {model.name: model.fingerprint() if cache else "" for model in models}
     parts: list[Part] = []
     for model, face_set in work:
-        flip = flip_rule("sum" if face_set.flip is None else face_set.flip)
+        flip = face_set.flip_rule
         inputs = [hashes[model.name], face_set.faces.fingerprint if cache else "", flip_key(flip), cfg.precision]
         key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
         result = SetEmbeddings(model, face_set, numbers[model.name], flip, key, missing=len(face_set.faces))

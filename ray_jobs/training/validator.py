@@ -18,11 +18,11 @@ from facelib.config import Settings
 from facelib.data import ImageSpec
 from facelib.embedding import NonFiniteEmbeddingError, embed_images
 from facelib.evaluation import EvaluationOptions, roc_auc
-from facelib.evaluation.protocols import EncodedImages, EvaluationSet, FaceImages, open_set, parse_spec
+from facelib.evaluation.protocols import EncodedImages, FaceImages, open_set, parse_spec
 from facelib.sources.pair_sets import load_pair_set
 from facelib.utils import distributed
 from facelib.utils.arrays import l2_normalize
-from facelib.utils.flip import FlipRule, flip_rule, join_flipped
+from facelib.utils.flip import FlipRule, join_flipped
 from ray_jobs.embedding.rules import evaluation_options, set_defaults
 from ray_jobs.errors import JobError
 
@@ -103,7 +103,7 @@ class Validator:
             shown = {"auc", "accuracy", *[name for name in self.choices if name in found][:1]} & found.keys()
             return {name: found[name] for name in found if name in shown or not shown}
 
-        return ValidationSet(spec.name, opened.faces, _flip_of(opened), measure)
+        return ValidationSet(spec.name, opened.faces, opened.flip_rule, measure)
 
     def _selected(self, metrics: Mapping[str, float]) -> float:
         """Mean over the sets that select, each by `train.selection_metric` or by the first metric that it has."""
@@ -173,10 +173,6 @@ def with_metrics(options: EvaluationOptions, names: Sequence[str]) -> Evaluation
         values = {kind(name.removeprefix(prefix)) for name in names if name.startswith(prefix)}
         added[field] = tuple(sorted({*getattr(options, field), *values}))
     return dataclasses.replace(options, **added)
-
-
-def _flip_of(opened: EvaluationSet) -> FlipRule:
-    return "sum" if opened.flip is None else flip_rule(opened.flip)
 
 
 def _mean_length(embeddings: np.ndarray) -> float:

@@ -64,6 +64,11 @@ class EvaluationSet(abc.ABC):
     image_spec: ImageSpec
     flip: FlipRule | bool | None = None
 
+    @property
+    def flip_rule(self) -> FlipRule:
+        """The rule that `flip` names; `sum` where neither the set nor the settings say one."""
+        return flip_rule("sum" if self.flip is None else self.flip)
+
     @abc.abstractmethod
     def measure(self, embeddings: NDArray[np.float32], measures: EvaluationOptions) -> EvaluationResult:
         """Judge embeddings [N, D] of `faces`, in their order, not normalized.
@@ -83,7 +88,7 @@ class EvaluationSet(abc.ABC):
 
     def rules(self, measures: EvaluationOptions) -> dict[str, Any]:
         """The rules that its numbers follow and that differ between publications, by name, for reports."""
-        return {"flip": "sum" if self.flip is None else flip_rule(self.flip), "far_rule": measures.rule}
+        return {"flip": self.flip_rule, "far_rule": measures.rule}
 
     @classmethod
     def files(cls, path: str) -> list[str]:
