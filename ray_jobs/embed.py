@@ -95,15 +95,20 @@ def embed(settings: Settings, run: Run) -> JobResult:
     return JobResult(written=(parts.uri,), metrics=metrics)
 
 
-def model_image_spec(settings: Settings, model: str) -> ImageSpec:
-    """Image spec that a checkpoint was trained with; what it does not state is as `align` says."""
+def model_image_spec(settings: Settings, model: str, setting: str = "embed.model") -> ImageSpec:
+    """Image spec that a checkpoint was trained with; what it does not state is as `align` says.
+
+    Args:
+        model: path or URI.
+        setting: that names it, for messages.
+    """
     from facelib.data import ImageSpec
     from facelib.models import read_checkpoint
 
     try:
         checkpoint = read_checkpoint(model)
     except FileNotFoundError as error:
-        raise JobError(f"embed.model: {error}; train it first, or name another checkpoint") from None
+        raise JobError(f"{setting}: {error}; train it first, or name another checkpoint") from None
     checkpoint.require_normalization(model, settings.model.normalization)
     return ImageSpec(template=settings.align.template, size=settings.align.size).overlaid(checkpoint.image_spec)
 

@@ -51,6 +51,7 @@ def written_by(job: str, settings: Settings) -> list[str]:
         "train_ssl": ["ssl"],
         "train_unpg": ["unpg"],
         "tune": [settings.tune.folder],
+        "whiten": [settings.whiten.target(model) for model in settings.whiten.models],
         "embed": [settings.embed.folder],
         "export": [settings.export.folder],
     }.get(job, [])

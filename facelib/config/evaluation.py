@@ -1,10 +1,13 @@
-"""Settings of using trained models: evaluation, embedding, export."""
+"""Settings of using trained models: whitening, evaluation, embedding, export."""
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from facelib.config.fields import AutoFlip, Count, Flip, Fraction, Index, NonNegative, Positive, Section
+
+WHITENED = "-whitened"  # end of the name of a checkpoint that the whiten job wrote, before its suffix
 
 
 class EvaluateSettings(Section):
@@ -68,6 +71,28 @@ class EvaluateSettings(Section):
     cpus_per_actor: Positive = Field(1, description="CPUs reserved per embedding actor")
     gpus_per_actor: NonNegative = Field(0, description="GPUs reserved per embedding actor")
     cache: bool = Field(True, description="cache embeddings in <output>/evaluation/embeddings")
+
+
+class WhitenSettings(Section):
+    """Within-class whitening of trained models by synthetic faces: `<model>-whitened.pt` beside each."""
+
+    models: list[str] = Field(["ssl/model.pt"], description="checkpoints: paths or URIs; relative to `output`")
+    faces: str = Field(
+        "faces", description="face dataset with several images of each identity; path or URI, relative to `output`"
+    )
+    images: Count = Field(6000, description="images of it that the whitening is fitted on, spread over the dataset")
+    shrinkage: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.02, description="share of the mean variance in the within-class covariance; 1 changes no direction"
+    )
+    actors: Count = Field(1, description="embedding actors")
+    cpus_per_actor: Positive = Field(0.5, description="CPUs reserved per embedding actor (fractions allowed)")
+    gpus_per_actor: NonNegative = Field(0, description="GPUs reserved per embedding actor (fractions allowed)")
+
+    @staticmethod
+    def target(model: str) -> str:
+        """Where the whitened network of a checkpoint is written: `ssl/model.pt` → `ssl/model-whitened.pt`."""
+        folder, slash, name = model.rpartition("/")
+        return f"{folder}{slash}{PurePosixPath(name).stem}{WHITENED}.pt"
 
 
 class EmbedSettings(Section):

@@ -23,6 +23,7 @@ JOB_SETTINGS: dict[str, tuple[str, ...]] = {
     "train_ssl": (*_TOP_LEVEL, "ssl", *_TRAINING, *_EVERY_JOB),
     "train_unpg": (*_TOP_LEVEL, "unpg", *_TRAINING, *_EVERY_JOB),
     "tune": (*_TOP_LEVEL, "tune", "ssl", "unpg", *_TRAINING, *_EVERY_JOB),
+    "whiten": (*_TOP_LEVEL, "whiten", "model.normalization", *_EVERY_JOB),
     "evaluate": (*_TOP_LEVEL, "evaluate", "data.dataset", "data.heldout", "model.normalization", *_EVERY_JOB),
     "embed": (*_TOP_LEVEL, "embed", "align", "model.normalization", *_EVERY_JOB),
     "export": (*_TOP_LEVEL, "export", "align", "model.normalization", *_EVERY_JOB),

@@ -44,6 +44,7 @@ class StageSettings(Section):
         "train_ssl",
         "train_unpg",
         "tune",
+        "whiten",
         "evaluate",
         "embed",
         "export",

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from facelib.config.evaluation import EmbedSettings, EvaluateSettings, ExportSettings
+from facelib.config.evaluation import EmbedSettings, EvaluateSettings, ExportSettings, WhitenSettings
 from facelib.config.exporting import ExportImagesSettings
 from facelib.config.fields import Section, Seed
 from facelib.config.generation import AlignSettings, GenerateSettings
@@ -44,6 +44,7 @@ class Settings(Section):
     ssl: SslSettings = Field(default_factory=SslSettings)
     unpg: UnpgSettings = Field(default_factory=UnpgSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
+    whiten: WhitenSettings = Field(default_factory=WhitenSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
     embed: EmbedSettings = Field(default_factory=EmbedSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)

@@ -17,6 +17,7 @@ from facelib.models.iresnet import IResNet
 from facelib.models.mobilefacenet import MobileFaceNet
 from facelib.models.pixels import NORMALIZATIONS, take_symmetric_pixels
 from facelib.models.registry import backbone_names, build_backbone, register_backbone
+from facelib.models.whitening import WithinClassWhitening
 
 __all__ = [
     "NORMALIZATIONS",
@@ -26,6 +27,7 @@ __all__ = [
     "MobileFaceNet",
     "PublishedTraining",
     "UnsafeCheckpointError",
+    "WithinClassWhitening",
     "backbone_names",
     "backbone_of",
     "build_backbone",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelib.config import EvaluateSettings, InspectSettings, Settings
+from facelib.config.evaluation import WHITENED
 from facelib.data import DatasetError, FaceDataset, Folder, ImageSpec, decode_image
 from facelib.data.storage import local_copy
 from facelib.evaluation import PixelEmbedding, WhitenedLBP, WhitenedPixels
@@ -113,9 +114,17 @@ def read_model_checkpoint(model: EmbeddingModel, sets: Sequence[EvaluationSet]) 
 
 
 def model_names(paths: Sequence[str]) -> list[str]:
-    """A name for each checkpoint: that of its folder if it is called model.pt, with parent folders where two match."""
+    """A name for each checkpoint: that of its folder if it is called model.pt, with parent folders where two match.
+
+    `ssl/model-whitened.pt` is `ssl-whitened`.
+    """
     stems = [Path(path).with_suffix("").parts for path in paths]
-    stems = [stem[:-1] if stem[-1] == "model" and len(stem) > 2 else stem for stem in stems]
+    stems = [
+        (*stem[:-2], stem[-2] + stem[-1].removeprefix("model"))
+        if stem[-1] in ("model", f"model{WHITENED}") and len(stem) > 2
+        else stem
+        for stem in stems
+    ]
     names = ["-".join(stem[-1:]) for stem in stems]
     for length in range(2, max(map(len, stems), default=1) + 1):
         names = [

@@ -127,6 +127,7 @@ def test_every_other_job_runs_from_s3_to_s3(head, s3, tmp_path, monkeypatch):
     inspected = ("--inspect.sets", '["heldout"]', "--inspect.model", "ssl/model.pt")
     jobs = {
         "export": ((), "export/model.onnx"),
+        "whiten": (("--whiten.faces", "heldout"), "ssl/model-whitened.pt"),
         "embed": (("--embed.input", "heldout"), "embeddings/manifest.json"),
         "export_images": (("--export_images.input", "heldout"), "image_tree/manifest.json"),
         "inspect_dataset": (inspected, "inspection/report.json"),

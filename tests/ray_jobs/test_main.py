@@ -23,6 +23,7 @@ JOBS = [
     "train_ssl",
     "train_unpg",
     "tune",
+    "whiten",
 ]
 
 

@@ -29,6 +29,7 @@ def save(path, seed=0, **options):
     ("paths", "names"),
     [
         (["out/ssl/model.pt", "out/unpg/model.pt"], ["ssl", "unpg"]),
+        (["out/ssl/model.pt", "out/ssl/model-whitened.pt", "x-whitened.pt"], ["ssl", "ssl-whitened", "x-whitened"]),
         (["a/ssl/model.pt", "b/ssl/model.pt", "x.pth"], ["a-ssl", "b-ssl", "x"]),
     ],
 )
