@@ -35,7 +35,8 @@ faults: $(STAMP)  ## long fault injections and the cluster over ssh; writes the 
 ui: $(STAMP)  ## MLflow on http://127.0.0.1:5000
 	@mkdir -p "$${FACELIB_HOME:-.}/runs"
 	@echo "MLflow: http://127.0.0.1:$${PORT:-5000}/#/experiments/1/runs?workflowType=machine_learning"
-	$(BIN)/mlflow ui --host 127.0.0.1 --port $${PORT:-5000} --backend-store-uri "sqlite:///$${FACELIB_HOME:-$(CURDIR)}/runs/mlflow.db"
+	@# One process: the supervisor of several ends them where a busy machine keeps one from answering for seconds.
+	$(BIN)/mlflow ui --workers 1 --host 127.0.0.1 --port $${PORT:-5000} --backend-store-uri "sqlite:///$${FACELIB_HOME:-$(CURDIR)}/runs/mlflow.db"
 
 lint: $(STAMP)  ## ruff, codespell, mypy, docs site, audit of the installed packages
 	$(BIN)/ruff check .

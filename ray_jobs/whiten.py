@@ -50,10 +50,13 @@ def validate(settings: Settings, upcoming: Collection[str] = ()) -> None:
 @job
 def whiten(settings: Settings, run: Run) -> JobResult:
     """Whiten `settings.whiten.models` one after the other."""
+    from facelib.data import FaceDataset
     from facelib.models import WithinClassWhitening
+    from ray_jobs.datasets.dataset_report import log_dataset
     from ray_jobs.embed import model_image_spec
 
     cfg = settings.whiten
+    log_dataset(run, FaceDataset(settings.path(cfg.faces)), "train")
     written: list[str] = []
     metrics: dict[str, float] = {}
     for model in cfg.models:

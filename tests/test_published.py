@@ -19,12 +19,12 @@ from support.datasets import pattern
 from support.docs import blocks
 from support.published_files import write_unpg, write_usynthface
 from support.releases import write_ijb
+from support.tracking import new_store
 
 from facelib.config import Settings, change_settings, load_settings
 from facelib.data import encode_image
 from facelib.sources import write_bin, write_recordio
 from facelib.synthesis import build_generator
-from ray_jobs.cluster import cluster
 from ray_jobs.training.methods import METHODS
 from ray_jobs.training.optim import build_optimizer
 
@@ -140,17 +140,10 @@ def test_every_row_passes_the_validation_of_its_training(data, tmp_path, monkeyp
         job.validate(settings, {settings.path("").rstrip("/")})
 
 
-@pytest.fixture
-def ray_cluster():
-    """A local cluster, as a user's machine has it."""
-    with cluster(load_settings(None, ["ray.object_store_gb=0.5"])):
-        yield
-
-
 @pytest.mark.slow
-def test_the_commands_run(data, tmp_path, monkeypatch, ray_cluster):
+def test_the_commands_run(data, tmp_path, monkeypatch, ray_cluster, in_process):
     """In the page's order: each finds what those before it have written."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for python, m, module, *flags in commands():

@@ -35,7 +35,7 @@ def test_the_blocks_compile():
 
 
 @pytest.mark.slow
-def test_the_tutorial_runs(tmp_path, monkeypatch, capsys, ray_cluster):
+def test_the_tutorial_runs(tmp_path, monkeypatch, capsys, ray_cluster, in_process):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))

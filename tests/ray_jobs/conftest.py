@@ -1,27 +1,17 @@
 """What tests of jobs share beside the cluster of tests/support/ray_cluster.py."""
 
-import functools
-
 import pytest
 import ray
 from support.tracking import new_store
 
 from facelib.config import load_settings
 from facelib.tracking import Run
-from ray_jobs.training.plan import TrainingPlan
 
 
 @pytest.fixture
 def joined(ray_cluster):
     """Flags of a job in a process of its own on the session's cluster, which saves starting one."""
     return ("--ray.address", ray.get_runtime_context().gcs_address)
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """Trainings run in this process, as those of a sweep may: a worker group takes ten processes and their imports."""
-    create = functools.partial(TrainingPlan.create, in_process=True)
-    monkeypatch.setattr(TrainingPlan, "create", staticmethod(create))
 
 
 @pytest.fixture

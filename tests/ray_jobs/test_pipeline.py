@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first(folder, ray_cluster):
+def first(folder, ray_cluster, module_in_process):
     """(standard output, MLflow's runs) of the pipeline's first run."""
     return run_pipeline(folder), runs(folder)
 

@@ -37,6 +37,9 @@ def test_every_part_of_the_dataset_counts(tmp_path, cfg, run, ray_cluster):
     stated = read_checkpoint(tmp_path / "ssl" / "model-whitened.pt").image_spec
     assert (stated["template"], stated["training"]) == ("arcface", {"epoch": 3})
     assert stated["whitening"] == {"faces": f"{tmp_path}/faces", "images": 40, "identities": 20, "shrinkage": 0.02}
+    logged = run.client.get_run(run.run_id)
+    assert [(i.dataset.name, i.tags[0].value) for i in logged.inputs.dataset_inputs] == [("faces", "train")]
+    assert len(logged.outputs.model_outputs) == 1
     assert whiten(cfg("whiten.images=16"), run).metrics["ssl/model.pt/images"] < 40
 
 

@@ -1,5 +1,6 @@
 """A Ray cluster for the tests that run jobs in their own process."""
 
+import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -21,3 +22,21 @@ def ray_cluster() -> Iterator[None]:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(ROOT), PLUGINS]))
     with cluster(load_settings(None, ["ray.object_store_gb=0.5"])):
         yield
+
+
+@pytest.fixture(scope="module")
+def module_in_process() -> Iterator[None]:
+    """Trainings run in this process, as those of a sweep may: a worker group takes ten processes and their imports."""
+    from ray_jobs.training.plan import TrainingPlan
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingPlan, "create", staticmethod(functools.partial(TrainingPlan.create, in_process=True)))
+        yield
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`module_in_process` for one test."""
+    from ray_jobs.training.plan import TrainingPlan
+
+    monkeypatch.setattr(TrainingPlan, "create", staticmethod(functools.partial(TrainingPlan.create, in_process=True)))
