@@ -322,4 +322,12 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
+    """Inside the plot, or below it where so many lines would cover curves."""
+    figure = axes.get_figure()
+    assert figure is not None
+    handles, labels = axes.get_legend_handles_labels()
+    if len(handles) <= 5:
+        axes.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
+        return
+    figure.set_size_inches(7, 5 + 0.18 * len(handles))  # type: ignore[union-attr]
+    figure.legend(handles, labels, loc="outside lower center", fontsize=8, frameon=False)

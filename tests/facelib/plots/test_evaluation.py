@@ -14,7 +14,7 @@ from facelib.plots import (
     plot_training_curves,
     plot_worst_pairs,
 )
-from facelib.plots.evaluation import MAX_CURVE_POINTS, _map_members, _thinned
+from facelib.plots.evaluation import MAX_CURVE_POINTS, _figure, _legend, _map_members, _thinned
 
 
 def scores_and_labels(pairs=400, seed=0):
@@ -110,3 +110,13 @@ def test_refuses(tmp_path):
     with pytest.raises(ValueError, match="must match"):
         plot_worst_pairs([], [], [1.0], [1], tmp_path / "x.png")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("models", "below"), [(3, False), (8, True)])
+def test_a_legend_of_many_lines_covers_no_curve(models, below):
+    figure, axes = _figure()
+    for number in range(models):
+        axes.plot([0, 1], [0, 1], label=f"model {number}")
+    _legend(axes)
+    assert (axes.get_legend() is None) == below
+    assert len(figure.legends) == below
