@@ -21,5 +21,5 @@ def check_components(space: SearchSpace, settings: Settings) -> None:
         build_searcher(tune, space)
     for callback in tune.callbacks:
         load_class("tune.callbacks", callback, Callback)
-    if "://" in settings.path(tune.export_optuna):
+    if tune.export_optuna and "://" in settings.path(tune.export_optuna):
         raise SettingsError(f"tune.export_optuna: {tune.export_optuna}: SQLite needs a file on this machine, not a URI")

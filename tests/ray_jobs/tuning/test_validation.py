@@ -14,6 +14,7 @@ def test_classes_that_can_be_used():
     check()
     check("tune.scheduler={class: own_tuning:StopWorst}", "tune.search={class: own_tuning:HillClimb}")
     check("tune.callbacks=own_tuning:CountResults", "tune.export_optuna=study.db")
+    check("output=s3://bucket/run")  # which asks for no export
 
 
 @pytest.mark.parametrize(
