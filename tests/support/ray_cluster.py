@@ -27,16 +27,18 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def module_in_process() -> Iterator[None]:
     """Trainings run in this process, as those of a sweep may: a worker group takes ten processes and their imports."""
-    from ray_jobs.training.plan import TrainingPlan
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingPlan, "create", staticmethod(functools.partial(TrainingPlan.create, in_process=True)))
+        _train_here(patch)
         yield
 
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """`module_in_process` for one test."""
+    _train_here(monkeypatch)
+
+
+def _train_here(patch: pytest.MonkeyPatch) -> None:
     from ray_jobs.training.plan import TrainingPlan
 
-    monkeypatch.setattr(TrainingPlan, "create", staticmethod(functools.partial(TrainingPlan.create, in_process=True)))
+    patch.setattr(TrainingPlan, "create", staticmethod(functools.partial(TrainingPlan.create, in_process=True)))
