@@ -26,8 +26,8 @@ PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-fast: $(STAMP)  ## without whole jobs, trainings and sweeps on Ray
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+test-fast: $(STAMP)  ## without what needs Ray or takes seconds
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 faults: $(STAMP)  ## long fault injections and the cluster over ssh; writes the table of docs/reliability.md
 	FACELIB_FAULTS=1 $(BIN)/python -m pytest -v -m faults

@@ -26,13 +26,17 @@ def has_gpu():
     return torch.cuda.is_available()
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by the marks
 def pytest_collection_modifyitems(items):
     """Long injections of faults run when they are asked for (`make faults`), tests of a GPU where there is one.
 
-    Jobs come first and the library last: at the end, when a process has no other file to take, files are short.
+    What needs Ray is slow. Jobs come first and the library last: at the end, when a process has no other file to take,
+    files are short.
     """
     items.sort(key=lambda item: item.path.is_relative_to(LIBRARY))
     for item in items:
+        if "ray_cluster" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("gpu") and not has_gpu():
             item.add_marker(pytest.mark.skip(reason="no GPU"))
     if not os.environ.get("FACELIB_FAULTS"):

@@ -46,6 +46,7 @@ CROSS_MODULE_TESTS = {
 }
 
 
+@pytest.mark.slow
 def test_importing_the_whole_library_loads_nothing_heavy():
     """Every module of facelib in a fresh interpreter: imported, and nothing of Ray or MLflow with it."""
     code = (

@@ -7,6 +7,8 @@ import sys
 import pytest
 from support.commands import CEILING_S, ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def run(*parts):
     command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--only", *parts]
@@ -30,7 +32,6 @@ def test_faces_on_the_device():
     assert rows == [("DiscoFaceGAN", "32"), ("DiscoFaceGAN", "32"), ("RetinaFace", "128")]
 
 
-@pytest.mark.slow
 def test_stages_and_the_tests_of_devices():
     text = run("tests", "stages")
     assert re.search(r"\d+ (passed|skipped)", text)

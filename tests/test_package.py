@@ -85,6 +85,7 @@ def test_optional_packages_are_in_extras_and_all_has_every_extra_for_users():
     assert set(everything.removeprefix("facelib[").removesuffix("]").split(",")) == set(extras) - {"all", "dev", "docs"}
 
 
+@pytest.mark.slow
 def test_the_library_works_without_optional_packages():
     """Every module of facelib imports, and every public name resolves, where none of the extras is installed."""
     code = (
@@ -138,6 +139,7 @@ def said():
 
 
 @pytest.mark.parametrize("call", CALLS)
+@pytest.mark.slow
 def test_what_needs_an_extra_says_which(said, call):
     assert said[call].startswith("ImportError: ")
     assert f"pip install 'facelib[{CALLS[call]}]'" in said[call]

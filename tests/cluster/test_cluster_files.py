@@ -153,6 +153,7 @@ def all_permissions(ec2):
     return {g["GroupId"]: g["IpPermissions"] for g in ec2.describe_security_groups()["SecurityGroups"]}
 
 
+@pytest.mark.slow
 def test_ray_takes_our_group_image_and_roles_as_they_are(aws):
     config, ec2 = aws
     before = all_permissions(ec2)

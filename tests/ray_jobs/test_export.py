@@ -28,6 +28,7 @@ def backbone(tmp_path):
     return network
 
 
+@pytest.mark.slow
 def test_a_checkpoint_becomes_an_onnx_file_and_an_mlflow_model(backbone, tmp_path, run):
     settings = load_settings(None, [f"output={tmp_path}/out"])
     for _ in range(2):  # The second export replaces the first.

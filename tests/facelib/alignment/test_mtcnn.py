@@ -76,6 +76,7 @@ def test_pyramid_ends_at_12_pixels(side, min_face_size):
         assert side * scales[-1] * 0.709 < 12.01
 
 
+@pytest.mark.slow
 def test_neither_tensorflow_nor_the_packages_code_is_needed():
     """Building reads no weights: a job's driver checks its settings with it."""
     code = (

@@ -106,6 +106,7 @@ def test_the_interval_is_as_wide_as_fresh_identities_scatter():
     assert np.sqrt(np.mean(pairs)) < 0.75 * truth
 
 
+@pytest.mark.slow
 def test_coverage_of_a_small_simulation():
     """The table of `benchmarks.coverage` in small: 95 % intervals hold the truth where the pairs alone do not."""
     design = Design("", 30, (12,), 600)

@@ -12,6 +12,7 @@ from support.commands import CEILING_S
 from facelib.export import FacePipeline, save_mlflow_model
 
 
+@pytest.mark.slow
 def test_the_mlflow_model_loads_in_a_fresh_process(onnx, portrait, tmp_path):
     model = save_mlflow_model(tmp_path / "model", onnx, portrait, metadata={"checkpoint": "x.pt"})
     code = (

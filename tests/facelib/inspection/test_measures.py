@@ -35,6 +35,7 @@ def test_pose_of_a_turned_average_face(angles):
     np.testing.assert_allclose(pose_from_landmarks(rotated(*angles)[None])[0], angles, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_yaw_follows_the_generators_own():
     generator = build_generator("morphable", image_size=64)
     identities, indices = np.arange(200), np.zeros(200, int)

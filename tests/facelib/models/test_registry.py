@@ -39,6 +39,7 @@ def test_parameters_have_the_published_names_and_shapes(file, key):
 
 
 @pytest.mark.parametrize(("file", "key"), [PUBLISHED[0], PUBLISHED[2], PUBLISHED[4]])
+@pytest.mark.slow
 def test_embeddings_equal_the_originals(file, key):
     golden = np.load(GOLDEN / f"backbones_{file}.npz")[f"{key}/embedding"]
     backbone = build_backbone(key.split("_")[1], use_se=key.endswith("_se")).eval()

@@ -16,6 +16,7 @@ def faces(tmp_path):
     return open_set(f"mine={dataset.folder.uri}", {"pairs": 20})
 
 
+@pytest.mark.slow
 def test_curves_of_all_models_and_histograms_of_the_trained(faces, tmp_path):
     embeddings = np.random.default_rng(0).normal(size=(len(faces.faces), 8)).astype(np.float32)
     result = faces.measure(embeddings, EvaluationOptions(fars=(0.1,), bootstrap=0))

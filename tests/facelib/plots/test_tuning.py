@@ -18,6 +18,7 @@ def trials(settings):
     return sweep_trials(settings)
 
 
+@pytest.mark.slow
 def test_every_plot_is_drawn(settings, trials, tmp_path):
     space = SearchSpace(SPACE, settings)
     search = [t for t in trials.values() if t.kind == "search"]

@@ -92,6 +92,7 @@ def test_leaving_by_exit_is_success_only_with_code_zero(arguments, code, status)
     assert read(run).info.status == status
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_run_that_is_ended_and_taken_up(arguments):
     settings = load_settings(None, arguments)
     process = subprocess.Popen(
@@ -121,6 +122,7 @@ def test_a_killed_process_leaves_a_run_that_is_ended_and_taken_up(arguments):
     assert read(again).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_it_opens_a_run_leaves_one_that_is_taken_up(store, arguments, request):
     dies = f"import mlflow, os; mlflow.MlflowClient.set_tag = lambda *tag: os._exit(9)\n{HOLD_A_RUN}"
     killed = subprocess.run([sys.executable, "-c", dies, *arguments], cwd=ROOT)

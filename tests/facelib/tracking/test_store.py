@@ -78,6 +78,7 @@ def test_a_server_that_does_not_answer_is_waited_for_no_longer_than_the_setting_
 
 
 @pytest.mark.parametrize("name", ["50%", "a#b", "plain", "with space, ümlaut"])
+@pytest.mark.slow
 def test_a_working_folder_may_have_any_name(home, monkeypatch, name):
     (home / name).mkdir()
     monkeypatch.chdir(home / name)

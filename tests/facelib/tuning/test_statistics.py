@@ -68,6 +68,7 @@ def test_several_finalists_against_the_two_way_analysis_of_variance():
 
 
 @pytest.mark.parametrize(("finalists", "sweeps"), [(2, 400), (5, 150)])
+@pytest.mark.slow
 def test_no_difference_is_declared_too_often(finalists, sweeps):
     """Equal finalists, the best of which is chosen by the same repeats: "better" in 5 % of sweeps, no more."""
     wrong = 0
@@ -117,6 +118,7 @@ def test_failed_repeats_are_left_out_seed_by_seed():
     assert (few.winner, few.seeds, few.comparisons[0].significant) == (1, 2, False)
 
 
+@pytest.mark.slow
 def test_importance_finds_what_matters():
     space = SearchSpace(
         {
@@ -168,6 +170,7 @@ def curves(seed, trials=60, epochs=9, grace=1, reduction=3):
     return space, found, whole
 
 
+@pytest.mark.slow
 def test_importance_under_early_stopping_does_not_measure_who_was_stopped():
     space, trials, whole = curves(0)
     parameters = [t.parameters for t in trials]

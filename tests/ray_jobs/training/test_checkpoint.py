@@ -163,6 +163,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_state_that_cannot_be_written_is_an_operating_system_error(tmp_path):
     """Not a RuntimeError, which is all that torch raises."""
     done = subprocess.run(

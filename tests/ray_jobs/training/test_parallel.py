@@ -101,6 +101,7 @@ def test_methods_are_distributed(gloo_pool, name, changes):
     assert torch.equal(first_gradient, second_gradient)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_compiled_encoders_give_the_same_step(name):
     outputs = []
@@ -119,6 +120,7 @@ def test_compiled_encoders_give_the_same_step(name):
     assert (gradient - compiled_gradient).abs().max() < 1e-3 * gradient.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone", [("iresnet18", {}), ("iresnet18", {"use_se": True, "dropout": 0.4}), ("mobilefacenet", {})], ids=str
 )

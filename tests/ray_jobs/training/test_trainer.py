@@ -127,6 +127,7 @@ def test_a_step_on_a_gpu_waits_for_nothing(settings, tmp_path, name, ranks):
     print(f"{method} {name}: {step.operations.total()} operations, {dict(step.collectives)}, {step.received_bytes}")
 
 
+@pytest.mark.slow
 def test_float16_trains_with_gradient_scaling(settings, tmp_path):
     """Gradients are those without scaling; an overflow skips the step and halves the scale; the scale is kept."""
     half = change_settings(settings, {"train.precision": "float16", "train.learning_rate_batch": 0}, "test")

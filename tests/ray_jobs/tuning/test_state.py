@@ -32,6 +32,7 @@ from ray_jobs.tuning.searchers import SweepSearcher
 from ray_jobs.tuning.state import TASK_NAME, Sweep
 
 NETWORK = {"name": "iresnet", "embedding_size": 8, "options": {"layers": [1, 1, 1, 1], "width": 0.25}}
+pytestmark = pytest.mark.slow  # an MLflow run, plots and a checkpoint for every trial
 SPACE = {"augment.strength": {"uniform": [0.0, 1.0]}, "train.learning_rate": {"loguniform": [0.01, 1.0]}}
 
 

@@ -29,6 +29,7 @@ def test_smallest_example(published, golden, tiny):
     assert not [p for p in published.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_command_line(published):
     root = Path(__file__).parents[4]
     command = [sys.executable, "-m", "facelib.synthesis.discofacegan.convert", str(published)]

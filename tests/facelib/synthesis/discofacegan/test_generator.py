@@ -128,6 +128,7 @@ def test_weights_that_change_under_it_are_refused(converted, tmp_path, published
         generator.render(np.zeros((1, 128)), np.zeros((1, 83)))
 
 
+@pytest.mark.slow
 def test_without_tensorflow(converted):
     """Neither images nor the conversion of the published files need it."""
     code = (

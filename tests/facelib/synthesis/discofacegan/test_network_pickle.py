@@ -28,6 +28,7 @@ def test_smallest_example(golden, file):
     assert all(array.dtype == np.float32 for array in networks.variables.values())
 
 
+@pytest.mark.slow
 def test_neither_tensorflow_nor_pickle_is_needed(golden):
     code = (
         "import sys; from facelib.synthesis.discofacegan import read_network_pickle\n"

@@ -114,6 +114,7 @@ def full_size_value(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
     return (stream.standard_normal(shape) * scale).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_published_size(golden):
     """256 pixels, 14 layers, with both kinds of steps up: 26 million weights."""
     with np.load(golden / "full_r256.npz") as file:

@@ -6,6 +6,7 @@ from facelib.synthesis.mobilestylegan.fit_readout import Samples, fit, psnr, sam
 from facelib.synthesis.mobilestylegan.weights import Weights
 
 
+@pytest.mark.slow
 def test_a_readout_is_learned_with_its_style() -> None:
     """Images that are a linear function of features of very different sizes, and a color that w decides."""
     random = np.random.default_rng(0)

@@ -65,6 +65,7 @@ def test_bytes_do_not_depend_on_the_processs_threads(generator: MobileStyleGANGe
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_bytes(images: np.ndarray, tmp_path) -> None:
     code = (
         "import numpy as np\n"

@@ -16,6 +16,7 @@ def test_shipped_readouts_double_the_features(cut: int, channels: int) -> None:
 
 
 @pytest.mark.parametrize(("cut", "least"), [(64, 23), (128, 21)])
+@pytest.mark.slow
 def test_shipped_readouts_are_near_the_whole_network(weights: Weights, cut: int, least: float) -> None:
     """Images that were not fitted, against those of the whole network; docs/results.md has the mean of many."""
     samples = sample(cut, 4, seed=77)
