@@ -17,7 +17,7 @@ export NO_MKDOCS_2_WARNING := 1
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ — /'
 
-quickstart: $(STAMP)  ## synthetic faces → training → evaluation, about ten minutes on two cores
+quickstart: $(STAMP)  ## synthetic faces → training → whitening → evaluation, about ten minutes on two cores
 	$(BIN)/python -m ray_jobs.pipeline --config configs/quickstart.yaml
 
 # Three processes for two cores, each with whole files, in the order of tests/conftest.py: tests of jobs mostly wait.

@@ -17,7 +17,9 @@ from pathlib import Path
 
 from facelib import __version__
 
-QUICKSTART = "Run the shipped recipe `quickstart`: faces, training, a sweep, evaluation. --smoke: a tiny one."
+QUICKSTART = (
+    "Run the shipped recipe `quickstart`: faces, training, a sweep, whitening, evaluation. --smoke: a tiny one."
+)
 REQUIRED = ("mlflow", "ray", "rich")
 
 

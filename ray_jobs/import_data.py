@@ -1,4 +1,4 @@
-"""Import face images: folders, RecordIO, LFW, K-FACE, IJB, `.bin`, aligned as they are imported or before.
+"""Import face images: folders, RecordIO, LFW, K-FACE, IJB, `.bin`, aligned during the import, or already.
 
 Writes <output>/<data.dataset>: parts, manifest, contact sheet, identities.parquet (names), import_report.json (what was
 left out, and why), and a .bin for each pair list of the source. A killed job continues: finished parts are kept, and

@@ -1,4 +1,4 @@
-"""Several jobs one after the other, in one command: faces, training, a sweep, evaluation.
+"""Several jobs one after the other, in one command: faces, training, a sweep, whitening, evaluation.
 
 Finished stages are recognized by what they wrote and skipped; the first failure stops the pipeline. At the end a table
 lists the time of each stage and what it wrote.

@@ -1,7 +1,8 @@
 """Flags to a settings tree: `--section.field value`, `--section.field=value`.
 
 Scalars are text that the settings' types convert. A list is JSON (`["a", "b"]`), brackets without quotes (`[a, b]`),
-commas (`a,b`), or a repeated flag; a mapping is JSON (`{"a": 1}`), YAML (`{a: 1}`) or `a=1,b=2`. `null` unsets a value.
+YAML (`[{a: 1}]`), commas (`a,b`), or a repeated flag; a mapping is JSON (`{"a": 1}`), YAML (`{a: 1}`) or `a=1,b=2`.
+`null` unsets a value.
 """
 
 import contextlib
@@ -107,10 +108,14 @@ def _parse_list(name: str, text: str) -> list[Any]:
     try:
         value = json.loads(stripped)
     except ValueError:
-        if not stripped.endswith("]") or stripped.startswith(("[{", "[[")):
-            raise SettingsError(f'--{name}: not a JSON list such as ["a", "b"], got {text!r}') from None
-        return _split(stripped[1:-1])
-    return list(value)
+        if stripped.endswith("]") and not stripped.startswith(("[{", "[[")):
+            return _split(stripped[1:-1])
+        value = None
+        with contextlib.suppress(yaml.YAMLError):
+            value = parse_yaml(stripped, f"--{name}")
+    if isinstance(value, list):
+        return value
+    raise SettingsError(f'--{name}: not a JSON list such as ["a", "b"], got {text!r}')
 
 
 def _parse_mapping(name: str, text: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 import shutil
 import textwrap
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from facelib.config.flags import section_type
 from facelib.config.tree import Settings
@@ -110,6 +110,8 @@ def _wrap_flag(head: str, width: int) -> list[str]:
 
 def _kind(annotation: Any) -> str:
     """The values that a flag accepts: its choices, or the name of a type."""
+    if get_origin(annotation) is Annotated:
+        return _kind(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
         return "{" + ",".join(str(choice) for choice in get_args(annotation)) + "}"
     if get_origin(annotation) is dict:
@@ -119,5 +121,6 @@ def _kind(annotation: Any) -> str:
     members = [a for a in get_args(annotation) if a is not type(None)] or [annotation]
     if len(members) > 1:
         return "|".join(map(_kind, members))
-    kind = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT"}.get(members[0], "FLOAT")
-    return f"{kind}|null" if type(None) in get_args(annotation) else kind
+    if type(None) in get_args(annotation):
+        return f"{_kind(members[0])}|null"
+    return {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT"}[annotation]

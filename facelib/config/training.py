@@ -131,12 +131,12 @@ class UnpgSettings(Section):
     """Supervised training: margin softmax with unified negative pair generation (UNPG, arXiv 2203.11593)."""
 
     head: Literal["arcface", "cosface", "magface"] = Field("arcface", description="margin softmax head")
-    scale: Positive = Field(64.0, description="logit scale s of ArcFace and CosFace")
+    scale: Positive = Field(64.0, description="logit scale s")
     margin: NonNegative = Field(0.5, description="margin m: radians for ArcFace, cosine similarity for CosFace")
     options: Options = Field(
         default_factory=dict,
         description="further arguments of the head: weight_init (normal, xavier, unit); gradient (ArcFace); l_margin, "
-        "u_margin, l_a, u_a, lambda_g (MagFace)",
+        "u_margin, l_a, u_a, lambda_g, easy_margin (MagFace)",
     )
     wisk: NonNegative | None = Field(
         1.5,
@@ -157,8 +157,8 @@ class TrainSettings(Section):
     epochs: Count = Field(40, description="epochs (1 or more)")
     continue_from: str = Field(
         "",
-        description="published training that goes on, with its queue and key encoder (USynthFace, MoCo) or head (UNPG) "
-        "and its momentum where the file holds it: path or URI; relative to `output`; empty: none",
+        description="checkpoint of a published training to continue, with its queue and key encoder (USynthFace, "
+        "MoCo) or head (UNPG) and its momentum where the file holds it: path or URI; relative to `output`; empty: none",
     )
     continue_epoch: Index | None = Field(
         None, description="epochs that `continue_from` was trained; null: as the file or its name says"

@@ -52,7 +52,9 @@ class Settings(Section):
     inspect: InspectSettings = Field(default_factory=InspectSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     ray: RaySettings = Field(default_factory=RaySettings)
-    stages: list[StageSettings] = Field([], description="stages of ray_jobs.pipeline, in order")
+    stages: list[StageSettings] = Field(
+        [], description="stages of `pipeline`, in order: {job, name, set}; `set` overrides settings for that stage"
+    )
 
     @model_validator(mode="before")
     @classmethod

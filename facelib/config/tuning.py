@@ -15,8 +15,8 @@ class TuneSettings(Section):
     folder: str = Field("sweep", description="output folder of trials and results; relative to `output`")
     space: Options = Field(
         default_factory=dict,
-        description="search space: {section.field: {uniform: [low, high]}}; also choice, grid, loguniform, integer; "
-        "`when` makes a dimension conditional on the values of another",
+        description="search space: {section.field: {uniform: [low, high]}}; also choice, grid, loguniform, integer, "
+        "with `step` and `log`; `when` makes a dimension conditional on the values of another",
     )
     search: Annotated[str | dict[str, Any], class_or("random", "grid", "optuna")] = Field(
         "optuna",

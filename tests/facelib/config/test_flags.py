@@ -30,6 +30,7 @@ from facelib.config.flags import parse_flags
             ["--generate.generator", '[{"name": "a", "share": 1}]'],
             {"generate": {"generator": [{"name": "a", "share": 1}]}},
         ),
+        (["--stages", "[{job: whiten, set: {seed: 1}}]"], {"stages": [{"job": "whiten", "set": {"seed": 1}}]}),
         (["--generate.generator", "morphable"], {"generate": {"generator": "morphable"}}),
     ],
 )

@@ -34,6 +34,10 @@ def test_choices_types_and_defaults_are_shown():
     text = " ".join(describe_settings(width=120).split())
     assert "--train.optimizer {sgd,adamw}" in text
     assert "--unpg.wisk FLOAT|null" in text
+    assert "--augment.operations LIST|null" in text
+    assert "--generate.max_actors INT|null" in text
+    assert "--augment.operations LIST|null" in text
+    assert "--generate.max_actors INT|null" in text
     assert "dropout before the last layer (0..1) [0.0]" in text
 
 
