@@ -19,6 +19,7 @@ from facelib.tuning.statistics import (
 from facelib.tuning.trials import EpochReport, Trial, TrialSegment
 from ray_jobs.resources import trials_that_fit
 
+
 @pytest.fixture
 def rng():
     """Of each test its own: whether a rate is within bounds must not depend on the order of tests."""
