@@ -133,7 +133,7 @@ def test_importance_finds_what_matters(rng):
         load_settings(),
     )
     parameters = [space.sample(rng) for _ in range(40)]
-    scores = [p["augment.strength"] + 0.3 * (p["ssl.queue_policy"] == "fifo") for p in parameters]
+    scores = [p["augment.strength"] + 0.5 * (p["ssl.queue_policy"] == "fifo") for p in parameters]
     found = importance(space, parameters, scores)
     assert found.explained > 0.5
     assert found.shares["augment.strength"] > found.shares["ssl.queue_policy"] > 0.1

@@ -31,8 +31,9 @@ from ray_jobs.tuning.schedulers import SweepScheduler
 from ray_jobs.tuning.searchers import SweepSearcher
 from ray_jobs.tuning.state import TASK_NAME, Sweep
 
-NETWORK = {"name": "iresnet", "embedding_size": 8, "options": {"layers": [1, 1, 1, 1], "width": 0.25}}
 pytestmark = pytest.mark.slow  # an MLflow run, plots and a checkpoint for every trial
+
+NETWORK = {"name": "iresnet", "embedding_size": 8, "options": {"layers": [1, 1, 1, 1], "width": 0.25}}
 SPACE = {"augment.strength": {"uniform": [0.0, 1.0]}, "train.learning_rate": {"loguniform": [0.01, 1.0]}}
 
 
