@@ -211,12 +211,12 @@ def stages(cfg: argparse.Namespace) -> None:
 
 
 def stage_rates(count: int, seconds: float) -> Iterator[tuple[str, float]]:
-    """Name and rate of each stage, in a cluster of its own so that no actor of another is left."""
+    """Name and rate of each stage; its actors end with it."""
     settings = load_settings(CONFIG, ["generate.generator=morphable", "generate.images_per_identity=8"])
     with tempfile.TemporaryDirectory() as folder:
         noise_dataset(f"{folder}/faces", identities=512)
-        for stage in (generation, alignment, reading):
-            with cluster(settings):
+        with cluster(settings):
+            for stage in (generation, alignment, reading):
                 yield stage.__name__, stage(settings, count, seconds, Path(folder))
 
 

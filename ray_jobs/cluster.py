@@ -169,6 +169,9 @@ def _set_environment(cfg: RaySettings) -> None:
         or os.environ.get("TERM") == "dumb"
     ):
         os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # Escape sequences have no place in a file.
+    # Where trainers are as many as cores, Ray ends a reader's process that was idle for a second; the next one imports
+    # PyTorch again.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     if cfg.autoscaling:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1200")  # New nodes take minutes to start.
 

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-LIBRARY = Path(__file__).parent / "facelib"
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS))
+LIBRARY = TESTS / "facelib"
+# Files that take longest, longest first: what the others of several processes still have to do after them is short.
+LONGEST = (
+    "ray_jobs/training/test_driver.py", "ray_jobs/test_tune.py", "ray_jobs/test_generate.py", "test_published.py",
+    "test_tutorial.py", "ray_jobs/test_cli.py", "ray_jobs/test_import_data.py", "ray_jobs/test_train_ssl.py",
+    "test_gpu_benchmark.py", "ray_jobs/training/test_online_faces.py", "ray_jobs/test_evaluate.py",
+    "ray_jobs/tuning/test_state.py", "ray_jobs/test_embed.py",
+)  # fmt: skip
 pytest_plugins = ["support.gloo_pool", "support.ray_cluster"]
 # Test processes and the workers of their clusters share few cores: threads that wait for each other cost five times
 # the time.
@@ -30,10 +38,10 @@ def has_gpu():
 def pytest_collection_modifyitems(items):
     """Long injections of faults run when they are asked for (`make faults`), tests of a GPU where there is one.
 
-    What needs Ray is slow. Jobs come first and the library last: at the end, when a process has no other file to take,
-    files are short.
+    What needs Ray is slow. The library comes first: a cluster takes a share of a core even while no test needs it.
     """
-    items.sort(key=lambda item: item.path.is_relative_to(LIBRARY))
+    longest = {TESTS / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (not item.path.is_relative_to(LIBRARY), longest.get(item.path, len(longest))))
     for item in items:
         if "ray_cluster" in item.fixturenames:
             item.add_marker(pytest.mark.slow)

@@ -47,7 +47,7 @@ TINY_TRAINING = (
     "--model.embedding_size", "16", "--ssl.queue_size", "16", "--train.epochs", "1", "--train.batch_size", "8",
     "--train.precision", "float32", "--train.threads", "1", "--train.cpus_per_worker", "0.5", "--evaluate.pairs", "20",
     "--data.readers", "1", "--data.cpus_per_reader", "0.1", "--data.window_row_groups", "2",
-    "--train.max_failures", "1",
+    "--train.max_failures", "0",
 )  # fmt: skip
 
 

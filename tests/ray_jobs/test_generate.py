@@ -4,7 +4,7 @@ import signal
 
 import psutil
 import pytest
-from support.commands import run, run_here, start, wait_for, workers_of
+from support.commands import run_here, start, wait_for, workers_of
 
 from facelib.data import FaceDataset
 
@@ -44,7 +44,7 @@ def files(folder):
 def undisturbed(tmp_path_factory, settings, ray_cluster):
     """A dataset made in one go."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = run("generate", "--output", folder / "out", *settings, folder=folder)
+    done = run_here("generate", "--output", folder / "out", *settings, folder=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip().splitlines()[-1].endswith(f"wrote {folder}/out/faces, {folder}/out/heldout")
     return folder / "out"

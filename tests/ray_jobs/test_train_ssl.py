@@ -7,6 +7,7 @@ import ray
 from mlflow import MlflowClient
 from support.datasets import write_dataset
 from support.models import assert_same_weights
+from support.ray_cluster import training_here
 from support.tracking import new_store
 
 from facelib.config import SettingsError, change_settings, load_settings
@@ -41,9 +42,10 @@ def test_a_function_call_trains_and_returns_curves_and_works_twice(settings, ray
     assert load_backbone(result.written[0])
     again = train_ssl(settings)  # finished, so it is kept
     assert again == result
-    other = train_ssl(change_settings(settings, {"output": f"{tmp_path}/other", "seed": 1,
-                                                 "data.dataset": f"{tmp_path}/faces",
-                                                 "data.heldout": f"{tmp_path}/heldout"}, "test"))  # fmt: skip
+    with training_here():
+        other = train_ssl(change_settings(settings, {"output": f"{tmp_path}/other", "seed": 1,
+                                                     "data.dataset": f"{tmp_path}/faces",
+                                                     "data.heldout": f"{tmp_path}/heldout"}, "test"))  # fmt: skip
     assert other.metrics != result.metrics
     assert ray.is_initialized()
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")

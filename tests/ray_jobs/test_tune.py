@@ -182,7 +182,7 @@ def test_the_search_is_exported_for_optunas_dashboard(finished):
 @pytest.mark.slow
 def test_from_python_as_in_the_docs(faces, tmp_path, ray_cluster, monkeypatch):
     """Also a sweep without repeats and without the base trial, and one more trial than before."""
-    path = config(tmp_path, faces, finalists=0, base=False, search="random", scheduler="none")
+    path = config(tmp_path, faces, finalists=0, base=False, search="random", scheduler="none", concurrency=1)
     [example] = [block for block in blocks("tuning.md", "python") if "import load_sweep, sweep" in block]
     example = example.replace("tune_ssl", str(path)).replace("runs/tune/sweep_ssl", f"{tmp_path}/out/sweep")
     example = example.replace("tune.trials=8", 'tune.trials=3", "train.epochs=1')
@@ -380,7 +380,8 @@ def test_trials_that_cannot_fit_are_refused(faces, tmp_path, ray_cluster):
 
 @pytest.mark.slow
 def test_a_sweep_of_which_every_trial_fails_ends_with_the_reason(faces, tmp_path, ray_cluster):
-    path = config(tmp_path, faces, space={"train.weight_decay": {"uniform": [0, 1e-3]}}, trials=9, base=False)
+    space = {"train.weight_decay": {"uniform": [0, 1e-3]}}
+    path = config(tmp_path, faces, space=space, trials=9, base=False, concurrency=1)
     with pytest.raises(JobError, match=r"the first 3 trials failed.*Trial 0: .*Lower train\.learning_rate"):
         sweep(path, "train.learning_rate=1e12")
     [parent], children = runs(tmp_path)

@@ -1,5 +1,6 @@
 """A Ray cluster for the tests that run jobs in their own process."""
 
+import contextlib
 import functools
 import os
 import sys
@@ -24,21 +25,25 @@ def ray_cluster() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def training_here() -> Iterator[None]:
+    """Trainings run in this process, as those of a sweep may: a worker group takes ten processes and their imports."""
+    from ray_jobs.training.plan import TrainingPlan
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingPlan, "create", staticmethod(functools.partial(TrainingPlan.create, in_process=True)))
+        yield
+
+
 @pytest.fixture(scope="module")
 def module_in_process() -> Iterator[None]:
-    """Trainings run in this process, as those of a sweep may: a worker group takes ten processes and their imports."""
-    with pytest.MonkeyPatch.context() as patch:
-        _train_here(patch)
+    """`training_here` for a module."""
+    with training_here():
         yield
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`module_in_process` for one test."""
-    _train_here(monkeypatch)
-
-
-def _train_here(patch: pytest.MonkeyPatch) -> None:
-    from ray_jobs.training.plan import TrainingPlan
-
-    patch.setattr(TrainingPlan, "create", staticmethod(functools.partial(TrainingPlan.create, in_process=True)))
+def in_process() -> Iterator[None]:
+    """`training_here` for one test."""
+    with training_here():
+        yield

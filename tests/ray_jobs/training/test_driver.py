@@ -10,6 +10,7 @@ import torch
 from support.clusters import statuses
 from support.commands import CEILING_S, run_here, start, wait_for, workers_of
 from support.models import assert_same_weights
+from support.ray_cluster import training_here
 from support.training import TINY_TRAINING, datasets
 
 from facelib.models import load_backbone, read_checkpoint
@@ -37,9 +38,10 @@ def train(job, folder, faces, *more, until=""):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, faces, ray_cluster):
-    """A label-free training in one go."""
+    """A label-free training in one go, in this process; those of worker groups must give its weights."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    train("train_ssl", folder, faces)
+    with training_here():
+        train("train_ssl", folder, faces)
     return folder / "out" / "ssl"
 
 
