@@ -105,14 +105,11 @@ def _parse_list(name: str, text: str) -> list[Any]:
     stripped = text.strip()
     if not stripped.startswith("["):
         return _split(stripped)
-    try:
-        value = json.loads(stripped)
-    except ValueError:
-        if stripped.endswith("]") and not stripped.startswith(("[{", "[[")):
-            return _split(stripped[1:-1])
-        value = None
-        with contextlib.suppress(yaml.YAMLError):
-            value = parse_yaml(stripped, f"--{name}")
+    # Words in brackets, without quotes: what they contain is text, and YAML would take some for other things.
+    words = stripped.endswith("]") and not stripped.startswith(("[{", "[["))
+    value = _parse_json(name, stripped, or_yaml=not words)
+    if value is None and words:
+        return _split(stripped[1:-1])
     if isinstance(value, list):
         return value
     raise SettingsError(f'--{name}: not a JSON list such as ["a", "b"], got {text!r}')
@@ -125,17 +122,27 @@ def _parse_mapping(name: str, text: str) -> dict[str, Any]:
         if pairs and all(key and equals for key, equals, _ in pairs):
             return {key: _scalar(value) for key, _, value in pairs}
     else:
-        value = None
-        try:
-            value = json.loads(stripped, object_pairs_hook=_unique(name))
-        except SettingsError:
-            raise
-        except ValueError:
-            with contextlib.suppress(yaml.YAMLError):
-                value = parse_yaml(stripped, f"--{name}")
+        value = _parse_json(name, stripped)
         if isinstance(value, dict):
             return value
     raise SettingsError(f'--{name}: not a JSON object such as {{"name": value}}, got {text!r}')
+
+
+def _parse_json(name: str, text: str, or_yaml: bool = True) -> Any:
+    """The value of JSON or YAML text; None if it is neither.
+
+    Raises:
+        SettingsError: a mapping has a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique(name))
+    except SettingsError:
+        raise
+    except ValueError:
+        if or_yaml:
+            with contextlib.suppress(yaml.YAMLError):
+                return parse_yaml(text, f"--{name}")
+    return None
 
 
 def _unique(name: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:

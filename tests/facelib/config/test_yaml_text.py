@@ -63,3 +63,6 @@ def test_errors_of_a_file_and_of_a_flag_name_it(tmp_path):
     for value in ("{device: cpu, device: cuda}", '{"device": "cpu", "device": "cuda"}'):
         with pytest.raises(SettingsError, match=r"--generate\.options: .*device.* given twice"):
             load_settings(None, ["--generate.options", value])
+    for value in ("[{name: morphable, name: mobilestylegan}]", '[{"name": "morphable", "name": "mobilestylegan"}]'):
+        with pytest.raises(SettingsError, match=r"--generate\.generator: .*name.* given twice"):
+            load_settings(None, ["--generate.generator", value])
