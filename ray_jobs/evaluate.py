@@ -104,7 +104,8 @@ def evaluate(settings: Settings, run: Run) -> JobResult:
     trained = [model.name for model in models]
     with directory_lock(folder, "evaluate"):
         results = measure_sets(settings, run, folder, work)
-        save_figures(folder, run, sets, results, trained, rules)
+        if cfg.figures:
+            save_figures(folder, run, sets, results, trained, rules)
         summary = {
             "models": {m.name: {"path": m.path, "training": training_summary(m, checkpoints[m.name])} for m in models},
             "rules": rules,

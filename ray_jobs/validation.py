@@ -55,14 +55,14 @@ def check_align(align: AlignSettings, detector: bool = True) -> None:
 
 def check_training(settings: Settings, upcoming: Collection[str] = ()) -> None:
     """Check what both training methods use: network, starting weights, augmentation, validation sets."""
-    import torch  # Here, because most jobs need no network: it takes a second.
-
+    # Here, because most jobs need no network: PyTorch takes a second.
     from facelib.augmentation import RandAugment
+    from facelib.models import shapes_only
     from ray_jobs.training.augmentation import AugmentationSpec
     from ray_jobs.training.methods import new_backbone
 
     model, train = settings.model, settings.train
-    with checked_field("model.name, model.options"), torch.device("meta"):
+    with checked_field("model.name, model.options"), shapes_only():
         backbone = new_backbone(model)
     size = getattr(backbone, "image_size", settings.align.size)
     if size != settings.align.size:

@@ -59,6 +59,7 @@ class EvaluateSettings(Section):
     threshold_set: str = Field(
         "", description="name of the set whose thresholds at `fars` are applied to all other sets; empty: none"
     )
+    figures: bool = Field(True, description="draw curves, score histograms, the hardest pairs and embedding maps")
     score_files: Literal["none", "similarity", "distance"] = Field(
         "none",
         description="scores of all pairs in files below evaluation/scores, <set>_genuines.txt and _impostors.txt: "

@@ -16,7 +16,7 @@ from facelib.models.checkpoints import (
 from facelib.models.iresnet import IResNet
 from facelib.models.mobilefacenet import MobileFaceNet
 from facelib.models.pixels import NORMALIZATIONS, take_symmetric_pixels
-from facelib.models.registry import backbone_names, build_backbone, register_backbone
+from facelib.models.registry import backbone_names, build_backbone, register_backbone, shapes_only
 from facelib.models.whitening import WithinClassWhitening
 
 __all__ = [
@@ -38,5 +38,6 @@ __all__ = [
     "read_published_training",
     "register_backbone",
     "save_backbone",
+    "shapes_only",
     "take_symmetric_pixels",
 ]

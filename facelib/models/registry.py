@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from facelib.utils.registry import Factory, Registry
 
@@ -56,6 +59,24 @@ def build_backbone(
     if use_se or "use_se" in inspect.signature(_REGISTRY.find(name)).parameters:
         settings["use_se"] = use_se
     return cast(nn.Module, _REGISTRY.build(name, embedding_size=embedding_size, dropout=dropout, **settings))
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Networks that are built in the block have shapes and no values: they are on the meta device."""
+    with torch.device("meta"), _NoInitialization():
+        yield
+
+
+class _NoInitialization(TorchFunctionMode):
+    """Draws no normal distribution: on the meta device that imports PyTorch's compiler, which takes a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.normal_:
+            return args[0]
+        if func is nn.init.normal_:  # It passes its arguments by name, and what it calls does not come here.
+            return kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def backbone_names() -> list[str]:

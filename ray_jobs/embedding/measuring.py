@@ -20,7 +20,7 @@ Results = dict[str, dict[str, EvaluationResult]]  # by model name, then set name
 def measure_sets(
     settings: Settings, run: Run, folder: Folder, work: Sequence[tuple[EmbeddingModel, EvaluationSet]]
 ) -> Results:
-    """Embed and measure each (model, set), and draw the embedding maps of trained models.
+    """Embed and measure each (model, set), and draw the embedding maps of trained models (`evaluate.figures`).
 
     Args:
         folder: of the evaluation; has the maps and, with `evaluate.cache`, the embeddings; with `evaluate.score_files`
@@ -40,7 +40,7 @@ def measure_sets(
         if cfg.score_files != "none" and result.similarities is not None and result.issame is not None:
             scores = Folder(f"{folder.uri}/scores/{model.name.replace(' ', '_')}").create()
             write_scores(scores, s.name, result.similarities, result.issame, cfg.score_files)
-        if model.trained:
+        if cfg.figures and model.trained:
             with tempfile.TemporaryDirectory() as temporary:
                 if (path := draw_embedding_map(model.name, s, embeddings, Path(temporary))) is not None:
                     save_figure(path, folder, run)

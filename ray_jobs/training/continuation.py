@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from facelib.config import Settings
-from facelib.models import PublishedTraining, read_published_training
+from facelib.models import PublishedTraining, read_published_training, shapes_only
 from ray_jobs.errors import JobError
 from ray_jobs.training.methods import new_backbone
 
@@ -58,7 +58,7 @@ def read_continuation(settings: Settings, method: str, classes: int | None = Non
 
 
 def _check_backbone(path: str, training: PublishedTraining, settings: Settings) -> None:
-    with torch.device("meta"):
+    with shapes_only():
         expected = new_backbone(settings.model).state_dict()
     stored = training.backbone.state_dict
     wrong = list(stored.keys() - expected.keys())

@@ -28,7 +28,7 @@ from facelib.models.checkpoints.published import read_published
 from facelib.models.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from facelib.models.checkpoints.torch_archive import read_torch_archive
 from facelib.models.pixels import NORMALIZATIONS, SYMMETRIC
-from facelib.models.registry import build_backbone
+from facelib.models.registry import build_backbone, shapes_only
 
 FORMAT = "facelib.backbone"
 VERSION = 1
@@ -81,7 +81,7 @@ def save_backbone(
     stored = BackboneCheckpoint(
         FORMAT, name, _json_values("settings", settings), state, _json_values("image_spec", image_spec)
     )
-    with torch.device("meta"):
+    with shapes_only():
         _check_parameters(str(path), stored, build_backbone(name, **stored.settings))
     content = {
         "format": FORMAT,

@@ -1,6 +1,8 @@
 """Backbones by name: shapes, settings, gradients, and the published networks' numbers."""
 
 import json
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from facelib.models import backbone_names, build_backbone
+from facelib.models import backbone_names, build_backbone, shapes_only
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 SMALL = ["iresnet18", "iresnet10-narrow", "iresnet18-narrow", "mobilefacenet"]
@@ -33,9 +35,23 @@ def test_smallest_example():
 @pytest.mark.parametrize(("file", "key"), PUBLISHED)
 def test_parameters_have_the_published_names_and_shapes(file, key):
     expected = json.loads((GOLDEN / f"backbones_{file}_state_dict.json").read_text())[key]
-    with torch.device("meta"):
+    with shapes_only():
         backbone = build_backbone(key.split("_")[1], use_se=key.endswith("_se"))
     assert [[name, list(value.shape)] for name, value in backbone.state_dict().items()] == expected
+
+
+def test_shapes_need_neither_memory_nor_the_compiler():
+    """In a process of its own: other tests import the compiler, which takes a second."""
+    code = """
+import sys
+from facelib.models import backbone_names, build_backbone, shapes_only
+for name in backbone_names():
+    with shapes_only():
+        network = build_backbone(name, **({"layers": [1, 1, 1, 1]} if name == "iresnet" else {}))
+    assert all(value.is_meta for value in network.state_dict().values())
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(("file", "key"), [PUBLISHED[0], PUBLISHED[2], PUBLISHED[4]])
