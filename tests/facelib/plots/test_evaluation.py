@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import cv2
+import matplotlib
 import numpy as np
 import pytest
 
@@ -60,6 +61,16 @@ def test_worst_pairs(tmp_path):
     scores, labels = np.linspace(-1, 1, 10), np.arange(10) % 2
     path = plot_worst_pairs(images[:, 0], images[:, 1], scores, labels, tmp_path / "worst.png", count=8)
     check_picture(path)
+
+
+def test_worst_pairs_are_counted_by_kind_and_may_differ_in_size(tmp_path):
+    images = [np.full((size, 24, 3), size, np.uint8) for size in range(20, 30)]
+    scores, labels = np.linspace(-1, 1, 10), np.arange(10) < 3
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        text = plot_worst_pairs(images, images[::-1], scores, labels, tmp_path / "worst.svg", count=2).read_text()
+    assert "genuine pairs, lowest similarity (2 of 3 pairs)" in text
+    assert "impostor pairs, highest similarity (2 of 7 pairs)" in text
+    assert [f"#{pair}  " in text for pair in range(10)] == [pair in (0, 1, 8, 9) for pair in range(10)]
 
 
 def test_map_of_embeddings(tmp_path):
