@@ -1,4 +1,4 @@
-"""A pool of two gloo processes for distributed tests, started once a session, at the first test that asks for it."""
+"""A pool of two gloo processes for distributed tests, started once a file, at the first test that asks for it."""
 
 import os
 import pickle
@@ -47,9 +47,12 @@ class GlooPool:
             process.wait(timeout=CEILING_S)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def gloo_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlooPool]:
-    """Two ranks: `gloo_pool.run(function, *arguments)` with a module-level function of the test file."""
+    """Two ranks: `gloo_pool.run(function, *arguments)` with a module-level function of the test file.
+
+    Not for the session: they take a gigabyte, which jobs' clusters need later.
+    """
     pool = GlooPool(2, tmp_path_factory.mktemp("gloo") / "store")
     yield pool
     pool.close()

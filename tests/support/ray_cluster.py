@@ -17,8 +17,10 @@ PLUGINS = str(ROOT / "tests" / "support" / "plugins")
 def ray_cluster() -> Iterator[None]:
     """A local cluster, started once. Its workers, and this process, find the components in tests/support/plugins."""
     from facelib.config import load_settings
+    from facelib.utils.process import return_memory
     from ray_jobs.cluster import cluster
 
+    return_memory()  # What the library's tests have freed; several clusters share the machine's.
     sys.path.append(PLUGINS)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(ROOT), PLUGINS]))
     with cluster(load_settings(None, ["ray.object_store_gb=0.5"])):
