@@ -5,6 +5,7 @@ import importlib
 import io
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,12 @@ from ray_jobs.logs import PACKAGES
 from support.tracking import new_store
 
 ROOT = Path(__file__).parents[2]
+# Ray Train's warning, with its traceback, that its request waited for five seconds: it is safe to ignore, it says.
+BUSY_MACHINE = re.compile(
+    r"^\(TrainController pid=\d+\) Failed to (send|cancel) resource request .*\n"
+    r"(\(TrainController pid=\d+\) .*\n)*?\(TrainController pid=\d+\) ray\.exceptions\.GetTimeoutError.*\n",
+    re.MULTILINE,
+)
 CEILING_S = 600.0  # when a test gives up waiting: many times what anything takes, also on a busy machine
 
 
@@ -81,6 +88,11 @@ def start(job: str, *arguments: object, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command(job, *arguments), cwd=ROOT, env=environment(folder), stdout=log, stderr=subprocess.STDOUT, text=True
     )
+
+
+def said_by(text: str) -> str:
+    """What a job said, without what Ray Train says of a busy machine."""
+    return BUSY_MACHINE.sub("", text)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = CEILING_S, what: str = "condition") -> None:
