@@ -194,7 +194,7 @@ def plot_worst_pairs(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.45 * count, 7.2), layout="constrained")
-    # One picture a row: axes of their own for every image take ten times as long to draw.
+    # One picture a row: axes of their own for every image take longer to lay out than all else.
     for axes, (name, (members, total)) in zip(figure.subplots(2, 1), rows.items(), strict=True):
         pairs = [(as_numpy(first_images[pair]), as_numpy(second_images[pair])) for pair in members]
         height, width = (max((image.shape[a] for pair in pairs for image in pair), default=1) for a in (0, 1))
