@@ -85,14 +85,22 @@ def _draw(
     pen = ImageDraw.Draw(sheet)
     if title:
         pen.text((MARGIN, MARGIN), title, fill=INK, font=title_font)
+    for r, label in enumerate(labels):
+        pen.text((MARGIN, top + r * (height + GAP) + height // 2), label, fill=INK, font=font, anchor="lm")
+    sheet.paste(Image.fromarray(tile_images(rows, columns, height, width, GAP)), (left, top))
+    return sheet
+
+
+def tile_images(
+    rows: Sequence[Sequence[NDArray[Any] | None]], columns: int, height: int, width: int, gap: int
+) -> NDArray[np.uint8]:
+    """Rows of RGB images in cells of [height, width, 3], `gap` pixels between them, on white; None is a gray cell."""
+    sheet = np.full((len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 3), BACKGROUND, np.uint8)
     for r, row in enumerate(rows):
-        y = top + r * (height + GAP)
-        if labels:
-            pen.text((MARGIN, y + height // 2), labels[r], fill=INK, font=font, anchor="lm")
         for c, image in enumerate(row):
-            x = left + c * (width + GAP)
+            top, left = r * (height + gap), c * (width + gap)
             if image is None:
-                pen.rectangle((x, y, x + width - 1, y + height - 1), fill=MISSING)
+                sheet[top : top + height, left : left + width] = MISSING
             else:
-                sheet.paste(Image.fromarray(image), (x, y))
+                sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
     return sheet

@@ -19,6 +19,7 @@ from facelib.evaluation.arrays import as_labels, as_numpy
 from facelib.evaluation.bootstrap import bootstrap_sorted
 from facelib.evaluation.resampling import describe_resampling
 from facelib.evaluation.roc import RocCurve, SortedScores
+from facelib.plots.contact_sheet import tile_images
 from facelib.plots.style import COLORS, PathLike
 from facelib.plots.style import save as _save
 from facelib.plots.style import tidy as _tidy
@@ -196,28 +197,15 @@ def plot_worst_pairs(
     figure = Figure(figsize=(1.45 * count, 7.2), layout="constrained")
     # One picture a row: axes of their own for every image take longer to lay out than all else.
     for axes, (name, (members, total)) in zip(figure.subplots(2, 1), rows.items(), strict=True):
-        pairs = [(as_numpy(first_images[pair]), as_numpy(second_images[pair])) for pair in members]
-        height, width = (max((image.shape[a] for pair in pairs for image in pair), default=1) for a in (0, 1))
-        axes.imshow(_tiled(pairs, count, height, width), interpolation="antialiased")
+        sides = [[as_numpy(images[pair]) for pair in members] for images in (first_images, second_images)]
+        height, width = (max((image.shape[a] for side in sides for image in side), default=1) for a in (0, 1))
+        axes.imshow(tile_images(sides, count, height, width, TILE_GAP))
         for column, pair in enumerate(members):
             x = (column + 0.5) * width + column * TILE_GAP
             axes.text(x, -2, f"#{pair}  {scores[pair]:.3f}", fontsize=8, ha="center", va="bottom")
         axes.set_title(f"{title}: {name} ({len(members)} of {total:,} pairs)", fontsize=10, pad=16)
         axes.axis("off")
     return _save(figure, path)
-
-
-def _tiled(
-    pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], columns: int, height: int, width: int
-) -> NDArray[np.uint8]:
-    """Pairs of images side by side, the second image below the first; white where there is none."""
-    gap = TILE_GAP
-    sheet = np.full((2 * height + gap, columns * (width + gap) - gap, 3), 255, np.uint8)
-    for column, pair in enumerate(pairs):
-        for row, image in enumerate(pair):
-            top, left = row * (height + gap), column * (width + gap)
-            sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
-    return sheet
 
 
 def plot_embedding_map(

@@ -90,7 +90,7 @@ def start(job: str, *arguments: object, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def said_by(text: str) -> str:
+def without_busy_warnings(text: str) -> str:
     """What a job said, without what Ray Train says of a busy machine."""
     return BUSY_MACHINE.sub("", text)
 

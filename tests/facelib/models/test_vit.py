@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from facelib.models import build_backbone
+from facelib.models import build_backbone, shapes_only
 from facelib.models.vit import Block, VisionTransformer
 
 TINY = {"width": 16, "depth": 2, "heads": 2, "image_size": 48, "patch_size": 9, "embedding_size": 8}
@@ -19,7 +19,7 @@ def test_smallest_example():
     ("name", "millions"), [("vit-t", 19.138), ("vit-s", 76.023), ("vit-b", 113.833), ("vit-l", 255.684)]
 )
 def test_sizes_of_arcface_torch(name, millions):
-    with torch.device("meta"):
+    with shapes_only():
         assert sum(p.numel() for p in build_backbone(name).parameters()) / 1e6 == pytest.approx(millions, abs=0.001)
 
 
