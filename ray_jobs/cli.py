@@ -6,7 +6,6 @@ A job module defines `validate(settings, upcoming=())`, which checks the setting
 
 import contextlib
 import functools
-import gc
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from facelib.config import Settings, SettingsError, parse_command_line, split_logging_flags
 from facelib.utils.background import in_background
+from facelib.utils.process import look_for_garbage_less
 from ray_jobs.errors import TRACEBACK_VARIABLE, JobError, user_error
 from ray_jobs.logs import configure_logging
 from ray_jobs.results import JobResult
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Work = Callable[[Settings, Any], JobResult]
 Validate = Callable[[Settings], None]
+TRAINING = ("train_ssl", "train_unpg", "tune", "pipeline")  # the jobs that use Ray Train
 
 
 def job(work: Work) -> Callable[..., JobResult]:
@@ -63,6 +64,7 @@ def main(function: Callable[..., JobResult], argv: Sequence[str] | None = None) 
         function: decorated with `@job`.
         argv: flags; by default those of the process.
     """
+    look_for_garbage_less()
     work: Any = function.__wrapped__  # type: ignore[attr-defined]
     try:
         arguments, level, style = split_logging_flags(argv)
@@ -106,7 +108,6 @@ def run_job(
         _exit_with(name, error)
     print(f"MLflow: {where}")
     print(f"{name}: {format_seconds(time.monotonic() - started)}, wrote {result}", flush=True)
-    gc.freeze()  # The interpreter would look for garbage among the objects of all modules, for a second.
 
 
 class StopSignals:
@@ -144,7 +145,7 @@ def _open(settings: Settings, name: str, description: str) -> Iterator["Run"]:
     opening = in_background(lambda: Run.open(settings, name, about=description))
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(cluster(settings))
+            stack.enter_context(cluster(settings, training=name in TRAINING))
         except BaseException:
             with opening.result():
                 raise

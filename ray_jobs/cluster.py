@@ -13,7 +13,7 @@ from typing import Any
 
 from facelib.config import RaySettings, Settings
 from facelib.utils.background import in_background
-from facelib.utils.process import children, end_processes
+from facelib.utils.process import children, end_processes, look_for_garbage_less
 from ray_jobs.errors import JobError
 from ray_jobs.logs import configure_worker_logging, worker_environment
 
@@ -26,10 +26,15 @@ PYTHON_SOCKET = "/pymp-12345678/listener-12345678"  # below TMPDIR, of multiproc
 
 
 @contextlib.contextmanager
-def cluster(settings: Settings) -> Iterator[None]:
+def cluster(settings: Settings, *, training: bool = False) -> Iterator[None]:
     """Join the cluster that the settings name, or start a local one for the duration of the block.
 
     Whatever interrupts the start of a local one leaves no process behind.
+
+    Args:
+        settings: `ray` is used.
+        training: Ray Train will run on it: a local one gets a dashboard, of which Ray Train asks every second whether
+            its controller is alive. The others are spared its eleven processes where `ray.dashboard` is off.
 
     Raises:
         JobError: Ray cannot be started, or the cluster cannot be joined.
@@ -51,7 +56,7 @@ def cluster(settings: Settings) -> Iterator[None]:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     if address == "local":
         logger.info("Ray: starting on this machine")
-        options["include_dashboard"] = True  # Ray Train reports every second to a dashboard it expects.
+        options["include_dashboard"] = training or settings.ray.dashboard
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # This machine cannot be preempted.
         # It reports that token authentication is on.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
@@ -231,7 +236,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def setup_worker_process() -> None:
-    """Set up a Ray worker process: logging as in the driver, and the address of its own cluster.
+    """Set up a Ray worker process: logging as in the driver, rare garbage collection, the address of its own cluster.
 
     A helper of Ray Train finds its cluster by RAY_ADDRESS, or else uses the one started last on the machine; with the
     wrong one a training takes twelve seconds to stop.
@@ -239,6 +244,7 @@ def setup_worker_process() -> None:
     import ray
 
     configure_worker_logging()
+    look_for_garbage_less()
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
 
 

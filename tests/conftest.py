@@ -1,6 +1,7 @@
 """What all tests share: the support modules on the path, and no word to the outside."""
 
 import functools
+import gc
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect without looking for garbage: thousands of tests live until the end, and so do the modules they import."""
+    from facelib.utils.process import look_for_garbage_less
+
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
+    look_for_garbage_less()
 
 
 @functools.cache

@@ -25,6 +25,9 @@ class RaySettings(Section):
     autoscaling: bool = Field(
         False, description="the cluster adds nodes on demand: skip the check that a job fits on the current nodes"
     )
+    dashboard: bool = Field(
+        False, description="Ray's dashboard with a new local cluster (http://127.0.0.1:8265); trainings have it anyway"
+    )
     object_store_gb: NonNegative = Field(
         0, description="object store memory of a new local cluster in GB (0: Ray's default)"
     )

@@ -23,7 +23,7 @@ def ray_cluster() -> Iterator[None]:
     return_memory()  # What the library's tests have freed; several clusters share the machine's.
     sys.path.append(PLUGINS)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(ROOT), PLUGINS]))
-    with cluster(load_settings(None, ["ray.object_store_gb=0.5"])):
+    with cluster(load_settings(None, ["ray.object_store_gb=0.5"]), training=True):
         yield
 
 

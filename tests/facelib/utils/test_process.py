@@ -33,6 +33,34 @@ def test_what_a_thread_has_freed_goes_back_to_the_system():
     assert int(done.stdout) > 200  # of 300 MB
 
 
+GARBAGE = """
+import gc, sys
+from facelib.utils.process import look_for_garbage_less
+
+class Cycle:
+    def __init__(self):
+        self.self = self
+    def __del__(self):
+        print("found", flush=True)
+
+if sys.argv[1] == "less":
+    look_for_garbage_less()
+before = sum(generation["collections"] for generation in gc.get_stats())
+kept = [[] for _ in range(300_000)]
+print(sum(generation["collections"] for generation in gc.get_stats()) - before)
+Cycle()
+"""
+
+
+@pytest.mark.parametrize(("how", "often", "at_the_end"), [("less", range(5), []), ("", range(300, 1000), ["found"])])
+def test_a_process_looks_for_garbage_less_and_not_at_its_end(how, often, at_the_end):
+    done = subprocess.run([sys.executable, "-c", GARBAGE, how], capture_output=True, text=True, timeout=CEILING_S)
+    assert done.returncode == 0, done.stderr
+    count, *more = done.stdout.splitlines()
+    assert int(count) in often
+    assert more == at_the_end
+
+
 PAGES = """
 import resource, sys, threading
 import numpy as np
