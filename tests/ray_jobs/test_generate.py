@@ -78,7 +78,7 @@ def test_killed_actor_and_killed_driver_change_no_byte(undisturbed, settings, br
         actor.send_signal(signal.SIGKILL)
     before = len(list(faces.glob("part-*")))
     wait_for(lambda: len(list(faces.glob("part-*"))) > before, what="a part after the actor was killed")
-    assert not workers_of(driver, "dashboard.py")
+    assert not workers_of(driver, "ray-dashboard-NodeHead")
     processes = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.wait()

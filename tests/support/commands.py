@@ -100,7 +100,7 @@ def wait_for(condition: Callable[[], object], seconds: float = CEILING_S, what: 
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{what} did not come true within {seconds:.0f} s"
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def workers_of(driver: subprocess.Popen[str] | psutil.Process, name: str) -> list[psutil.Process]:

@@ -11,11 +11,14 @@ import pickle
 import sys
 import traceback
 
-import torch
-import torch.distributed as dist
+from facelib.utils.process import look_for_garbage_less
 
 
 def main() -> None:
+    look_for_garbage_less()
+    import torch
+    import torch.distributed as dist
+
     rank, ranks, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     answers, sys.stdout = sys.stdout.buffer, sys.stderr  # a print in a test must not end up between the answers
     torch.set_num_threads(1)

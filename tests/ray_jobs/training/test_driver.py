@@ -85,7 +85,7 @@ def test_a_driver_keeps_others_out_and_is_continued_by_the_same_command(
     assert second.returncode == 1
     assert f"out/ssl is in use by train_ssl (process {driver.pid} on " in second.stderr
     wait_for(lambda: len(list(states.glob("checkpoint_*/state.pt"))) >= 2, what="a checkpoint inside an epoch")
-    dashboards = workers_of(driver, "dashboard.py")
+    dashboards = workers_of(driver, "ray-dashboard-NodeHead")
     driver.send_signal(how)
     status = driver.wait(CEILING_S)
     if how == signal.SIGKILL:
