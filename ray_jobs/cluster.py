@@ -13,14 +13,14 @@ from typing import Any
 
 from facelib.config import RaySettings, Settings
 from facelib.utils.background import in_background
-from facelib.utils.process import children, end_processes, look_for_garbage_less
+from facelib.utils.process import children, end_processes
 from ray_jobs.errors import JobError
-from ray_jobs.logs import configure_worker_logging, worker_environment
+from ray_jobs.logs import worker_environment
 
 logger = logging.getLogger(__name__)
 
 HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
-SETUP_HOOK = "ray_jobs.cluster.setup_worker_process"
+SETUP_HOOK = "ray_jobs.worker_setup.setup_worker_process"
 MAX_SOCKET_PATH = 107  # bytes, of Linux; 103 on macOS
 RAY_SOCKET = "/ray/session_2026-01-31_12-00-00_000000_1234567/sockets/plasma_store.1"  # below RAY_TMPDIR or TMPDIR
 PYTHON_SOCKET = "/pymp-12345678/listener-12345678"  # below TMPDIR, of multiprocessing in Ray's dashboard
@@ -253,19 +253,6 @@ def _setup_hook_inherited() -> Iterator[None]:
         del os.environ[WORKER_PROCESS_SETUP_HOOK_ENV_VAR]
         if before is not None:
             os.environ[WORKER_PROCESS_SETUP_HOOK_ENV_VAR] = before
-
-
-def setup_worker_process() -> None:
-    """Set up a Ray worker process: logging as in the driver, rare garbage collection, the address of its own cluster.
-
-    A helper of Ray Train finds its cluster by RAY_ADDRESS, or else uses the one started last on the machine; with the
-    wrong one a training takes twelve seconds to stop.
-    """
-    import ray
-
-    configure_worker_logging()
-    look_for_garbage_less()
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
 
 
 def configure_data(settings: Settings) -> None:
