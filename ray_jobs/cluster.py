@@ -46,37 +46,42 @@ def cluster(settings: Settings, *, training: bool = False) -> Iterator[None]:
         yield
         return
     _set_environment(settings.ray)
-    address = cluster_address(settings.ray)
-    options: dict[str, Any] = {"address": address, "logging_level": logging.WARNING}
-    own_workers: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    if address == "local":
-        logger.info("Ray: starting on this machine")
-        options["include_dashboard"] = training or settings.ray.dashboard
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # This machine cannot be preempted.
-        # It reports that token authentication is on.
-        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-        if settings.ray.object_store_gb:
-            options["object_store_memory"] = int(settings.ray.object_store_gb * 1e9)
-        use_own_token()
-        own_workers = _setup_hook_inherited()
-    else:
-        logger.info("Ray: joining %s", address)
-        options["runtime_env"] = {
-            "worker_process_setup_hook": SETUP_HOOK,
-            "env_vars": {**worker_environment(), HIDE_GPUS: os.environ[HIDE_GPUS]},
-        }
-    with _interruptible(), own_workers:
+    address = cluster_address(settings.ray)
+    local = address == "local"
+    options = _options_of_local(settings.ray, training) if local else _options_of_joined(address)
+    with _interruptible(), _setup_hook_inherited() if local else contextlib.nullcontext():
         try:
-            ray.init(**options)
+            started = ray.init(address=address, logging_level=logging.WARNING, **options)
         except (RuntimeError, ConnectionError) as error:
-            if address == "local":
+            if local:
                 raise JobError(f"Ray cannot be started here: {error}") from error
             raise _cannot_join(settings.ray, address, error) from error
+    if local and settings.ray.dashboard:
+        logger.info("Ray: dashboard at http://%s (its token: `ray get-auth-token`)", started.dashboard_url)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _options_of_local(cfg: RaySettings, training: bool) -> dict[str, Any]:
+    """What `ray.init` is given to start a cluster here, whose processes inherit this one's environment."""
+    logger.info("Ray: starting on this machine")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # This machine cannot be preempted.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # It reports that tokens are asked for.
+    use_own_token()
+    options: dict[str, Any] = {"include_dashboard": training or cfg.dashboard}
+    if cfg.object_store_gb:
+        options["object_store_memory"] = int(cfg.object_store_gb * 1e9)
+    return options
+
+
+def _options_of_joined(address: str) -> dict[str, Any]:
+    """What `ray.init` is given to join a cluster; its workers are set up by a runtime environment."""
+    logger.info("Ray: joining %s", address)
+    environment = {**worker_environment(), HIDE_GPUS: os.environ[HIDE_GPUS]}
+    return {"runtime_env": {"worker_process_setup_hook": SETUP_HOOK, "env_vars": environment}}
 
 
 def cluster_address(cfg: RaySettings) -> str:

@@ -10,7 +10,6 @@ import pytest
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
-LIBRARY = TESTS / "facelib"
 # Files that take longest, longest first: what the others of several processes still have to do after them is short.
 LONGEST = (
     "ray_jobs/training/test_driver.py", "ray_jobs/test_tune.py", "ray_jobs/test_generate.py", "test_published.py",
@@ -26,6 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "120000")  # until a next test reads faces
 
 
 @pytest.hookimpl(wrapper=True)
@@ -34,10 +34,11 @@ def pytest_collection():
     from facelib.utils.process import look_for_garbage_less
 
     gc.disable()
-    yield
+    collected = yield
     gc.freeze()
     gc.enable()
     look_for_garbage_less()
+    return collected
 
 
 @functools.cache
@@ -51,10 +52,12 @@ def has_gpu():
 def pytest_collection_modifyitems(items):
     """Long injections of faults run when they are asked for (`make faults`), tests of a GPU where there is one.
 
-    What needs Ray is slow. The library comes first: a cluster takes a share of a core even while no test needs it.
+    What needs Ray is slow. Files without such tests come first: a cluster takes a share of a core even while no test
+    needs it.
     """
     longest = {TESTS / name: rank for rank, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: (not item.path.is_relative_to(LIBRARY), longest.get(item.path, len(longest))))
+    on_ray = {item.path for item in items if "ray_cluster" in item.fixturenames}
+    items.sort(key=lambda item: (item.path in on_ray, longest.get(item.path, len(longest))))
     for item in items:
         if "ray_cluster" in item.fixturenames:
             item.add_marker(pytest.mark.slow)

@@ -26,7 +26,7 @@ class RaySettings(Section):
         False, description="the cluster adds nodes on demand: skip the check that a job fits on the current nodes"
     )
     dashboard: bool = Field(
-        False, description="Ray's dashboard with a new local cluster (http://127.0.0.1:8265); trainings have it anyway"
+        False, description="start Ray's dashboard with a new local cluster, and print its address; a training starts it"
     )
     object_store_gb: NonNegative = Field(
         0, description="object store memory of a new local cluster in GB (0: Ray's default)"

@@ -1,13 +1,15 @@
 import json
 import os
+import re
 import shutil
+import urllib.request
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from support.commands import CEILING_S, start, wait_for
 from support.commands import run as run_command
-from support.commands import start, wait_for
 from support.datasets import pattern, write_dataset
 from support.tracking import new_store
 
@@ -179,7 +181,12 @@ def test_killed_driver(tmp_path, run):
         "--import_data.images_per_part", 1, "--tracking.system_metrics", "false",
     )  # fmt: skip
     faces = tmp_path / "out" / "faces"
-    driver = start("import_data", *arguments, folder=tmp_path)
+    driver = start("import_data", *arguments, "--ray.dashboard", "true", folder=tmp_path)
+    log = tmp_path / "import_data.log"
+    wait_for(lambda: "Ray: dashboard" in log.read_text(), what="the dashboard's address")
+    address = re.search(r"^Ray: dashboard at (http://127\.0\.0\.1:\d+) ", log.read_text(), re.MULTILINE)
+    with urllib.request.urlopen(address[1], timeout=CEILING_S) as answer:
+        assert answer.status == 200
     wait_for(lambda: list(faces.glob("part-*")), what="a first part")
     driver.kill()
     driver.wait()

@@ -1,4 +1,4 @@
-"""A pool of two gloo processes for distributed tests, started once a file, at the first test that asks for it."""
+"""A pool of two gloo processes for distributed tests: for all files until a Ray cluster starts, then for each file."""
 
 import os
 import pickle
@@ -47,12 +47,37 @@ class GlooPool:
             process.wait(timeout=CEILING_S)
 
 
-@pytest.fixture(scope="module")
-def gloo_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlooPool]:
-    """Two ranks: `gloo_pool.run(function, *arguments)` with a module-level function of the test file.
+class LastingPool:
+    """The pool that files share, while there is one."""
 
-    Not for the session: they take a gigabyte, which jobs' clusters need later.
-    """
-    pool = GlooPool(2, tmp_path_factory.mktemp("gloo") / "store")
-    yield pool
-    pool.close()
+    def __init__(self, folders: pytest.TempPathFactory) -> None:
+        self._folders = folders
+        self._pool: GlooPool | None = None
+
+    def get(self) -> GlooPool:
+        """The pool, started if there is none."""
+        if self._pool is None:
+            self._pool = GlooPool(2, self._folders.mktemp("gloo") / "store")
+        return self._pool
+
+    def end(self) -> None:
+        """End the pool: its ranks take a gigabyte, which a cluster needs."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+
+@pytest.fixture(scope="session")
+def lasting_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LastingPool]:
+    """For the fixtures here and in support/ray_cluster.py."""
+    lasting = LastingPool(tmp_path_factory)
+    yield lasting
+    lasting.end()
+
+
+@pytest.fixture(scope="module")
+def gloo_pool(lasting_pool: LastingPool) -> Iterator[GlooPool]:
+    """Two ranks: `gloo_pool.run(function, *arguments)` with a module-level function of the test file."""
+    yield lasting_pool.get()
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        lasting_pool.end()

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from support.gloo_pool import LastingPool
+
 ROOT = Path(__file__).parents[2]
 PLUGINS = str(ROOT / "tests" / "support" / "plugins")
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def ray_cluster(lasting_pool: LastingPool) -> Iterator[None]:
     """A local cluster, started once. Its workers, and this process, find the components in tests/support/plugins."""
     from facelib.config import load_settings
     from facelib.utils.process import return_memory
     from ray_jobs.cluster import cluster
 
+    lasting_pool.end()
     return_memory()  # What the library's tests have freed; several clusters share the machine's.
     sys.path.append(PLUGINS)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(ROOT), PLUGINS]))
