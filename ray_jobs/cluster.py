@@ -246,7 +246,7 @@ def _setup_hook_inherited() -> Iterator[None]:
     """Let the processes of a cluster that starts here inherit the variable by which Ray tells workers of a setup hook.
 
     With a runtime environment instead, which is the public way, Ray starts every worker by way of a process that
-    imports Ray once more (0.4 CPU seconds), and cannot use those it has started beforehand.
+    imports Ray once more (0.4 CPU seconds), and cannot use those it has started beforehand (ray#33621).
     """
     from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
 
