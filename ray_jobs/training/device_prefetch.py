@@ -34,7 +34,7 @@ class DevicePrefetcher:
     Args:
         batches: the loader's, decoded and augmented or neither.
         augmentation: of batches that are not augmented yet.
-        classes: labels are below it.
+        classes: labels are below it; None for a method that uses no labels, whose faces may have any.
         threads: that decode.
     """
 
@@ -43,7 +43,7 @@ class DevicePrefetcher:
         batches: Iterator[Any],
         device: torch.device,
         augmentation: AugmentationSpec,
-        classes: int,
+        classes: int | None,
         channels_last: bool = False,
         threads: int = 1,
     ) -> None:
@@ -73,7 +73,8 @@ class DevicePrefetcher:
 
     def to_device(self, batch: Batch | EncodedBatch) -> Inputs:
         """Images uint8 [V, N, 3, H, W] and labels [N] of a batch."""
-        check_labels(batch.labels, self.classes)  # on a GPU nothing can be checked without waiting for it
+        if self.classes is not None:
+            check_labels(batch.labels, self.classes)  # on a GPU nothing can be checked without waiting for it
         labels = to_device(torch.from_numpy(batch.labels.copy()), self.device)
         if isinstance(batch, Batch):
             images = to_device(torch.from_numpy(batch.images.copy()), self.device)

@@ -148,6 +148,16 @@ TRAINING = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ssl", "unpg"])
+def test_later_epochs_train_on_new_faces(kind, settings, run, ray_cluster, in_process, tmp_path):
+    heldout = write_dataset(tmp_path / "heldout", identities=3, images=2, first=1000).folder.uri
+    streamed = [*FACES, *TRAINING, "data.stream=true", f"data.heldout={heldout}", f"output={tmp_path}"]
+    train(load_settings(None, [*streamed, "train.epochs=2"]), run, kind)
+    assert [h["epoch"] for h in json.loads((tmp_path / kind / "history.json").read_text())] == [1, 2]
+    assert not (tmp_path / "faces").exists()
+
+
 @pytest.mark.faults
 def test_a_killed_trainer_continues_with_the_faces_it_would_have_seen(settings, run, ray_cluster, tmp_path):
     heldout = write_dataset(tmp_path / "heldout", identities=3, images=2, first=1000).folder.uri
