@@ -267,6 +267,9 @@ def configure_data(settings: Settings) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = (
+        True  # Ray's own in its place arrives without its cause, which says what to do.
+    )
     minutes = settings.ray.no_progress_minutes
     context.execution_no_progress_timeout_s = 60 * (max(minutes, 60) if settings.ray.autoscaling else minutes)
     for noisy in ("ray.data", "ray.train"):

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 
+RETRY_ADVICE = "\nFailed to apply UDF transform after "  # of Ray Data
 TRACEBACK_VARIABLE = "FACELIB_TRACEBACK"  # set: all errors are shown with their tracebacks
 
 
@@ -21,6 +22,7 @@ def user_error(error: BaseException) -> BaseException | None:
     from facelib.tracking import TrackingError
 
     for current in _causes(error):
+        _remove_retry_advice(current)
         if isinstance(current, (JobError, TrackingError, *_OPERATING_SYSTEM)):
             return current
         # facelib raises ValueError, and subclasses of it, for what a caller got wrong; libraries raise it for anything.
@@ -60,6 +62,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         wrapped = next((e for n in ("cause", "controller_failure") if (e := getattr(current, n, None))), None)
         failures = getattr(current, "worker_failures", None) or {}
         current = wrapped or next(iter(failures.values()), None) or current.__cause__
+
+
+def _remove_retry_advice(error: BaseException) -> None:
+    """Remove what Ray Data adds to every error of a function it maps: how to let it try again."""
+    if error.args and isinstance(error.args[0], str):
+        error.args = (error.args[0].partition(RETRY_ADVICE)[0], *error.args[1:])
 
 
 def _is_ours(error: BaseException) -> bool:

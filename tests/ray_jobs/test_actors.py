@@ -9,8 +9,9 @@ import pytest
 import ray
 
 from facelib.config import load_settings
+from facelib.data import DatasetError
 from ray_jobs.actors import ActorPool, ActorStage, GroupStage, _blocks, device_options, stream_rows
-from ray_jobs.errors import JobError
+from ray_jobs.errors import JobError, user_error
 from ray_jobs.resources import ActorRequest
 
 CFG = load_settings(None, ["generate.cpus_per_actor=0.25", "generate.actors=2"]).generate
@@ -76,6 +77,20 @@ def test_groups_are_of_consecutive_rows_and_made_elsewhere():
     groups = list(stream_rows(rows, stages, load_settings(), GroupStage(sums, 3)))
     assert [g["all"] for g in groups] == ["100,101,102", "103,104,105", "106,107,108", "109,110,111"]
     assert os.getpid() not in {g["pid"] for g in groups}
+
+
+def full_disk(rows):
+    raise DatasetError("faces/part-0000001.parquet: cannot be written (No space left on device)")
+
+
+def test_the_error_of_a_task_that_writes_is_the_line_a_user_is_shown():
+    with pytest.raises(DatasetError) as raised:
+        list(
+            stream_rows([{"x": 1}], [ActorStage(Add, (1,), "generate", CFG)], load_settings(), GroupStage(full_disk, 1))
+        )
+    shown = user_error(raised.value)
+    assert type(shown) is DatasetError
+    assert str(shown) == "faces/part-0000001.parquet: cannot be written (No space left on device)"
 
 
 @pytest.mark.parametrize(("rows", "size", "blocks"), [(12, 3, 12), (40_000, 8, 10_000), (30_000, 8, 7_500), (8, 8, 8)])
