@@ -96,7 +96,7 @@ def test_node_with_readers_killed_without_a_spare(nodes, faces, whole, recovery,
         "the readers' node killed during training, without a spare",
         "faces are read on the trainers' nodes, without a reservation",
     )
-    assert "reading beside the trainer" in cluster.log("train_ssl")
+    assert "reading on the trainer's node" in cluster.log("train_ssl")
     work.check(whole)
 
 
