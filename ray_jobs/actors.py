@@ -5,6 +5,7 @@
 into the object store before it starts, the pool sends only what is in flight.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, cast
 from facelib.config import Settings
 from facelib.utils.process import keep_freed_memory
 from ray_jobs.cluster import configure_data
+from ray_jobs.errors import JobError, user_error
 from ray_jobs.resources import ActorRequest, ActorSettings, check_resources
 
 MAX_BLOCKS = 10_000  # Ray Data schedules block by block; more blocks cost more driver time than they balance load.
@@ -90,7 +92,7 @@ def stream_rows(
     for stage in stages:
         least, most = stage.cfg.actors, max(stage.cfg.actors, getattr(stage.cfg, "max_actors", None) or 0)
         stream = stream.map(
-            stage.actor_class,
+            _with_file_names(stage.actor_class),
             fn_constructor_args=stage.args,
             compute=ray.data.ActorPoolStrategy(min_size=min(least, len(rows)), max_size=min(most, len(rows))),
             num_cpus=stage.cfg.cpus_per_actor,
@@ -116,10 +118,37 @@ def _blocks(rows: int, groups: GroupStage | None) -> int:
     return next((rows // size for size in divisors if rows // size <= MAX_BLOCKS), rows // groups.size)
 
 
+def _with_file_names(actor_class: Any) -> type:
+    """The class, with calls whose errors keep their file names (`_keep_file_names`)."""
+
+    class Actor(actor_class):  # type: ignore[misc]
+        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+            with _keep_file_names():
+                return cast(dict[str, Any], super().__call__(row))
+
+    Actor.__name__ = Actor.__qualname__ = actor_class.__name__  # in the names of processes, and in Ray's progress
+    return Actor
+
+
 def _call_with_rows(batch: dict[str, Any], function: GroupFunction) -> dict[str, Any]:
     """A batch of Ray Data, an array for each column, as the rows of one group."""
     rows = [dict(zip(batch, values)) for values in zip(*(column.tolist() for column in batch.values()))]
-    return {name: [value] for name, value in function(rows).items()}
+    with _keep_file_names():
+        return {name: [value] for name, value in function(rows).items()}
+
+
+@contextlib.contextmanager
+def _keep_file_names() -> Iterator[None]:
+    """Raise an error of a file as one whose only argument is its message.
+
+    Ray Data adds its advice on retries to an error's arguments, and a third one of an OSError is its file's name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if user_error(error) is None:
+            raise
+        raise JobError(str(error)) from error
 
 
 class ActorPool:

@@ -58,8 +58,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        yield current
         wrapped = next((e for n in ("cause", "controller_failure") if (e := getattr(current, n, None))), None)
+        # An error of a task arrives as one that is of its class too, with a traceback as its text.
+        if not isinstance(current, type(wrapped)):
+            yield current
         failures = getattr(current, "worker_failures", None) or {}
         current = wrapped or next(iter(failures.values()), None) or current.__cause__
 

@@ -93,6 +93,30 @@ def test_the_error_of_a_task_that_writes_is_the_line_a_user_is_shown():
     assert str(shown) == "faces/part-0000001.parquet: cannot be written (No space left on device)"
 
 
+class Vanished(Add):
+    """Stage whose file is gone."""
+
+    def __call__(self, row):
+        return {"x": len(Path("/nowhere/x.png").read_bytes())}
+
+
+def unwritable(rows):
+    raise PermissionError(13, "Permission denied", "faces/part-0000001.parquet")
+
+
+@pytest.mark.parametrize(
+    ("stage", "groups", "line"),
+    [
+        (Vanished, None, "[Errno 2] No such file or directory: '/nowhere/x.png'"),
+        (Add, GroupStage(unwritable, 1), "[Errno 13] Permission denied: 'faces/part-0000001.parquet'"),
+    ],
+)
+def test_the_error_of_a_file_names_it(stage, groups, line):
+    with pytest.raises(JobError) as raised:
+        list(stream_rows([{"x": 1}], [ActorStage(stage, (1,), "generate", CFG)], load_settings(), groups))
+    assert str(user_error(raised.value)) == line
+
+
 @pytest.mark.parametrize(("rows", "size", "blocks"), [(12, 3, 12), (40_000, 8, 10_000), (30_000, 8, 7_500), (8, 8, 8)])
 def test_no_block_has_rows_of_two_groups(rows, size, blocks):
     assert _blocks(rows, GroupStage(sums, size)) == blocks

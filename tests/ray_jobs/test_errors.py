@@ -26,14 +26,18 @@ def test_errors_that_the_user_can_act_on():
 
 
 def test_an_error_inside_a_ray_task_is_found(ray_cluster):
-    def work(kind):
-        raise kind("from a worker")
+    def work(kind, *arguments):
+        raise kind(*(arguments or ("from a worker",)))
 
+    for kind in (DatasetError, JobError, FileNotFoundError):
+        with pytest.raises(ray.exceptions.RayTaskError) as caught:
+            ray.get(ray.remote(work).options(max_retries=0).remote(kind))
+        found = user_error(caught.value)
+        assert type(found) is kind
+        assert str(found) == "from a worker"
     with pytest.raises(ray.exceptions.RayTaskError) as caught:
-        ray.get(ray.remote(work).options(max_retries=0).remote(DatasetError))
-    found = user_error(caught.value)
-    assert type(found) is DatasetError
-    assert str(found) == "from a worker"
+        ray.get(ray.remote(work).options(max_retries=0).remote(PermissionError, 13, "Permission denied", "x.png"))
+    assert str(user_error(caught.value)) == "[Errno 13] Permission denied: 'x.png'"
     with pytest.raises(ray.exceptions.RayTaskError) as caught:
         ray.get(ray.remote(work).options(max_retries=0).remote(KeyError))
     assert user_error(caught.value) is None
