@@ -73,7 +73,7 @@ class OnlineFaces:
 
     def chunk(self, group: RowGroup, pass_number: int, sampling: SamplingSpec) -> Chunk:
         """The identities and images of a row group in a pass (counted from 0)."""
-        identity_block, image_block = (pass_number, 0) if sampling.views == 2 else (0, pass_number)
+        identity_block, image_block = (pass_number, 0) if sampling.pairs else (0, pass_number)
         first = self.cfg.first_identity + identity_block * self.identities + group.first_class
         return Chunk(group.index, first, group.identities, image_block * self.cfg.images_per_identity)
 

@@ -37,13 +37,18 @@ class SamplingSpec:
     epochs_per_pass: int = 1
 
     @property
+    def pairs(self) -> bool:
+        """Whether pairs are drawn: for methods without labels, which get other people in each pass over a stream."""
+        return self.views == 2
+
+    @property
     def per_visit(self) -> int:
         """Pairs of an identity each time it is read."""
         return self.per_identity * self.epochs_per_pass
 
     def samples(self, group: "RowGroup") -> int:
         """Samples that a row group contributes to one pass."""
-        return group.identities * self.per_visit if self.views == 2 else group.rows
+        return group.identities * self.per_visit if self.pairs else group.rows
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ class DistributedBatchSampler:
 
 def draw_rows(labels: np.ndarray, sampling: SamplingSpec, rng: np.random.Generator) -> np.ndarray:
     """Rows of each sample, [samples, V]: two different images of an identity, or one image."""
-    if sampling.views == 1:
+    if not sampling.pairs:
         return rng.permutation(len(labels))[:, None]
     starts = np.flatnonzero(np.r_[True, np.diff(labels) != 0])
     counts = np.diff(np.r_[starts, len(labels)])

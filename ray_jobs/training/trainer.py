@@ -184,8 +184,7 @@ class Trainer:
 
     def _prefetch(self, batches: Iterator[Any]) -> DevicePrefetcher:
         channels_last, threads = self.settings.train.channels_last, min(self.threads, MAX_DECODING_THREADS)
-        # Pairs are drawn for methods without labels, which get new people in every epoch of a stream.
-        classes = self.faces.identities if self.method.sampling.views == 1 else None
+        classes = None if self.method.sampling.pairs else self.faces.identities
         return DevicePrefetcher(batches, self.device, self.augmentation, classes, channels_last, threads)
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
