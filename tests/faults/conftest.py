@@ -6,10 +6,11 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from support.clusters import free_port
+from support.clusters import free_port, ray_processes
 from support.commands import ROOT, command, wait_for
 from support.tracking import new_store
 from support.training import datasets
@@ -36,6 +37,32 @@ class Nodes:
     def kill(self, node) -> None:
         """SIGKILL everything of a node."""
         self.cluster.remove_node(node, allow_graceful=False)
+
+    def processes(self, name: str, node=None) -> list[psutil.Process]:
+        """Worker processes of all nodes, or of one, whose title contains `name`."""
+        raylets = {process.pid for kind, process in node.live_processes() if kind == "raylet"} if node else set()
+        found = ray_processes(name, self.cluster.address)
+        return [process for process in found if not node or raylets & {p.pid for p in process.parents()}]
+
+    def node_of(self, name: str):
+        """A node beside the head that has such a process."""
+        found = [node for node in self.others if self.processes(name, node)]
+        assert found, f"no {name} beside the head"
+        return found[0]
+
+    def goes_on(self, job: str, driver: subprocess.Popen, says: str, progress):
+        """Condition: the job's `progress()` is above what it was when its log said `says` once more; or it has ended.
+
+        What was under way when something was killed is no progress.
+        """
+        before, at = self.log(job).count(says), []
+
+        def condition() -> bool:
+            if not at and self.log(job).count(says) > before:
+                at.append(progress())
+            return driver.poll() is not None or (bool(at) and progress() > at[0])
+
+        return condition
 
     def start(self, job: str, *arguments: object, uri: str = "") -> subprocess.Popen:
         """Start a job on the cluster; its words go to <folder>/<job>.log."""

@@ -46,7 +46,22 @@ class Generation:
         return len(list(self.faces.glob("part-*")))
 
     def more_than(self, before):
+        """Condition: more parts, or the end."""
         return lambda: self.parts > before or self.driver.poll() is not None
+
+    def replaced(self, lost):
+        """Condition: as many new actors as are lost, and a part more than when they were there; or the end."""
+        known, at = set(self.actors()), []
+
+        def condition():
+            if not at and len(set(self.actors()) - known) >= len(lost):
+                at.append(self.parts)
+            return self.driver.poll() is not None or (bool(at) and self.parts > at[0])
+
+        return condition
+
+    def actors(self, node=None):
+        return [p for kind in ("GeneratorActor", "AlignerActor") for p in self.nodes.processes(kind, node)]
 
     def check(self, undisturbed):
         assert files(self.faces) == undisturbed
@@ -59,10 +74,11 @@ class Generation:
 
 def test_killed_aligner(nodes, undisturbed, recovery, tmp_path):
     work = Generation(nodes(2), tmp_path)
-    before, now = work.parts, time.monotonic()
-    for aligner in ray_processes("AlignerActor", work.nodes.cluster.address):
-        aligner.send_signal(signal.SIGKILL)
-    recovery("aligner killed", "Ray starts it again and repeats its chunk", now, work.more_than(before))
+    aligners = work.nodes.processes("AlignerActor")
+    went_on, now = work.replaced(aligners), time.monotonic()
+    for aligner in aligners:
+        aligner.kill()
+    recovery("both aligners killed", "Ray starts them again and repeats their chunks", now, went_on)
     work.nodes.finish("generate", work.driver)
     work.check(undisturbed)
 
@@ -70,11 +86,13 @@ def test_killed_aligner(nodes, undisturbed, recovery, tmp_path):
 def test_killed_node(nodes, undisturbed, recovery, tmp_path):
     cluster = nodes(1, 2)
     work = Generation(cluster, tmp_path)
-    before, now = work.parts, time.monotonic()
+    lost = work.actors(cluster.others[0])
+    assert lost
+    went_on, now = work.replaced(lost), time.monotonic()
     cluster.kill(cluster.others[0])
     cluster.add(2)
     recovery("a node killed during generation, with a spare", "its actors start again on another node, chunks are "
-             "repeated", now, work.more_than(before))  # fmt: skip
+             "repeated", now, went_on)  # fmt: skip
     cluster.finish("generate", work.driver)
     work.check(undisturbed)
 

@@ -3,12 +3,11 @@ damages a checkpoint in every `make test`.
 """
 
 import json
-import signal
 import time
 
 import pytest
 import torch
-from support.clusters import ray_processes, statuses
+from support.clusters import statuses
 from support.commands import run
 from support.tracking_server import TrackingServer
 from support.training import TINY_TRAINING
@@ -36,15 +35,18 @@ class Training:
     def checkpoints(self):
         return sorted(p.parent.name for p in self.ssl.glob("training/checkpoint_*/state.pt"))
 
-    def newer_than(self, before):
-        return lambda: self.checkpoints[-1:] > before[-1:] or self.driver.poll() is not None
-
-    def lose_node(self, recovery, fault, happens):
-        """Kill the first node beside the head, note how the work goes on, and wait for its end."""
-        before, now = self.checkpoints, time.monotonic()
-        self.nodes.kill(self.nodes.others[0])
-        recovery(fault, happens, now, self.newer_than(before))
+    def lose(self, kill, recovery, fault, happens, says="resumed at epoch"):
+        """Kill something, note how the work goes on after the log says so, and wait for its end."""
+        went_on = self.nodes.goes_on("train_ssl", self.driver, says, lambda: self.checkpoints[-1:])
+        now = time.monotonic()
+        kill()
+        recovery(fault, happens, now, went_on)
         self.nodes.finish("train_ssl", self.driver)
+        assert says in self.nodes.log("train_ssl")
+
+    def lose_node(self, node, *noted, **more):
+        """Kill a node, as `lose`."""
+        self.lose(lambda: self.nodes.kill(node), *noted, **more)
 
     def check(self, undisturbed=None, tolerance=1e-6):
         found = read_checkpoint(self.ssl / "model.pt")
@@ -71,19 +73,18 @@ def whole(tmp_path_factory, faces):
 def test_worker_killed(which, nodes, faces, whole, recovery, tmp_path):
     """Either of two, so that one of them was rank 0."""
     work = Training(nodes(3), tmp_path, faces)
-    workers = sorted(ray_processes("RayTrainWorker", work.nodes.cluster.address), key=lambda p: p.create_time())
-    before, now = work.checkpoints, time.monotonic()
-    workers[which].send_signal(signal.SIGKILL)
-    recovery(f"training worker {which + 1} of 2 killed", "all workers restart from the newest checkpoint", now,
-             work.newer_than(before))  # fmt: skip
-    work.nodes.finish("train_ssl", work.driver)
+    worker = sorted(work.nodes.processes("RayTrainWorker"), key=lambda p: p.create_time())[which]
+    fault = f"training worker {which + 1} of 2 killed"
+    work.lose(worker.kill, recovery, fault, "all workers restart from the newest checkpoint")
     work.check(whole)
 
 
 def test_node_killed_with_a_spare(nodes, faces, whole, recovery, tmp_path):
     cluster = nodes(1, 2, 2)
     work = Training(cluster, tmp_path, faces)
-    work.lose_node(recovery, "a node killed during training, with a spare", "workers restart on the remaining nodes")
+    node = cluster.node_of("RayTrainWorker")
+    fault = "a worker's node killed during training, with a spare"
+    work.lose_node(node, recovery, fault, "workers restart on the remaining nodes")
     work.check(whole)
 
 
@@ -92,11 +93,12 @@ def test_node_with_readers_killed_without_a_spare(nodes, faces, whole, recovery,
     cluster = nodes(2, 1)
     work = Training(cluster, tmp_path, faces)
     work.lose_node(
+        cluster.others[0],
         recovery,
         "the readers' node killed during training, without a spare",
         "faces are read on the trainers' nodes, without a reservation",
+        says="reading on the trainer's node",
     )
-    assert "reading on the trainer's node" in cluster.log("train_ssl")
     work.check(whole)
 
 
@@ -106,11 +108,11 @@ def test_node_with_a_worker_killed_without_a_spare(nodes, faces, recovery, tmp_p
     elastic = ("--train.min_workers", 1, "--train.cpus_per_worker", 0.7, "--data.cpus_per_reader", 0.1)
     work = Training(cluster, tmp_path, faces, *elastic)
     work.lose_node(
+        cluster.others[0],
         recovery,
         "a worker's node killed during training, without a spare, `train.min_workers` 1",
         "training continues with fewer workers",
     )
-    assert "resumed at epoch" in cluster.log("train_ssl")
     work.check()
 
 
@@ -121,7 +123,7 @@ def test_tracking_server_killed(nodes, faces, whole, recovery, tmp_path):
     before, now = work.checkpoints, time.monotonic()
     server.kill()
     recovery("the tracking server killed", "training continues, points are lost; the next job closes the run",
-             now, work.newer_than(before))  # fmt: skip
+             now, lambda: work.checkpoints[-1:] > before[-1:] or work.driver.poll() is not None)  # fmt: skip
     server.start()
     try:
         work.nodes.finish("train_ssl", work.driver)
