@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Work = Callable[[Settings, Any], JobResult]
 Validate = Callable[[Settings], None]
-TRAINING = ("train_ssl", "train_unpg", "tune", "pipeline")  # the jobs that use Ray Train
 
 
 def job(work: Work) -> Callable[..., JobResult]:
@@ -145,7 +144,7 @@ def _open(settings: Settings, name: str, description: str) -> Iterator["Run"]:
     opening = in_background(lambda: Run.open(settings, name, about=description))
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(cluster(settings, training=name in TRAINING))
+            stack.enter_context(cluster(settings))
         except BaseException:
             with opening.result():
                 raise

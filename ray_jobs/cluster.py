@@ -27,15 +27,13 @@ PYTHON_SOCKET = "/pymp-12345678/listener-12345678"  # below TMPDIR, of multiproc
 
 
 @contextlib.contextmanager
-def cluster(settings: Settings, *, training: bool = False) -> Iterator[None]:
+def cluster(settings: Settings) -> Iterator[None]:
     """Join the cluster that the settings name, or start a local one for the duration of the block.
 
     Whatever interrupts the start of a local one leaves no process behind.
 
     Args:
         settings: `ray` is used.
-        training: Ray Train will run on it: a local one gets a dashboard, of which Ray Train asks every second whether
-            its controller is alive. The others are spared its eleven processes where `ray.dashboard` is off.
 
     Raises:
         JobError: Ray cannot be started, or the cluster cannot be joined.
@@ -49,7 +47,7 @@ def cluster(settings: Settings, *, training: bool = False) -> Iterator[None]:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     address = cluster_address(settings.ray)
     local = address == "local"
-    options = _options_of_local(settings.ray, training) if local else _options_of_joined(address)
+    options = _options_of_local(settings.ray) if local else _options_of_joined(address)
     with _interruptible(), _setup_hook_inherited() if local else contextlib.nullcontext():
         try:
             started = ray.init(address=address, logging_level=logging.WARNING, **options)
@@ -65,13 +63,13 @@ def cluster(settings: Settings, *, training: bool = False) -> Iterator[None]:
         ray.shutdown()
 
 
-def _options_of_local(cfg: RaySettings, training: bool) -> dict[str, Any]:
+def _options_of_local(cfg: RaySettings) -> dict[str, Any]:
     """What `ray.init` is given to start a cluster here, whose processes inherit this one's environment."""
     logger.info("Ray: starting on this machine")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # This machine cannot be preempted.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # It reports that tokens are asked for.
     use_own_token()
-    options: dict[str, Any] = {"include_dashboard": training or cfg.dashboard}
+    options: dict[str, Any] = {"include_dashboard": cfg.dashboard}
     if cfg.object_store_gb:
         options["object_store_memory"] = int(cfg.object_store_gb * 1e9)
     return options
@@ -267,9 +265,8 @@ def configure_data(settings: Settings) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.raise_original_map_exception = (
-        True  # Ray's own in its place arrives without its cause, which says what to do.
-    )
+    # Ray's own error in place of a function's arrives without its cause, which says what to do.
+    context.raise_original_map_exception = True
     minutes = settings.ray.no_progress_minutes
     context.execution_no_progress_timeout_s = 60 * (max(minutes, 60) if settings.ray.autoscaling else minutes)
     for noisy in ("ray.data", "ray.train"):

@@ -25,9 +25,7 @@ class RaySettings(Section):
     autoscaling: bool = Field(
         False, description="the cluster adds nodes on demand: skip the check that a job fits on the current nodes"
     )
-    dashboard: bool = Field(
-        False, description="start Ray's dashboard with a new local cluster, and print its address; a training starts it"
-    )
+    dashboard: bool = Field(False, description="start Ray's dashboard with a new local cluster, and print its address")
     object_store_gb: NonNegative = Field(
         0, description="object store memory of a new local cluster in GB (0: Ray's default)"
     )

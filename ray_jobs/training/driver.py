@@ -11,6 +11,9 @@ from typing import Any
 
 import ray.train
 import ray.train.torch
+from ray._private.services import get_webui_url_from_internal_kv
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from facelib.config import Settings
 from facelib.data import Folder, ImageSpec
@@ -74,10 +77,25 @@ def fit(plan: TrainingPlan, callbacks: Sequence[Any]) -> dict[str, Any]:
     return read_state(plan.storage, newest)
 
 
+class WorkerGroupTrainer(ray.train.torch.TorchTrainer):
+    """Ray Train's trainer without those of its helper processes that have nothing to do.
+
+    One hands out Ray Datasets, and here are none. Another asks the dashboard every second whether the controller is
+    alive (ray#58515), and on a cluster without one can only warn that it got no answer.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        needless: tuple[type, ...] = (DatasetsCallback,)
+        if not get_webui_url_from_internal_kv():
+            needless += (PlacementGroupCleanerCallback,)
+        every = super()._create_default_callbacks()  # type: ignore[misc]  # Ray's annotations are of its first version.
+        return [callback for callback in every if not isinstance(callback, needless)]
+
+
 def _fit_worker_group(plan: TrainingPlan, callbacks: list[Any]) -> None:
     """Train in a worker group of Ray Train."""
     train = plan.settings.train
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = WorkerGroupTrainer(
         train_rank,
         train_loop_config={"plan": plan},
         scaling_config=ray.train.ScalingConfig(

@@ -26,7 +26,7 @@ def ray_cluster(lasting_pool: LastingPool) -> Iterator[None]:
     return_memory()  # What the library's tests have freed; several clusters share the machine's.
     sys.path.append(PLUGINS)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(ROOT), PLUGINS]))
-    with cluster(load_settings(None, ["ray.object_store_gb=0.5"]), training=True):
+    with cluster(load_settings(None, ["ray.object_store_gb=0.5"])):
         yield
 
 

@@ -3,11 +3,11 @@ from types import SimpleNamespace
 
 import pytest
 import ray.train
-import ray.train.torch
 import torch
 
 from ray_jobs.training.checkpoint import newest_checkpoint, read_state
 from ray_jobs.training.context import LocalContext
+from ray_jobs.training.driver import WorkerGroupTrainer
 
 
 def test_a_process_of_its_own_keeps_the_newest_checkpoints_and_tells_who_listens(tmp_path):
@@ -46,7 +46,7 @@ def test_steps_go_on_while_a_checkpoint_is_stored(tmp_path, ray_cluster):
             with open(told_to, "a") as file:
                 file.write(f"{metrics[0]['step']} {checkpoint is not None}\n")
 
-    ray.train.torch.TorchTrainer(
+    WorkerGroupTrainer(
         train_on_slow_storage,
         train_loop_config={"folder": str(tmp_path)},
         scaling_config=ray.train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.2}),
