@@ -39,6 +39,7 @@ TINY = {
     "generate.identities": 16, "generate.images_per_identity": 3, "generate.identities_per_part": 8,
     "import_data.images_per_part": 12, "model.name": "iresnet", "model.embedding_size": 16, "ssl.queue_size": 16,
     "train.workers": 1, "train.use_gpu": False, "train.batch_size": 8, "train.threads": 1,
+    "train.precision": "float32",  # Half precision is for GPUs: a CPU takes a second for a step.
     "train.cpus_per_worker": 0.5, "data.readers": 1, "data.cpus_per_reader": 0.1, "data.window_row_groups": 2,
     "evaluate.bootstrap": 20, "evaluate.batch_size": 32, "evaluate.figures": False,
 }  # fmt: skip

@@ -149,7 +149,8 @@ def plot_training_curves(history: Sequence[Mapping[str, Any]], path: PathLike, t
 
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6 * columns, 3.4 * rows), layout="constrained")
+    figure = Figure(figsize=(4.6 * columns, 3.4 * rows))
+    _space_panels(figure, columns, rows)
     figure.suptitle(title)
     for position, (kind, series) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, position + 1)
@@ -309,6 +310,20 @@ def _panels(history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tu
     if not panels:
         raise ValueError("history holds no metric: only numbers are drawn")
     return panels
+
+
+def _space_panels(figure: Figure, columns: int, rows: int) -> None:
+    """Room for the panels' labels, in inches: a layout engine would draw everything twice, for every trial of a sweep."""
+    width, height = figure.get_size_inches()
+    left, right, bottom, top, beside, between = 0.75, 0.15, 0.55, 0.75, 0.85, 0.95
+    figure.subplots_adjust(
+        left=left / width,
+        right=1 - right / width,
+        bottom=bottom / height,
+        top=1 - top / height,
+        wspace=beside * columns / (width - left - right - beside * (columns - 1)),
+        hspace=between * rows / (height - bottom - top - between * (rows - 1)),
+    )
 
 
 def _figure() -> tuple[Figure, Axes]:

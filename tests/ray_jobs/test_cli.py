@@ -8,8 +8,7 @@ import sys
 import psutil
 import pytest
 from mlflow import MlflowClient
-from support.commands import CEILING_S, ROOT, environment, run, wait_for, without_busy_warnings
-from support.datasets import write_dataset
+from support.commands import CEILING_S, ROOT, environment, run, wait_for
 
 from facelib.data import DatasetError
 from ray_jobs.__main__ import job_summaries
@@ -40,15 +39,6 @@ def evaluate(settings, run):
 if __name__ == "__main__":
     main(evaluate)
 '''
-
-
-TINY_TRAINING = (
-    "--model.name", "iresnet", "--model.options", '{"layers": [1, 1, 1, 1], "width": 0.25, "stem_stride": 2}',
-    "--model.embedding_size", "16", "--ssl.queue_size", "16", "--train.epochs", "1", "--train.batch_size", "8",
-    "--train.precision", "float32", "--train.threads", "1", "--train.cpus_per_worker", "0.5", "--evaluate.pairs", "20",
-    "--data.readers", "1", "--data.cpus_per_reader", "0.1", "--data.window_row_groups", "2",
-    "--train.max_failures", "0",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -139,22 +129,6 @@ def test_a_missing_dataset_is_one_line_before_ray_starts(folder):
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert lines == [f"train_ssl: {folder}/nowhere/faces is no face dataset (it has no manifest.json)"]
     assert "wrote" not in done.stdout
-
-
-@pytest.mark.slow
-def test_an_error_in_a_training_worker_is_one_line_without_escape_sequences(folder, joined):
-    """The worker reads the damaged part; only with FACELIB_TRACEBACK it says where."""
-    dataset = write_dataset(folder / "damaged" / "faces", identities=16, images=2, per_part=8, per_group=4)
-    write_dataset(folder / "damaged" / "heldout", identities=4, images=3, first=1000)
-    part = folder / "damaged" / "faces" / dataset.manifest.parts[0].name
-    part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
-    done = run("train_ssl", "--output", folder / "damaged", *joined, *TINY_TRAINING, folder=folder)
-    assert done.returncode == 1
-    assert "Traceback" not in without_busy_warnings(done.stderr) + without_busy_warnings(done.stdout)
-    assert "\x1b" not in done.stderr + done.stdout
-    lines = [line for line in done.stderr.splitlines() if part.name in line]
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("train_ssl: ")
 
 
 @pytest.mark.slow

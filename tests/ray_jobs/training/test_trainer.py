@@ -131,7 +131,7 @@ def test_a_step_on_a_gpu_waits_for_nothing(settings, tmp_path, name, ranks):
 def test_float16_trains_with_gradient_scaling(settings, tmp_path):
     """Gradients are those without scaling; an overflow skips the step and halves the scale; the scale is kept."""
     half = change_settings(settings, {"train.precision": "float16", "train.learning_rate_batch": 0}, "test")
-    batch = torch.randint(256, (1, 8, 3, 112, 112), dtype=torch.uint8), torch.arange(8)
+    batch = torch.randint(256, (1, 4, 3, 112, 112), dtype=torch.uint8), torch.arange(4)
     trainers = [
         Trainer(TrainingPlan.create(chosen, "unpg", str(tmp_path)), LocalContext(str(tmp_path), 1, []))
         for chosen in (change_settings(half, {"train.precision": "float32"}, "test"), half)
