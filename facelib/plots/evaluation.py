@@ -313,7 +313,7 @@ def _panels(history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tu
 
 
 def _space_panels(figure: Figure, columns: int, rows: int) -> None:
-    """Room for the panels' labels, in inches: a layout engine would draw everything twice, for every trial of a sweep."""
+    """Room for the panels' labels, in inches. A layout engine would draw all twice, for every trial of a sweep."""
     width, height = figure.get_size_inches()
     left, right, bottom, top, beside, between = 0.75, 0.15, 0.55, 0.75, 0.85, 0.95
     figure.subplots_adjust(
