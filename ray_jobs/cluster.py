@@ -51,10 +51,12 @@ def cluster(settings: Settings) -> Iterator[None]:
     with _interruptible(), _setup_hook_inherited() if local else contextlib.nullcontext():
         try:
             started = ray.init(address=address, logging_level=logging.WARNING, **options)
-        except (RuntimeError, ConnectionError) as error:
-            if local:
+        except Exception as error:
+            if local:  # A node that takes longer than Ray's 30 s to start is a bare Exception.
                 raise JobError(f"Ray cannot be started here: {error}") from error
-            raise _cannot_join(settings.ray, address, error) from error
+            if isinstance(error, (RuntimeError, ConnectionError)):
+                raise _cannot_join(settings.ray, address, error) from error
+            raise
     if local and settings.ray.dashboard:
         logger.info("Ray: dashboard at http://%s (its token: `ray get-auth-token`)", started.dashboard_url)
     try:

@@ -40,6 +40,19 @@ def test_a_process_without_a_share_of_a_gpu_sees_none(ray_cluster):
     assert ray.get(Actor.remote().visible.remote()) == ""
 
 
+def test_a_node_too_slow_for_ray_is_an_error_in_one_line(monkeypatch):
+    """Ray waits 30 seconds for a node, and says so with a bare Exception."""
+
+    def init(**options):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(JobError, match="here: The current node timed out during startup"), cluster(load_settings()):
+        pass
+
+
 def check(*overrides):
     check_cluster(load_settings(None, overrides).ray)
 
