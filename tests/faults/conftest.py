@@ -50,19 +50,25 @@ class Nodes:
         assert found, f"no {name} beside the head"
         return found[0]
 
-    def goes_on(self, job: str, driver: subprocess.Popen, says: str, progress):
-        """Condition: the job's `progress()` is above what it was when its log said `says` once more; or it has ended.
+    @staticmethod
+    def progress_after(sign, progress, driver: subprocess.Popen):
+        """Condition: `progress()` is above what it was when `sign()` came true; or the job has ended.
 
         What was under way when something was killed is no progress.
         """
-        before, at = self.log(job).count(says), []
+        at = []
 
         def condition() -> bool:
-            if not at and self.log(job).count(says) > before:
+            if not at and sign():
                 at.append(progress())
             return driver.poll() is not None or (bool(at) and progress() > at[0])
 
         return condition
+
+    def goes_on(self, job: str, driver: subprocess.Popen, says: str, progress):
+        """`progress_after` the job's log says `says` once more."""
+        before = self.log(job).count(says)
+        return self.progress_after(lambda: self.log(job).count(says) > before, progress, driver)
 
     def start(self, job: str, *arguments: object, uri: str = "") -> subprocess.Popen:
         """Start a job on the cluster; its words go to <folder>/<job>.log."""

@@ -50,15 +50,11 @@ class Generation:
         return lambda: self.parts > before or self.driver.poll() is not None
 
     def replaced(self, lost):
-        """Condition: as many new actors as are lost, and a part more than when they were there; or the end."""
-        known, at = set(self.actors()), []
-
-        def condition():
-            if not at and len(set(self.actors()) - known) >= len(lost):
-                at.append(self.parts)
-            return self.driver.poll() is not None or (bool(at) and self.parts > at[0])
-
-        return condition
+        """Condition: a part more than when as many new actors as are lost were there; or the end."""
+        known = set(self.actors())
+        return self.nodes.progress_after(
+            lambda: len(set(self.actors()) - known) >= len(lost), lambda: self.parts, self.driver
+        )
 
     def actors(self, node=None):
         return [p for kind in ("GeneratorActor", "AlignerActor") for p in self.nodes.processes(kind, node)]
