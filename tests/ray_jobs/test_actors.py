@@ -1,12 +1,17 @@
 """Rows through stages of actors, and the pool that serves calls."""
 
+import gc
+import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
+from support.commands import wait_for, workers_of
 
 from facelib.config import load_settings
 from facelib.data import DatasetError
@@ -115,6 +120,34 @@ def test_the_error_of_a_file_names_it(stage, groups, line):
     with pytest.raises(JobError) as raised:
         list(stream_rows([{"x": 1}], [ActorStage(stage, (1,), "generate", CFG)], load_settings(), groups))
     assert str(user_error(raised.value)) == line
+
+
+class Interrupted(Add):
+    """Stage that interrupts the driver at its first row; others take long."""
+
+    def __call__(self, row):
+        if row["x"] == 0:
+            os.kill(self.number, signal.SIGINT)
+        time.sleep(1)
+        return row
+
+
+@pytest.mark.parametrize(("stage", "raised"), [(Vanished, JobError), (Interrupted, KeyboardInterrupt)])
+def test_actors_of_a_stream_that_failed_end_while_its_error_is_kept(stage, raised, request):
+    """As a notebook keeps it, whose next cell needs the CPUs."""
+    logging.disable()  # pytest keeps log records, and they the error of Ray Data.
+    request.addfinalizer(lambda: logging.disable(logging.NOTSET))
+    rows, stages = [{"x": x} for x in range(9)], [ActorStage(stage, (os.getpid(),), "generate", CFG)]
+    with pytest.raises(raised) as kept:
+        list(stream_rows(rows, stages, load_settings()))
+    name = f"MapWorker(Map({stage.__name__}))"
+
+    def ended():
+        gc.collect()
+        return not workers_of(psutil.Process(), name)
+
+    wait_for(ended, what="the end of the stream's actors")
+    assert kept.value.__traceback__
 
 
 @pytest.mark.parametrize(("rows", "size", "blocks"), [(12, 3, 12), (40_000, 8, 10_000), (30_000, 8, 7_500), (8, 8, 8)])

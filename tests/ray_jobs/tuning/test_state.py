@@ -197,19 +197,24 @@ def test_mlflow_status_of_stopped_and_failed_trials(settings, run):
     assert all("asha" in runs[n].data.tags["facelib.reason"] for n in stopped)
 
 
-@pytest.mark.parametrize(("scheduler", "dies_after"), [("none", 1), ("none", 6), ("pbt", 3), ("pbt", 9)])
-def test_a_killed_driver_loses_no_epoch_and_repeats_none(settings, run, tmp_path, scheduler, dies_after):
-    cfg = settings(scheduler=scheduler, search="optuna", startup_trials=2, base=False, interval=2)
-    first = Sweep(cfg, run)
-    tune = SimulatedTune(first, dies_after=dies_after)
+def run_until_killed(settings, run, dies_after, slots=2):
+    """Run a sweep whose driver is killed after `dies_after` epochs; returns what was trained: [(trial, epoch)]."""
+    tune = SimulatedTune(Sweep(settings, run), slots=slots, dies_after=dies_after)
     assert not tune.run()
-    for process in first.runs._runs.values():
+    for process in tune.sweep.runs._runs.values():
         process.end("FAILED")  # as `Run.open` of the next job does for a killed process
+    return tune.trained
+
+
+@pytest.mark.parametrize(("scheduler", "deaths"), [("none", (1, 5)), ("pbt", (3, 6))])
+def test_a_killed_driver_loses_no_epoch_and_repeats_none(settings, run, tmp_path, scheduler, deaths):
+    cfg = settings(scheduler=scheduler, search="optuna", startup_trials=2, base=False, interval=2)
+    trained = [epoch for dies_after in deaths for epoch in run_until_killed(cfg, run, dies_after)]
     with Sweep(cfg, run) as second:
         rest = SimulatedTune(second)
         assert rest.run()
         write_report(second, *winner_of(second.store.trials, cfg.tune))
-    trained = tune.trained + rest.trained
+    trained += rest.trained
     assert sorted(trained) == [(n, e) for n in range(4) for e in (1, 2, 3, 4)]
     assert len(children(run)) == 4
     assert {r.info.status for r in children(run).values()} == {"FINISHED"}
@@ -317,23 +322,20 @@ def test_an_epoch_without_the_metric_is_logged_but_not_reported(settings, run):
     assert [(m.step, m.value) for m in found] == [(1, 2.0)]
 
 
-@pytest.mark.parametrize("dies_after", [2, 5, 8, 11])
-def test_a_killed_driver_stops_the_same_trials(settings, run, tmp_path, dies_after):
+def test_a_killed_driver_stops_the_same_trials(settings, run, tmp_path):
     """Also where it was killed between the report that stops a trial and the stop, and before a report."""
     cfg = settings(epochs=8, scheduler="asha", reduction=2, trials=6, base=False)
     with Sweep(cfg.model_copy(update={"output": f"{tmp_path}/whole"}), run) as whole:
         SimulatedTune(whole, slots=1).run()
-    first = SimulatedTune(Sweep(cfg, run), slots=1, dies_after=dies_after)
-    assert not first.run()
-    for process in first.sweep.runs._runs.values():
-        process.end("FAILED")
+    trained = [epoch for dies_after in (2, 3, 3, 3) for epoch in run_until_killed(cfg, run, dies_after, slots=1)]
     with Sweep(cfg, run) as second:
         rest = SimulatedTune(second, slots=1)
         rest.run()
+    trained += rest.trained
     ends = [{n: (t.state, t.epoch, t.reason) for n, t in s.store.trials.items()} for s in (whole, second)]
     assert ends[0] == ends[1]
     assert {state for state, *_ in ends[0].values()} == {"finished", "stopped"}
-    assert len(set(first.trained + rest.trained)) == len(first.trained + rest.trained)  # no epoch twice
+    assert len(set(trained)) == len(trained)  # no epoch twice
 
 
 def test_a_trial_that_was_stopped_when_the_driver_died_is_not_trained_further(settings, run):
@@ -418,10 +420,7 @@ def test_a_searcher_of_the_users_survives_a_kill(settings, run, tmp_path):
     with Sweep(cfg.model_copy(update={"output": f"{tmp_path}/whole"}), run) as whole:
         SimulatedTune(whole, slots=1).run()
     for dies_after in (3, 4):
-        sweep = Sweep(cfg, run)
-        assert not SimulatedTune(sweep, slots=1, dies_after=dies_after).run()
-        for process in sweep.runs._runs.values():
-            process.end("FAILED")
+        run_until_killed(cfg, run, dies_after, slots=1)
     with Sweep(cfg, run) as last:
         SimulatedTune(last, slots=1).run()
     assert [t.parameters for t in last.store.trials.values()] == [t.parameters for t in whole.store.trials.values()]
