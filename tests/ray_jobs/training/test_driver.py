@@ -85,37 +85,40 @@ def test_ray_train_starts_no_process_that_has_nothing_to_do(monkeypatch):
     assert callbacks() & {DatasetsCallback, PlacementGroupCleanerCallback} == {PlacementGroupCleanerCallback}
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_driver_keeps_others_out_and_is_continued_by_the_same_command(
-    how, undisturbed, faces, tmp_path, joined, in_process
-):
-    where = () if how == signal.SIGKILL else joined  # A driver that is killed takes its own cluster with it.
-    driver = start("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, *where, folder=tmp_path)
-    states = tmp_path / "out" / "ssl" / "training"
-    wait_for(lambda: (tmp_path / "out" / "ssl" / ".lock").exists(), what="the lock")
-    second = run_here("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, folder=tmp_path)
-    assert second.returncode == 1
-    assert f"out/ssl is in use by train_ssl (process {driver.pid} on " in second.stderr
-    wait_for(lambda: len(list(states.glob("checkpoint_*/state.pt"))) >= 2, what="a checkpoint inside an epoch")
-    dashboards = workers_of(driver, "ray-dashboard-NodeHead")
-    driver.send_signal(how)
-    status = driver.wait(CEILING_S)
-    if how == signal.SIGKILL:
-        assert status == -how
-        assert not dashboards
-    else:
-        said = without_busy_warnings((tmp_path / "train_ssl.log").read_text())
-        assert status == 128 + how, said
-        assert said.splitlines()[-1] == f"train_ssl: stopped by {how.name}; the same command continues"
-        assert "Traceback" not in said
-        assert "Failed to query" not in said
-        assert statuses(f"sqlite:///{tmp_path}/mlflow.db") == ["FAILED"]
-    assert not (tmp_path / "out" / "ssl" / "model.pt").exists()
-    wait_for(lambda: not workers_of(psutil.Process(), "RayTrainWorker"), what="the end of the driver's trainer")
-    assert "resumed at epoch" in train("train_ssl", tmp_path, faces)
-    assert_same_weights(undisturbed / "model.pt", tmp_path / "out" / "ssl" / "model.pt", 0)
-    assert statuses(f"sqlite:///{tmp_path}/mlflow.db") == ["FINISHED"]
-    assert "exists already" in train("train_ssl", tmp_path, faces)
+def test_a_driver_keeps_others_out_and_is_continued_by_the_same_command(undisturbed, faces, tmp_path, joined):
+    """Stopped by Ctrl-C, ended and killed in the middle of one training."""
+    states, log = tmp_path / "out" / "ssl" / "training", tmp_path / "train_ssl.log"
+    for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        before = set(states.glob("checkpoint_*/state.pt"))
+        where = () if how == signal.SIGKILL else joined  # A driver that is killed takes its own cluster with it.
+        driver = start("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, *where, folder=tmp_path)
+        if not before:
+            wait_for(lambda: (tmp_path / "out" / "ssl" / ".lock").exists(), what="the lock")
+            second = run_here("train_ssl", "--output", tmp_path / "out", *faces, *SETTINGS, folder=tmp_path)
+            assert second.returncode == 1
+            assert f"out/ssl is in use by train_ssl (process {driver.pid} on " in second.stderr
+        wait_for(lambda before=before: set(states.glob("checkpoint_*/state.pt")) - before, what="a new checkpoint")
+        dashboards = workers_of(driver, "ray-dashboard-NodeHead")
+        driver.send_signal(how)
+        status = driver.wait(CEILING_S)
+        said = without_busy_warnings(log.read_text())
+        assert ("resumed at epoch" in said) == bool(before), said
+        if how == signal.SIGKILL:
+            assert status == -how
+            assert not dashboards
+        else:
+            assert status == 128 + how, said
+            assert said.splitlines()[-1] == f"train_ssl: stopped by {how.name}; the same command continues"
+            assert "Traceback" not in said
+            assert "Failed to query" not in said
+            assert statuses(f"sqlite:///{tmp_path}/mlflow.db") == ["FAILED"]
+        assert not (tmp_path / "out" / "ssl" / "model.pt").exists()
+        wait_for(lambda: not workers_of(psutil.Process(), "RayTrainWorker"), what="the end of the driver's trainer")
+    with training_here():
+        assert "resumed at epoch" in train("train_ssl", tmp_path, faces)
+        assert_same_weights(undisturbed / "model.pt", tmp_path / "out" / "ssl" / "model.pt", 0)
+        assert statuses(f"sqlite:///{tmp_path}/mlflow.db") == ["FINISHED"]
+        assert "exists already" in train("train_ssl", tmp_path, faces)
 
 
 @pytest.mark.faults
