@@ -68,7 +68,9 @@ def finished(tmp_path_factory, faces, ray_cluster):
         "ssl.queue_size": {"grid": [16, 32]},
         "train.learning_rate": {"grid": [0.1, 1.0e12]},
     }
+    # One at a time: while a trial takes less than the start of a process, Tune would start and end one for each.
     more = {"space": space, "search": "grid", "scheduler": "none", "trials": 4, "finalists": 1, "finalist_seeds": 3,
+            "concurrency": 1,
             "final_seeds": 1, "final": {"train.epochs": 2}, "export_optuna": "study.db",
             "callbacks": [{"class": "own_tuning:CountResults", "options": {"path": f"{folder}/results"}}]}  # fmt: skip
     result = sweep(config(folder, faces, **more))
@@ -182,7 +184,7 @@ def test_the_search_is_exported_for_optunas_dashboard(finished):
 @pytest.mark.slow
 def test_from_python_as_in_the_docs(faces, tmp_path, ray_cluster, monkeypatch):
     """Also a sweep without repeats and without the base trial, and one more trial than before."""
-    path = config(tmp_path, faces, finalists=0, base=False, search="random", scheduler="none", concurrency=1)
+    path = config(tmp_path, faces, finalists=0, base=False, search="random", scheduler="none", concurrency=2)
     [example] = [block for block in blocks("tuning.md", "python") if "import load_sweep, sweep" in block]
     example = example.replace("tune_ssl", str(path)).replace("runs/tune/sweep_ssl", f"{tmp_path}/out/sweep")
     example = example.replace("tune.trials=8", 'tune.trials=3", "train.epochs=1')
