@@ -11,9 +11,10 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
 # What the page sets -> what the test sets instead; each stands on the page exactly once.
 TINY = {
-    '"generate.identities=600",': '"generate.identities=64", "generate.images_per_identity=3",',
+    '"generate.identities=600",': '"generate.identities=32", "generate.images_per_identity=3", "generate.actors=1",',
     '"generate.heldout_identities=100",': '"generate.heldout_identities=8", "ssl.queue_size=256",',
-    '"train.epochs=8",': '"train.epochs=2", "train.workers=1", "tracking.system_metrics=false",',
+    '"train.epochs=8",': '"train.epochs=2", "train.workers=1", "train.batch_size=32", "tracking.system_metrics=false", '
+    '"model.name=iresnet", "model.options={layers: [1, 1, 1, 1], width: 0.25, stem_stride: 2}",',
     '"evaluate.pairs=1000",': '"evaluate.pairs=60", "evaluate.bootstrap=50", "data.window_row_groups=4",',
     '"train.epochs": 3, "train.batch_size": 128': '"train.epochs": 2, "train.batch_size": 32',
 }
