@@ -20,6 +20,7 @@ from ray_jobs.errors import JobError, user_error
 from ray_jobs.resources import ActorRequest
 
 CFG = load_settings(None, ["generate.cpus_per_actor=0.25", "generate.actors=2"]).generate
+ONE_ACTOR = CFG.model_copy(update={"actors": 1})
 
 
 class Add:
@@ -57,7 +58,7 @@ def cluster(ray_cluster):
 
 
 def test_rows_pass_all_stages():
-    stages = [ActorStage(Add, (1,), "generate", CFG), ActorStage(Add, (10,), "align", CFG)]
+    stages = [ActorStage(Add, (1,), "generate", CFG), ActorStage(Add, (10,), "align", ONE_ACTOR)]
     rows = stream_rows([{"x": x} for x in range(5)], stages, load_settings())
     assert sorted(row["x"] for row in rows) == [11, 12, 13, 14, 15]
     assert list(stream_rows([], stages, load_settings())) == []
@@ -77,7 +78,7 @@ class Slower(Add):
 
 
 def test_groups_are_of_consecutive_rows_and_made_elsewhere():
-    stages = [ActorStage(Slower, (100,), "generate", CFG), ActorStage(Add, (0,), "align", CFG)]
+    stages = [ActorStage(Slower, (100,), "generate", CFG), ActorStage(Add, (0,), "align", ONE_ACTOR)]
     rows = [{"x": x} for x in range(12)]
     groups = list(stream_rows(rows, stages, load_settings(), GroupStage(sums, 3)))
     assert [g["all"] for g in groups] == ["100,101,102", "103,104,105", "106,107,108", "109,110,111"]

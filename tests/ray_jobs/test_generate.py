@@ -2,7 +2,6 @@ import importlib.util
 import json
 import signal
 
-import psutil
 import pytest
 from support.commands import run_here, start, wait_for, workers_of
 

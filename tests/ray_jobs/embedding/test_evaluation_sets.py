@@ -22,7 +22,8 @@ from ray_jobs.embedding import evaluation_sets
 from ray_jobs.embedding.evaluation_sets import embed_sets, named_errors
 from ray_jobs.embedding.models import EmbeddingModel
 
-CFG = EvaluateSettings(batch_size=4, actors=2, cpus_per_actor=0.5)
+CFG = EvaluateSettings(batch_size=4, actors=1, cpus_per_actor=0.5)
+TWO_ACTORS = CFG.model_copy(update={"actors": 2})
 
 
 class Faces(EvaluationSet):
@@ -78,7 +79,7 @@ def test_every_set_by_every_model_with_a_cache(models, tmp_path, monkeypatch):
     sets = [Faces("large", EncodedImages(encoded(19))), Faces("small", EncodedImages(encoded(3, 50)), flip=False)]
     cache = Folder(f"{tmp_path}/cache").create()
     work = [(model, s) for model in models for s in sets]
-    embedded = {(model.name, s.name): embeddings for model, s, embeddings in embed_sets(work, CFG, cache)}
+    embedded = {(model.name, s.name): embeddings for model, s, embeddings in embed_sets(work, TWO_ACTORS, cache)}
     assert set(embedded) == {(m.name, s.name) for m, s in work}
     for model, s in work:
         pixels, flip = s.faces.decode(), s.flip is None
