@@ -105,7 +105,7 @@ def stream_rows(
             cast(Any, _call_with_rows),
             fn_kwargs={"function": groups.function},
             # Not one for each group that is ready: each is a process to start, and they need hardly any CPU.
-            compute=ray.data.TaskPoolStrategy(size=2 * min(most, len(rows))),
+            compute=ray.data.TaskPoolStrategy(size=min(2 * most, len(rows) // groups.size)),
             batch_size=groups.size,
             num_cpus=_GroupTasks().cpus_per_actor,
         )

@@ -1,20 +1,11 @@
 """What tests of jobs share beside the cluster of tests/support/ray_cluster.py."""
 
-import gc
-
 import pytest
 import ray
 from support.tracking import new_store
 
 from facelib.config import load_settings
 from facelib.tracking import Run
-
-
-@pytest.fixture(autouse=True, scope="module")
-def look_for_garbage():
-    """Actors of streams that failed hold their CPUs until Python looks for garbage, which it does rarely in tests."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture
