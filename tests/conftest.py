@@ -26,6 +26,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "120000")  # until a next test reads faces
+os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")  # of each node's processes, which no test looks at
 # Look for new logs twice a second, not ten times: a session of tests has hundreds of them.
 os.environ.setdefault("RAY_LOG_MONITOR_MANY_FILES_THRESHOLD", "1")
 
