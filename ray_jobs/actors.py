@@ -6,7 +6,6 @@ into the object store before it starts, the pool sends only what is in flight.
 """
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, cast
 from facelib.config import Settings
 from facelib.utils.process import keep_freed_memory
 from ray_jobs.cluster import configure_data
-from ray_jobs.errors import TRACEBACK_VARIABLE, JobError, user_error
+from ray_jobs.errors import JobError, one_line_error, user_error
 from ray_jobs.resources import ActorRequest, ActorSettings, check_resources
 
 MAX_BLOCKS = 10_000  # Ray Data schedules block by block; more blocks cost more driver time than they balance load.
@@ -112,9 +111,11 @@ def stream_rows(
     failure: BaseException | None = None
     try:
         yield from stream.iter_rows()
-    except (Exception, KeyboardInterrupt) as error:
-        failure = KeyboardInterrupt() if isinstance(error, KeyboardInterrupt) else user_error(error)
-        if failure is None or os.environ.get(TRACEBACK_VARIABLE):
+    except KeyboardInterrupt:
+        failure = KeyboardInterrupt()
+    except Exception as error:
+        failure = one_line_error(error)
+        if failure is None:
             raise
     if failure is not None:
         # Not from where it was caught: what Ray Data raises holds the stream's actors by its traceback, and a notebook

@@ -6,7 +6,6 @@ A job module defines `validate(settings, upcoming=())`, which checks the setting
 
 import contextlib
 import functools
-import os
 import signal
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from facelib.config import Settings, SettingsError, parse_command_line, split_logging_flags
 from facelib.utils.background import in_background
 from facelib.utils.process import look_for_garbage_less
-from ray_jobs.errors import TRACEBACK_VARIABLE, JobError, user_error
+from ray_jobs.errors import JobError, one_line_error, user_error
 from ray_jobs.logs import configure_logging
 from ray_jobs.results import JobResult
 
@@ -162,8 +161,8 @@ def _with_generator(settings: Settings) -> Settings:
 
 def _exit_with(name: str, error: Exception) -> NoReturn:
     """End the process with status 1 and the line that a user is shown of an error; a bug is raised as it is."""
-    shown = user_error(error)
-    if os.environ.get(TRACEBACK_VARIABLE) or shown is None:
+    shown = one_line_error(error)
+    if shown is None:
         raise error
     print(f"{name}: {shown}", file=sys.stderr)
     raise SystemExit(1) from None

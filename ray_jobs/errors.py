@@ -35,6 +35,11 @@ def user_error(error: BaseException) -> BaseException | None:
     return None
 
 
+def one_line_error(error: BaseException) -> BaseException | None:
+    """`user_error`, if it is shown in place of a traceback; None for a bug, and with FACELIB_TRACEBACK."""
+    return None if os.environ.get(TRACEBACK_VARIABLE) else user_error(error)
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Keep Ray Train from printing the traceback of an error of which the driver shows one line.
@@ -44,7 +49,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if user_error(error) is not None and not os.environ.get(TRACEBACK_VARIABLE):
+        if one_line_error(error) is not None:
             logging.getLogger("ray.train").setLevel(logging.CRITICAL)
         raise
 
